@@ -1,0 +1,4 @@
+"""The command line."""
+from .app import main
+
+__all__ = ["main"]

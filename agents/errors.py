@@ -1,0 +1,69 @@
+"""The whole error tree, and the exit codes of the command line.
+
+    CambrianError                 exit 1
+    |- UserError                  exit 2   the user can mend it
+    |  |- UnknownNameError                 no such space, task, arm, run, candidate
+    |  |- MissingDataError                 a task's files are not there
+    |  |- RunFileError                     the run file does not validate
+    |  '- RunBusyError                     another process holds the run
+    |- LimitReached               exit 3   a budget is spent
+    |- InfrastructureError        exit 4   engine, disk or server down; the queue is kept, `resume` goes on
+    |  '- ModelUnavailable                 the model endpoint is down, refuses, or answers rubbish
+    '- ProposalError              (never reaches the user) the model or arm may try again
+
+0 is success, 130 an interrupt (Ctrl-C), 143 a SIGTERM; both of the last keep the queue. A candidate that
+fails is no error of ours: it is an `Outcome` with a state and a reason.
+"""
+
+from __future__ import annotations
+
+from cambrian.sandbox import InfrastructureError
+from cambrian.search_spaces import (
+    CambrianError,
+    MissingDataError,
+    ProposalError,
+    UnknownNameError,
+    UserError,
+)
+
+
+class RunFileError(UserError):
+    """The run file does not validate; the message names the file, the field and what is allowed."""
+
+
+class RunBusyError(UserError):
+    """Another process is working on this run."""
+
+
+class LimitReached(CambrianError):
+    """A budget of one kind is spent.
+
+    Attributes:
+        kind: `evaluations`, `wall_s`, `tokens` or `calls`.
+        limit: what was allowed.
+        used: what is spent.
+    """
+
+    exit_code = 3
+
+    def __init__(self, kind: str, limit: float, used: float) -> None:
+        super().__init__(f"budget of {limit:g} {kind} is spent ({used:g} used)")
+        self.kind, self.limit, self.used = kind, limit, used
+
+
+class ModelUnavailable(InfrastructureError):
+    """The model endpoint is down, refuses the key, or answers nothing that can be used."""
+
+
+__all__ = [
+    "CambrianError",
+    "InfrastructureError",
+    "LimitReached",
+    "MissingDataError",
+    "ModelUnavailable",
+    "ProposalError",
+    "RunBusyError",
+    "RunFileError",
+    "UnknownNameError",
+    "UserError",
+]

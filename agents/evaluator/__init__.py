@@ -1,0 +1,1 @@
+"""The evaluator: static checks, identity, predictor, constraints, ranking, gain over the control arm."""

@@ -1,0 +1,18 @@
+"""The planner: arms that propose, and the portfolio that shares the budget among them."""
+
+from cambrian.search_spaces import Registry
+
+from .arm import Arm, PopulationView, ProposalContext
+
+ARMS: Registry[Arm] = Registry(
+    "arm",
+    "cambrian.arms",
+    {
+        "random": "cambrian.agents.planner.evolution:RandomArm",
+        "mutation": "cambrian.agents.planner.evolution:MutationArm",
+        "crossover": "cambrian.agents.planner.evolution:CrossoverArm",
+        "llm": "cambrian.agents.planner.llm:LLMArm",
+    },
+)
+
+__all__ = ["ARMS", "Arm", "PopulationView", "ProposalContext"]

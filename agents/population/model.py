@@ -1,0 +1,156 @@
+"""The records of a population: candidates, their proposals, their evaluations."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cambrian.sandbox import Isolation, Latency
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CandidateState(StrEnum):
+    """Where a candidate is on its way, or how it ended. Only `EVALUATED` ranks."""
+
+    PROPOSED = "proposed"
+    PARKED = "parked"  # waits for a reviewer
+    TRAINING = "training"
+    EVALUATED = "evaluated"
+    INVALID = "invalid"  # not a member of the space, or its shapes do not fit
+    DUPLICATE = "duplicate"  # shares the evaluation of an earlier candidate
+    INFEASIBLE = "infeasible"  # breaks a hard constraint
+    SCREENED = "screened"  # the predictor saw no chance for it
+    REJECTED = "rejected"  # by a reviewer
+    FAILED = "failed"  # the sandbox could not get a score out of it
+
+    @property
+    def ended(self) -> bool:
+        """Whether no further step follows."""
+        return self not in {CandidateState.PROPOSED, CandidateState.PARKED, CandidateState.TRAINING}
+
+
+class Proposal(_Data):
+    """What an arm hands in.
+
+    Attributes:
+        arm: name of the arm that made it.
+        genotype: as the author wrote it; the space has not validated it yet.
+        parents: ids of the candidates it was derived from, in order.
+        edit: what was changed, in a few words.
+        hypothesis: why it should be good; the LLM's reasoning, or empty.
+        expected_effect: what should be measured if the hypothesis holds; may be empty.
+        exchange: id of the recorded model call behind it, or None.
+    """
+
+    arm: str
+    genotype: dict[str, Any]
+    parents: tuple[str, ...] = ()
+    edit: str = ""
+    hypothesis: str = ""
+    expected_effect: str = ""
+    exchange: str | None = None
+
+
+class StaticFacts(_Data):
+    """What the static check found without allocating memory.
+
+    Attributes:
+        parameters: trainable parameters.
+        flops: floating point operations of one forward pass of one sample, 2 per multiply-add, of
+            convolutions and matrix products.
+        peak_memory_mb: estimated peak of one training step at the recipe's batch size: weights, gradients,
+            optimizer state and activations, in MiB.
+        depth: modules with weights on the forward pass.
+    """
+
+    parameters: int
+    flops: int
+    peak_memory_mb: float
+    depth: int
+
+
+class Evaluation(_Data):
+    """One measurement of a candidate at one rung.
+
+    Attributes:
+        metrics: host-computed numbers on the validation split, by name.
+        test_metrics: the same on the test split; never shown to an arm, never ranked by.
+        val_curve: the task's metric on the validation split after each epoch.
+    """
+
+    candidate_id: str
+    rung: int
+    seed: int
+    epochs: int
+    state: str
+    reason: str = ""
+    metrics: dict[str, float] = Field(default_factory=dict)
+    test_metrics: dict[str, float] = Field(default_factory=dict)
+    val_curve: tuple[float, ...] = ()
+    train_loss: tuple[float, ...] = ()
+    latency: Latency | None = None
+    wall_s: float = 0.0
+    train_s: float = 0.0
+    peak_memory_mb: float = 0.0
+    isolation: Isolation
+
+
+class Candidate(_Data):
+    """A proposal that entered the population.
+
+    Attributes:
+        id: `c-0001`, by order of entry.
+        index: the same as a number, from 0.
+        genotype: canonical once validated, the author's until then.
+        identity: versioned functional hash, None until computed.
+        duplicate_of: id of the candidate whose evaluation it shares.
+        prediction: what the predictor expected of the metric before training, None when it abstained.
+        score: the task's metric at the highest rung reached, None unless evaluated (a duplicate shares
+            the score of its original by reference only).
+        rung: the highest rung evaluated, -1 for none.
+        cost: value of the run's cost objective (such as median latency in ms), None until known.
+    """
+
+    id: str
+    index: int
+    proposal: Proposal
+    genotype: dict[str, Any]
+    state: CandidateState
+    reason: str = ""
+    summary: str = ""
+    identity: str | None = None
+    duplicate_of: str | None = None
+    static: StaticFacts | None = None
+    prediction: float | None = None
+    score: float | None = None
+    test_score: float | None = None
+    rung: int = -1
+    rung_scores: tuple[float, ...] = ()
+    latency_ms: float | None = None
+    cost: float | None = None
+    feasible: bool = True
+    created_s: float = 0.0
+    ended_s: float | None = None
+
+    def values(self) -> dict[str, float]:
+        """Every number of the candidate by the name that constraints and objectives use."""
+        found: dict[str, float] = {}
+        if self.static is not None:
+            found["params"] = float(self.static.parameters)
+            found["flops"] = float(self.static.flops)
+            found["memory_mb"] = self.static.peak_memory_mb
+        if self.latency_ms is not None:
+            found["latency_ms"] = self.latency_ms
+        if self.score is not None:
+            found["score"] = self.score
+        return found
+
+
+def candidate_id(index: int) -> str:
+    """The id of the candidate that entered as number `index` (from 0)."""
+    return f"c-{index + 1:04d}"

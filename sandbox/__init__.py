@@ -1,0 +1,40 @@
+"""Sandboxes: where candidates are built, measured and trained, apart from the host's secrets."""
+
+from cambrian.search_spaces import Registry
+
+from .errors import InfrastructureError
+from .protocol import (
+    Isolation,
+    Job,
+    JobLimits,
+    JobState,
+    Latency,
+    LatencySpec,
+    Outcome,
+    Sandbox,
+    WorkerReport,
+)
+
+SANDBOXES: Registry[Sandbox] = Registry(
+    "sandbox",
+    "cambrian.sandboxes",
+    {
+        "docker": "cambrian.sandbox.container:ContainerSandbox",
+        "process": "cambrian.sandbox.process:ProcessSandbox",
+    },
+)
+"""Factories take no required arguments."""
+
+__all__ = [
+    "SANDBOXES",
+    "InfrastructureError",
+    "Isolation",
+    "Job",
+    "JobLimits",
+    "JobState",
+    "Latency",
+    "LatencySpec",
+    "Outcome",
+    "Sandbox",
+    "WorkerReport",
+]

@@ -1,0 +1,1 @@
+"""The image that containers start from."""

@@ -1,0 +1,206 @@
+"""The `Sandbox` protocol and the data that cross its boundary.
+
+A job is one evaluation: one genotype, trained for the epochs of one rung with one seed. Everything that
+crosses the boundary is data: a `Job` and arrays go in; a `WorkerReport`, arrays of raw outputs and
+safetensors weights come out. Held-out labels never go in.
+
+Files of one job, under `<run folder>/jobs/<job id>/`:
+    job.json             the `Job`
+    report.json          the worker's `WorkerReport`, written last: a job without it did not end well
+    outputs.npz          float32 arrays `val` `(n_val, n_outputs)`, `test` `(n_test, n_outputs)`, and
+                         `val_epochs` int16 `(epochs, n_val)`: the predicted class after each epoch
+    weights.safetensors  the trained state dict
+    outcome.json         the host's `Outcome`, written after all checks: such a job is never run again
+    log.txt              what the worker printed, capped
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cambrian.search_spaces import Recipe, Signature, Splits
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class JobLimits(_Data):
+    """What one job may use.
+
+    Attributes:
+        wall_s: seconds from start to report; after it every process of the job is ended.
+        memory_mb: resident memory of all its processes, without swap.
+        threads: CPU cores, and the number of torch's threads.
+        processes: processes and threads of the operating system.
+        file_mb: size of any one file that it writes.
+        log_kb: how much of what it prints is kept.
+    """
+
+    wall_s: float = Field(default=300.0, gt=0)
+    memory_mb: int = Field(default=2048, ge=64)
+    threads: int = Field(default=1, ge=1)
+    processes: int = Field(default=64, ge=1)
+    file_mb: int = Field(default=256, ge=1)
+    log_kb: int = Field(default=64, ge=1)
+
+
+class LatencySpec(_Data):
+    """How latency is measured: one sample at a time unless `batch` says otherwise, in eval mode.
+
+    Attributes:
+        batch: samples per call.
+        warmup: calls before the clock starts.
+        repeats: timed calls; the report holds their median and quartiles.
+        limit_ms: when the lower quartile is above it, the job ends before any training is paid for.
+    """
+
+    batch: int = Field(default=1, ge=1)
+    warmup: int = Field(default=10, ge=0)
+    repeats: int = Field(default=50, ge=3)
+    limit_ms: float | None = Field(default=None, gt=0)
+
+
+class Job(_Data):
+    """One evaluation to be made.
+
+    Attributes:
+        id: unique within the run and fit for a file name; `<candidate>-r<rung>-s<seed>`.
+        space: registered name of the space that builds the genotype.
+        latency: None when latency is not to be measured (again).
+    """
+
+    id: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,80}$")
+    run_id: str
+    candidate_id: str
+    space: str
+    genotype: dict[str, Any]
+    signature: Signature
+    recipe: Recipe
+    epochs: int = Field(ge=0)
+    seed: int
+    limits: JobLimits = JobLimits()
+    latency: LatencySpec | None = LatencySpec()
+
+
+class Latency(_Data):
+    """A latency measured on a named device; all times in milliseconds per call."""
+
+    device: str
+    threads: int
+    batch: int
+    warmup: int
+    repeats: int
+    median_ms: float = Field(gt=0)
+    q1_ms: float = Field(gt=0)
+    q3_ms: float = Field(gt=0)
+
+
+class WorkerReport(_Data):
+    """What the worker says of a job. Its numbers describe the run; the score is computed by the host.
+
+    Attributes:
+        status: `trained`; `over-limit` when latency passed the job's limit and nothing was trained;
+            `error` when the candidate raised.
+        error: the last line of the exception and its place, at most 2,000 characters.
+        train_loss: mean training loss of each epoch.
+        epoch_s: seconds of each epoch.
+        setup_s: seconds from process start to first training step, imports included.
+    """
+
+    status: Literal["trained", "over-limit", "error"]
+    error: str = Field(default="", max_length=2000)
+    train_loss: tuple[float, ...] = ()
+    epoch_s: tuple[float, ...] = ()
+    setup_s: float = 0.0
+    latency: Latency | None = None
+    parameters: int = 0
+    peak_memory_mb: float = 0.0
+    torch: str = ""
+
+
+class JobState(StrEnum):
+    """How a job ended. Only `TRAINED` may ever have a score."""
+
+    TRAINED = "trained"
+    OVER_LIMIT = "over-limit"  # latency above the job's limit, nothing trained
+    ERROR = "error"  # the candidate raised
+    TIMEOUT = "timeout"
+    OUT_OF_MEMORY = "out-of-memory"
+    KILLED = "killed"  # ended by a signal or an exit code of its own
+    BAD_OUTPUT = "bad-output"  # outputs missing, malformed, of wrong shape or not finite
+
+
+class Isolation(_Data):
+    """The isolation that an evaluation really had.
+
+    Attributes:
+        level: the sandbox's kind.
+        not_enforced: what this sandbox could not stop, one short phrase each; empty for a hardened container.
+    """
+
+    level: Literal["docker", "process"]
+    not_enforced: tuple[str, ...] = ()
+
+
+class Outcome(_Data):
+    """How a job ended, as the host saw it; saved as `outcome.json`.
+
+    Attributes:
+        reason: one line for people and for the planner; empty when trained.
+        wall_s: seconds from submission to end.
+        report: None when the worker left none that could be read.
+    """
+
+    job_id: str
+    state: JobState
+    reason: str = ""
+    wall_s: float
+    isolation: Isolation
+    report: WorkerReport | None = None
+
+
+@runtime_checkable
+class Sandbox(Protocol):
+    """A place where candidates run.
+
+    Life: `open` once, any number of `run` (at most `slots` at a time), `close` once. All methods may be
+    called from one event loop only. A job that fails is an `Outcome`; an engine that fails is an
+    `InfrastructureError`, after which the job may be run again.
+    """
+
+    isolation: Isolation
+
+    async def open(self, run_id: str, folder: Path, splits: Splits, slots: int) -> None:
+        """Get ready for a run: end what a dead process of this run left behind, place the data.
+
+        Args:
+            run_id: label of everything that is started.
+            folder: the run's folder; jobs go to `folder / "jobs"`.
+            splits: the task's data; `y_val` and `y_test` are not used.
+            slots: how many jobs will run at a time.
+
+        Raises:
+            InfrastructureError: the engine does not answer, or the image cannot be built.
+        """
+        ...
+
+    async def run(self, job: Job) -> Outcome:
+        """Run `job` to its end and return how it ended; its files lie under `folder / "jobs" / job.id`.
+
+        A job whose `outcome.json` exists is not run again: that outcome is returned. A job whose report is
+        complete but unread (we died in between) is read, not run. Cancelling the call ends every process of
+        the job and leaves no outcome.
+
+        Raises:
+            InfrastructureError: the engine or the disk failed; no outcome was written.
+        """
+        ...
+
+    async def close(self) -> None:
+        """End everything that was started. Safe to call twice."""
+        ...

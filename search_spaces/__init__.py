@@ -1,0 +1,30 @@
+"""Search spaces and tasks: what can be proposed, and what it is judged on."""
+
+from .errors import CambrianError, MissingDataError, ProposalError, UnknownNameError, UserError
+from .registry import Registry, near_names
+from .space import Genotype, Signature, Space
+from .tasks import TASKS, Recipe, Rung, Splits, Task
+
+SPACES: Registry[Space] = Registry(
+    "space", "cambrian.spaces", {"convnet": "cambrian.search_spaces.convnet:ConvNetSpace"}
+)
+"""Factories take no arguments."""
+
+__all__ = [
+    "SPACES",
+    "TASKS",
+    "CambrianError",
+    "Genotype",
+    "MissingDataError",
+    "ProposalError",
+    "Recipe",
+    "Registry",
+    "Rung",
+    "Signature",
+    "Space",
+    "Splits",
+    "Task",
+    "UnknownNameError",
+    "UserError",
+    "near_names",
+]
