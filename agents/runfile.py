@@ -11,9 +11,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
+from cambrian.agents.errors import RunFileError
 from cambrian.search_spaces import SPACES, TASKS, near_names
-
-from .errors import RunFileError
 
 _UNITS = {"k": 1e3, "m": 1e6, "g": 1e9}
 _SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -278,7 +277,7 @@ def parse_config(data: Mapping[str, Any], origin: str) -> RunConfig:
     except ValidationError as error:
         lines = [_explain(dict(item)) for item in error.errors()]
         raise RunFileError(f"{origin}: " + "; ".join(lines)) from error
-    from .planner import ARMS
+    from cambrian.agents.planner import ARMS
 
     for what, name, known in (
         ("space", config.space, SPACES.names()),
@@ -313,7 +312,8 @@ def _explain(item: dict[str, Any]) -> str:
         return f"{place}: unknown key, {near_names(str(item['loc'][-1]), known)}"
     message = str(item["msg"]).removeprefix("Value error, ")
     given = item.get("input")
-    shown = "" if isinstance(given, dict | list | tuple) or item["type"] == "missing" else f" (given {given!r})"
+    plain = item["type"] != "missing" and not isinstance(given, dict | list | tuple)
+    shown = f" (given {given!r})" if plain else ""
     return f"{place}: {message[:1].lower()}{message[1:]}{shown}"
 
 
@@ -322,7 +322,8 @@ def _keys_at(place: tuple[Any, ...]) -> list[str]:
     for part in place:
         field = getattr(model, "model_fields", {}).get(part)
         annotation = field.annotation if field is not None else None
-        model = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else ArmSection
+        below = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+        model = annotation if below else ArmSection
     return list(model.model_fields)
 
 

@@ -1,9 +1,7 @@
 """Sandboxes: where candidates are built, measured and trained, apart from the host's secrets."""
 
-from cambrian.search_spaces import Registry
-
-from .errors import InfrastructureError
-from .protocol import (
+from cambrian.sandbox.errors import InfrastructureError
+from cambrian.sandbox.protocol import (
     Isolation,
     Job,
     JobLimits,
@@ -14,6 +12,7 @@ from .protocol import (
     Sandbox,
     WorkerReport,
 )
+from cambrian.search_spaces import Registry
 
 SANDBOXES: Registry[Sandbox] = Registry(
     "sandbox",

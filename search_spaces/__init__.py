@@ -1,9 +1,15 @@
 """Search spaces and tasks: what can be proposed, and what it is judged on."""
 
-from .errors import CambrianError, MissingDataError, ProposalError, UnknownNameError, UserError
-from .registry import Registry, near_names
-from .space import Genotype, Signature, Space
-from .tasks import TASKS, Recipe, Rung, Splits, Task
+from cambrian.search_spaces.errors import (
+    CambrianError,
+    MissingDataError,
+    ProposalError,
+    UnknownNameError,
+    UserError,
+)
+from cambrian.search_spaces.registry import Registry, near_names
+from cambrian.search_spaces.space import Genotype, Signature, Space
+from cambrian.search_spaces.tasks import TASKS, Recipe, Rung, Splits, Task
 
 SPACES: Registry[Space] = Registry(
     "space", "cambrian.spaces", {"convnet": "cambrian.search_spaces.convnet:ConvNetSpace"}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import Any, Generic, TypeVar, cast
 
-from .errors import UnknownNameError, UserError
+from cambrian.search_spaces.errors import UnknownNameError, UserError
 
 T = TypeVar("T")
 

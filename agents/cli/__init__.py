@@ -1,4 +1,5 @@
 """The command line."""
-from .app import main
+
+from cambrian.agents.cli.app import main
 
 __all__ = ["main"]

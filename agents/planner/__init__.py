@@ -1,8 +1,7 @@
 """The planner: arms that propose, and the portfolio that shares the budget among them."""
 
+from cambrian.agents.planner.arm import Arm, PopulationView, ProposalContext
 from cambrian.search_spaces import Registry
-
-from .arm import Arm, PopulationView, ProposalContext
 
 ARMS: Registry[Arm] = Registry(
     "arm",

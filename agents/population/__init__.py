@@ -1,5 +1,12 @@
 """The population: its records, its store (the one truth) and the view that arms read."""
 
-from .model import Candidate, CandidateState, Evaluation, Proposal, StaticFacts, candidate_id
+from cambrian.agents.population.model import (
+    Candidate,
+    CandidateState,
+    Evaluation,
+    Proposal,
+    StaticFacts,
+    candidate_id,
+)
 
 __all__ = ["Candidate", "CandidateState", "Evaluation", "Proposal", "StaticFacts", "candidate_id"]

@@ -1,7 +1,7 @@
 """Tasks: what candidates are trained on and judged by."""
 
-from ..registry import Registry
-from .task import Array, Recipe, Rung, SplitName, Splits, Task
+from cambrian.search_spaces.registry import Registry
+from cambrian.search_spaces.tasks.task import Array, Recipe, Rung, SplitName, Splits, Task
 
 TASKS: Registry[Task] = Registry(
     "task",

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..space import Signature
+from cambrian.search_spaces.space import Signature
 
 Array = NDArray[Any]
 SplitName = Literal["val", "test"]
@@ -101,5 +101,3 @@ class Task(Protocol):
     def describe(self) -> str:
         """The task in prose for a planner: data, sizes, metric, recipe."""
         ...
-
-
