@@ -112,7 +112,9 @@ class Candidate(_Data):
         prediction: what the predictor expected of the metric before training, None when it abstained.
         score: the task's metric at the highest rung reached, None unless evaluated (a duplicate shares
             the score of its original by reference only).
-        rung: the highest rung evaluated, -1 for none.
+        rung: the highest rung with a score, -1 for none.
+        tried_rung: the highest rung that was tried, whether it gave a score or not.
+        rung_scores: the score at each rung from 0 to `rung`.
         cost: value of the run's cost objective (such as median latency in ms), None until known.
     """
 
@@ -130,6 +132,7 @@ class Candidate(_Data):
     score: float | None = None
     test_score: float | None = None
     rung: int = -1
+    tried_rung: int = -1
     rung_scores: tuple[float, ...] = ()
     latency_ms: float | None = None
     cost: float | None = None

@@ -1,0 +1,375 @@
+"""The population store: SQLite in write-ahead mode, one writer, the one truth of a run.
+
+Everything that a resumed run needs is here: candidates with their states, evaluations, what was in flight,
+and the outbox of changes that the recorder has not delivered to MLflow yet. A change and its outbox entry
+are one transaction, so that neither can be lost without the other.
+
+`synchronous=NORMAL` in write-ahead mode survives the death of the process at any moment; a power cut can lose
+the last transactions but never corrupts the file.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+
+from cambrian.agents.errors import InfrastructureError, RunBusyError, UnknownNameError, UserError
+from cambrian.agents.population.model import Candidate, CandidateState, Evaluation
+
+SCHEMA_VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE candidates (
+    idx INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL,
+    identity TEXT,
+    duplicate_of TEXT,
+    body TEXT NOT NULL
+);
+-- Nothing is paid twice: the database itself refuses a second owner of one identity.
+CREATE UNIQUE INDEX identity_owner ON candidates (identity)
+    WHERE identity IS NOT NULL AND duplicate_of IS NULL;
+CREATE TABLE evaluations (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    candidate_id TEXT NOT NULL,
+    rung INTEGER NOT NULL,
+    seed INTEGER NOT NULL,
+    body TEXT NOT NULL,
+    UNIQUE (candidate_id, rung, seed)
+);
+CREATE TABLE inflight (candidate_id TEXT PRIMARY KEY, rung INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE outbox (candidate_id TEXT PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX outbox_by_seq ON outbox (seq);
+CREATE TABLE tracked (key TEXT PRIMARY KEY, mlflow_run_id TEXT NOT NULL) WITHOUT ROWID;
+"""
+
+
+class RunRecord(BaseModel):
+    """What a run is, and how it stands.
+
+    Attributes:
+        created: seconds since the epoch.
+        config: the resolved `RunConfig` as JSON data.
+        elapsed_s: seconds that the run was active, over all resumes.
+        stop_reason: why it is not running; empty while it is.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    run_id: str
+    name: str
+    space: str
+    task: str
+    metric: str
+    maximize: bool
+    cost: str
+    created: float
+    config: dict[str, Any]
+    status: Literal["running", "finished", "stopped"] = "running"
+    stop_reason: str = ""
+    elapsed_s: float = 0.0
+    sandbox: str = ""
+
+
+class OutboxItem(NamedTuple):
+    """A change that MLflow does not show yet. `seq` grows with every change of the same candidate."""
+
+    seq: int
+    candidate_id: str
+
+
+class PopulationStore:
+    """The store of one run; thread-safe. Opened for writing it holds the run's lock until closed.
+
+    Args:
+        folder: the run's folder.
+        create: the record of a new run; None opens an existing one.
+        readonly: for commands that only look: takes no lock, refuses to write.
+
+    Raises:
+        RunBusyError: another process holds the run.
+        UnknownNameError: no run in that folder.
+        UserError: the file is damaged or of another version.
+    """
+
+    def __init__(self, folder: Path, *, create: RunRecord | None = None, readonly: bool = False) -> None:
+        self.folder = folder
+        self._lock = threading.RLock()
+        self._guard: IO[str] | None = None
+        self._seq: int | None = None
+        path = folder / "population.sqlite"
+        if create is None and not path.exists():
+            raise UnknownNameError(f"no run in {folder}", hint="`cambrian runs` lists the runs there are")
+        if not readonly:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._guard = _hold(folder)
+        try:
+            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30)
+            self._db.execute("PRAGMA query_only=ON" if readonly else "PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            if create is not None and not self._tables():
+                with self._transaction():
+                    for statement in filter(str.strip, _SCHEMA.split(";\n")):
+                        self._db.execute(statement)
+                    self._put("version", str(SCHEMA_VERSION))
+                    self._put("run", create.model_dump_json())
+            self._check_version()
+        except sqlite3.DatabaseError as error:
+            self._release()
+            raise UserError(
+                f"{path} cannot be read as a population store: {error}",
+                hint="restore it from a copy, or start a new run",
+            ) from error
+        except BaseException:
+            self._release()
+            raise
+
+    # -- the run ------------------------------------------------------------------------------------
+
+    @property
+    def run(self) -> RunRecord:
+        """The run's record."""
+        return RunRecord.model_validate_json(self.get_meta("run") or "{}")
+
+    def set_run(self, **changes: Any) -> RunRecord:
+        """Change fields of the run's record."""
+        with self._lock:
+            record = RunRecord.model_validate({**self.run.model_dump(), **changes})
+            self.set_meta("run", record.model_dump_json())
+            return record
+
+    def get_meta(self, key: str) -> str | None:
+        """A value kept under `key`, None when there is none."""
+        with self._lock:
+            row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Keep `value` under `key`."""
+        with self._transaction():
+            self._put(key, value)
+
+    # -- candidates ---------------------------------------------------------------------------------
+
+    def candidate(self, candidate_id: str) -> Candidate:
+        """The candidate.
+
+        Raises:
+            KeyError: there is none.
+        """
+        with self._lock:
+            row = self._db.execute("SELECT body FROM candidates WHERE id = ?", (candidate_id,)).fetchone()
+        if row is None:
+            raise KeyError(candidate_id)
+        return Candidate.model_validate_json(row[0])
+
+    def candidates(self) -> list[Candidate]:
+        """All candidates by index."""
+        with self._lock:
+            rows = self._db.execute("SELECT body FROM candidates ORDER BY idx").fetchall()
+        return [Candidate.model_validate_json(row[0]) for row in rows]
+
+    def add(self, candidate: Candidate) -> None:
+        """Enter a new candidate, in flight at rung 0."""
+        with self._transaction():
+            self._write(candidate, "INSERT")
+            self._db.execute("INSERT INTO inflight VALUES (?, 0)", (candidate.id,))
+
+    def update(self, candidate: Candidate, *, landed: bool = False) -> None:
+        """Write a candidate's new state; `landed` says that nothing of it is in flight any more."""
+        with self._transaction():
+            self._write(candidate, "REPLACE")
+            if landed:
+                self._db.execute("DELETE FROM inflight WHERE candidate_id = ?", (candidate.id,))
+
+    def owner(self, identity: str) -> str | None:
+        """Id of the candidate that owns `identity`, None when it is new."""
+        with self._lock:
+            row = self._db.execute(
+                "SELECT id FROM candidates WHERE identity = ? AND duplicate_of IS NULL", (identity,)
+            ).fetchone()
+        return None if row is None else str(row[0])
+
+    def claim(self, candidate: Candidate, identity: str) -> Candidate:
+        """Give `candidate` the identity: it becomes its owner, or a duplicate of the earlier owner.
+
+        One transaction, so that of two slots that reach the same identity at once only one may train.
+        """
+        with self._transaction():
+            owner = self.owner(identity)
+            changes: dict[str, Any] = {"identity": identity}
+            if owner is not None and owner != candidate.id:
+                changes |= {"duplicate_of": owner, "state": CandidateState.DUPLICATE}
+            claimed = candidate.model_copy(update=changes)
+            self._write(claimed, "REPLACE")
+        return claimed
+
+    # -- evaluations --------------------------------------------------------------------------------
+
+    def add_evaluation(self, evaluation: Evaluation, candidate: Candidate) -> None:
+        """Record an evaluation together with what it made of the candidate. Recording it again is no change."""
+        with self._transaction():
+            self._db.execute(
+                "INSERT OR IGNORE INTO evaluations (candidate_id, rung, seed, body) VALUES (?, ?, ?, ?)",
+                (evaluation.candidate_id, evaluation.rung, evaluation.seed, evaluation.model_dump_json()),
+            )
+            self._write(candidate, "REPLACE")
+
+    def evaluations(self, candidate_id: str | None = None) -> list[Evaluation]:
+        """Evaluations of one candidate, or of all, in the order in which they were made."""
+        where, values = ("", ()) if candidate_id is None else ("WHERE candidate_id = ?", (candidate_id,))
+        with self._lock:
+            rows = self._db.execute(
+                f"SELECT body FROM evaluations {where} ORDER BY seq",
+                values,
+            ).fetchall()
+        return [Evaluation.model_validate_json(row[0]) for row in rows]
+
+    # -- what is in flight --------------------------------------------------------------------------
+
+    def launch(self, candidate_id: str, rung: int) -> None:
+        """Note that the candidate is on its way to `rung`, until `update(..., landed=True)`."""
+        with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO inflight VALUES (?, ?)", (candidate_id, rung))
+
+    def inflight(self) -> list[tuple[str, int]]:
+        """Candidates and the rung they are on their way to, by index."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT candidate_id, rung FROM inflight JOIN candidates ON id = candidate_id ORDER BY idx"
+            ).fetchall()
+        return [(str(cid), int(rung)) for cid, rung in rows]
+
+    # -- the recorder's side ------------------------------------------------------------------------
+
+    def outbox(self, limit: int) -> list[OutboxItem]:
+        """Changes not delivered yet, oldest first; a candidate appears once, with its newest change."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT seq, candidate_id FROM outbox ORDER BY seq LIMIT ?", (limit,)
+            ).fetchall()
+        return [OutboxItem(int(seq), str(cid)) for seq, cid in rows]
+
+    def outbox_size(self) -> int:
+        """Candidates with an undelivered change."""
+        with self._lock:
+            return int(self._db.execute("SELECT COUNT(*) FROM outbox").fetchone()[0])
+
+    def delivered(self, items: Sequence[OutboxItem]) -> None:
+        """Strike out delivered changes; a candidate that has changed since stays."""
+        with self._transaction():
+            self._db.executemany(
+                "DELETE FROM outbox WHERE candidate_id = ? AND seq = ?",
+                [(item.candidate_id, item.seq) for item in items],
+            )
+
+    def tracked(self, key: str) -> str | None:
+        """MLflow's run id of a candidate, or of the run itself under the key `run`."""
+        with self._lock:
+            row = self._db.execute("SELECT mlflow_run_id FROM tracked WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def track(self, key: str, mlflow_run_id: str) -> None:
+        """Remember MLflow's run id of `key`."""
+        with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO tracked VALUES (?, ?)", (key, mlflow_run_id))
+
+    def close(self) -> None:
+        """Close the file and let go of the run. Safe to call twice."""
+        with self._lock:
+            self._db.close()
+        self._release()
+
+    # -- inside -------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._lock:
+            if self._db.in_transaction:  # nested: the outer one commits
+                yield
+                return
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                yield
+                self._db.execute("COMMIT")
+            except sqlite3.OperationalError as error:
+                self._rollback()
+                raise InfrastructureError(
+                    f"cannot write {self.folder / 'population.sqlite'}: {error}",
+                    hint="free some disk space or mend the folder's permissions, then `cambrian resume`",
+                ) from error
+            except BaseException:
+                self._rollback()
+                raise
+
+    def _rollback(self) -> None:
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+
+    def _write(self, candidate: Candidate, verb: Literal["INSERT", "REPLACE"]) -> None:
+        self._db.execute(
+            f"{verb} INTO candidates (idx, id, state, identity, duplicate_of, body) "
+            "VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                candidate.index,
+                candidate.id,
+                candidate.state,
+                candidate.identity,
+                candidate.duplicate_of,
+                candidate.model_dump_json(),
+            ),
+        )
+        if self._seq is None:
+            self._seq = int(self.get_meta("seq") or 0)
+        self._seq += 1
+        self._db.execute("INSERT OR REPLACE INTO outbox VALUES (?, ?)", (candidate.id, self._seq))
+        self._put("seq", str(self._seq))
+
+    def _put(self, key: str, value: str) -> None:
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def _tables(self) -> bool:
+        return self._db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is not None
+
+    def _check_version(self) -> None:
+        version = self.get_meta("version")
+        if version != str(SCHEMA_VERSION):
+            raise UserError(
+                f"{self.folder} was written by another version of Cambrian (store version {version})",
+                hint="open it with that version",
+            )
+
+    def _release(self) -> None:
+        if self._guard is not None:
+            self._guard.close()
+            self._guard = None
+
+
+def _hold(folder: Path) -> IO[str]:
+    """Take the run's lock, which the kernel lets go of when this process dies however it dies."""
+    guard = (folder / "lock").open("a+")
+    try:
+        fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        guard.seek(0)
+        holder = guard.read().strip()
+        guard.close()
+        raise RunBusyError(
+            f"run {folder.name} is held by another process{f' ({holder})' if holder else ''}",
+            hint="wait for it, or end it first",
+        ) from error
+    guard.seek(0)
+    guard.truncate()
+    guard.write(f"pid {os.getpid()}")
+    guard.flush()
+    return guard

@@ -1,0 +1,149 @@
+"""The population as arms and ranking read it: kept in memory, updated change by change, never rescanned."""
+
+from __future__ import annotations
+
+import bisect
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
+
+from cambrian.agents.population.model import Candidate, CandidateState
+
+_UNPAID = frozenset(
+    {CandidateState.INVALID, CandidateState.DUPLICATE, CandidateState.SCREENED, CandidateState.REJECTED}
+)
+UNPAID_WEIGHT = 0.25
+"""What a proposal that cost no evaluation counts in its arm's share: not nothing, or an arm that offers only
+duplicates would be asked for ever."""
+
+
+class Population:
+    """An in-memory index over the store's candidates; implements `PopulationView`.
+
+    Each update costs O(log n) plus the length of the front, whatever the size of the population.
+
+    Args:
+        maximize: whether a higher score is better.
+        candidates: those of a resumed run, by index.
+    """
+
+    def __init__(self, maximize: bool, candidates: Iterable[Candidate] = ()) -> None:
+        self._sign = -1.0 if maximize else 1.0
+        self._all: dict[str, Candidate] = {}
+        self._ranked: list[tuple[float, int, str]] = []
+        self._front: list[tuple[float, float, str]] = []
+        self._recent: deque[str] = deque(maxlen=64)
+        self._setbacks: deque[str] = deque(maxlen=64)
+        self._states: Counter[str] = Counter()
+        self._spent: Counter[str] = Counter()
+        self._rungs: dict[int, list[tuple[float, int, str]]] = {}
+        for candidate in sorted(candidates, key=lambda c: (c.ended_s or float("inf"), c.index)):
+            self.update(candidate)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def get(self, candidate_id: str) -> Candidate:
+        """The candidate. KeyError when there is none."""
+        return self._all[candidate_id]
+
+    def elite(self, k: int) -> Sequence[Candidate]:
+        """The `k` best feasible evaluated candidates by score, best first; older ones first in ties."""
+        return [self._all[cid] for _, _, cid in self._ranked[:k]]
+
+    def front(self) -> Sequence[Candidate]:
+        """The Pareto front of score and cost among the feasible evaluated, best score first."""
+        return [self._all[cid] for _, _, cid in self._front]
+
+    def recent(self, k: int) -> Sequence[Candidate]:
+        """The `k` evaluated candidates that ended last, newest first (at most 64)."""
+        return [self._all[cid] for cid in list(self._recent)[: -k - 1 : -1]]
+
+    def setbacks(self, k: int) -> Sequence[Candidate]:
+        """The `k` newest that ended without a score, newest first (at most 64)."""
+        return [self._all[cid] for cid in list(self._setbacks)[: -k - 1 : -1]]
+
+    def counts(self) -> Mapping[str, int]:
+        """Number of candidates by state."""
+        return {state: n for state, n in self._states.items() if n}
+
+    def spent(self) -> Mapping[str, float]:
+        """What each arm has used of the common budget, in evaluations; see `UNPAID_WEIGHT`."""
+        return dict(self._spent)
+
+    def parked(self) -> list[str]:
+        """Ids of those that wait for a reviewer, oldest first."""
+        if not self._states[CandidateState.PARKED]:
+            return []
+        return sorted(c.id for c in self._all.values() if c.state is CandidateState.PARKED)
+
+    def promotable(self, rung: int, share: float) -> str | None:
+        """The best candidate of `rung` that asynchronous successive halving would promote, if any.
+
+        It is among the best `share` of all that were scored at `rung` and has not been tried above it
+        (Li et al., A System for Massively Parallel Hyperparameter Tuning, arXiv 1810.05934).
+        """
+        scored = self._rungs.get(rung, [])
+        for _, _, cid in scored[: int(len(scored) * share)]:
+            candidate = self._all[cid]
+            if candidate.rung == rung and candidate.tried_rung == rung:
+                return cid
+        return None
+
+    def update(self, candidate: Candidate) -> None:
+        """Take in a new or changed candidate."""
+        before = self._all.get(candidate.id)
+        self._all[candidate.id] = candidate
+        if before is not None:
+            self._states[before.state] -= 1
+            self._spent[before.proposal.arm] -= _charge(before)
+        self._states[candidate.state] += 1
+        self._spent[candidate.proposal.arm] += _charge(candidate)
+        if before is None or before.state != candidate.state:
+            if candidate.state is CandidateState.EVALUATED:
+                self._recent.append(candidate.id)
+            elif candidate.state.ended:
+                self._setbacks.append(candidate.id)
+        self._rank(before, candidate)
+
+    def _rank(self, before: Candidate | None, candidate: Candidate) -> None:
+        old = None if before is None else self._key(before)
+        new = self._key(candidate)
+        for rung in range(len(before.rung_scores) if before else 0, len(candidate.rung_scores)):
+            entry = (self._sign * candidate.rung_scores[rung], candidate.index, candidate.id)
+            bisect.insort(self._rungs.setdefault(rung, []), entry)
+        if old == new and (before is None or before.cost == candidate.cost):
+            return
+        if old is not None:
+            self._ranked.pop(bisect.bisect_left(self._ranked, old))
+            self._front = []
+        if new is not None:
+            bisect.insort(self._ranked, new)
+        if old is not None:  # a changed score may uncover others: build the front anew (promotions only)
+            for _, _, cid in self._ranked:
+                self._extend_front(self._all[cid])
+        elif new is not None:
+            self._extend_front(candidate)
+
+    def _key(self, candidate: Candidate) -> tuple[float, int, str] | None:
+        if candidate.state is not CandidateState.EVALUATED or candidate.score is None:
+            return None
+        if not candidate.feasible:
+            return None
+        return (self._sign * candidate.score, candidate.index, candidate.id)
+
+    def _extend_front(self, candidate: Candidate) -> None:
+        """The front is sorted by score, best first, so its costs fall strictly."""
+        if candidate.score is None or candidate.cost is None:
+            return
+        entry = (self._sign * candidate.score, candidate.cost, candidate.id)
+        at = bisect.bisect_left(self._front, entry[:2], key=lambda e: e[:2])
+        if at and self._front[at - 1][1] <= entry[1]:
+            return  # dominated by one at least as good and no dearer
+        end = at
+        while end < len(self._front) and self._front[end][1] >= entry[1]:
+            end += 1
+        self._front[at:end] = [entry]
+
+
+def _charge(candidate: Candidate) -> float:
+    return UNPAID_WEIGHT if candidate.state in _UNPAID else 1.0
