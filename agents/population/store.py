@@ -179,18 +179,17 @@ class PopulationStore:
             rows = self._db.execute("SELECT body FROM candidates ORDER BY idx").fetchall()
         return [Candidate.model_validate_json(row[0]) for row in rows]
 
-    def add(self, candidate: Candidate) -> None:
-        """Enter a new candidate, in flight at rung 0."""
+    def add(self, candidate: Candidate, *, draws: int = 0) -> None:
+        """Enter a new candidate, in flight at rung 0, and note how many draws the planner has made so far."""
         with self._transaction():
+            self._put("draws", str(draws))
             self._write(candidate, "INSERT")
             self._db.execute("INSERT INTO inflight VALUES (?, 0)", (candidate.id,))
 
-    def update(self, candidate: Candidate, *, landed: bool = False) -> None:
-        """Write a candidate's new state; `landed` says that nothing of it is in flight any more."""
+    def update(self, candidate: Candidate) -> None:
+        """Write a candidate's new state."""
         with self._transaction():
             self._write(candidate, "REPLACE")
-            if landed:
-                self._db.execute("DELETE FROM inflight WHERE candidate_id = ?", (candidate.id,))
 
     def owner(self, identity: str) -> str | None:
         """Id of the candidate that owns `identity`, None when it is new."""
@@ -217,7 +216,7 @@ class PopulationStore:
     # -- evaluations --------------------------------------------------------------------------------
 
     def add_evaluation(self, evaluation: Evaluation, candidate: Candidate) -> None:
-        """Record an evaluation together with what it made of the candidate. Recording it again is no change."""
+        """Record an evaluation and what it made of the candidate; recording it again is no change."""
         with self._transaction():
             self._db.execute(
                 "INSERT OR IGNORE INTO evaluations (candidate_id, rung, seed, body) VALUES (?, ?, ?, ?)",
@@ -238,9 +237,14 @@ class PopulationStore:
     # -- what is in flight --------------------------------------------------------------------------
 
     def launch(self, candidate_id: str, rung: int) -> None:
-        """Note that the candidate is on its way to `rung`, until `update(..., landed=True)`."""
+        """Note that the candidate is on its way to `rung`, until `land`."""
         with self._transaction():
             self._db.execute("INSERT OR REPLACE INTO inflight VALUES (?, ?)", (candidate_id, rung))
+
+    def land(self, candidate_id: str) -> None:
+        """Note that nothing of the candidate is in flight any more."""
+        with self._transaction():
+            self._db.execute("DELETE FROM inflight WHERE candidate_id = ?", (candidate_id,))
 
     def inflight(self) -> list[tuple[str, int]]:
         """Candidates and the rung they are on their way to, by index."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import bisect
-from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import islice
 
 from cambrian.agents.population.model import Candidate, CandidateState
 
@@ -34,7 +35,9 @@ class Population:
         self._recent: deque[str] = deque(maxlen=64)
         self._setbacks: deque[str] = deque(maxlen=64)
         self._states: Counter[str] = Counter()
-        self._spent: Counter[str] = Counter()
+        self._parked: set[str] = set()
+        self._proposed: Counter[str] = Counter()
+        self._spent: defaultdict[str, float] = defaultdict(float)
         self._rungs: dict[int, list[tuple[float, int, str]]] = {}
         for candidate in sorted(candidates, key=lambda c: (c.ended_s or float("inf"), c.index)):
             self.update(candidate)
@@ -72,20 +75,22 @@ class Population:
 
     def parked(self) -> list[str]:
         """Ids of those that wait for a reviewer, oldest first."""
-        if not self._states[CandidateState.PARKED]:
-            return []
-        return sorted(c.id for c in self._all.values() if c.state is CandidateState.PARKED)
+        return sorted(self._parked)
 
-    def promotable(self, rung: int, share: float) -> str | None:
+    def proposed(self, arm: str) -> int:
+        """Number of candidates that `arm` has proposed, whatever became of them."""
+        return self._proposed[arm]
+
+    def promotable(self, rung: int, share: float, excluding: Collection[str] = ()) -> str | None:
         """The best candidate of `rung` that asynchronous successive halving would promote, if any.
 
         It is among the best `share` of all that were scored at `rung` and has not been tried above it
         (Li et al., A System for Massively Parallel Hyperparameter Tuning, arXiv 1810.05934).
         """
         scored = self._rungs.get(rung, [])
-        for _, _, cid in scored[: int(len(scored) * share)]:
+        for _, _, cid in islice(scored, int(len(scored) * share)):
             candidate = self._all[cid]
-            if candidate.rung == rung and candidate.tried_rung == rung:
+            if candidate.tried_rung == rung and candidate.feasible and cid not in excluding:
                 return cid
         return None
 
@@ -93,10 +98,16 @@ class Population:
         """Take in a new or changed candidate."""
         before = self._all.get(candidate.id)
         self._all[candidate.id] = candidate
-        if before is not None:
+        if before is None:
+            self._proposed[candidate.proposal.arm] += 1
+        else:
             self._states[before.state] -= 1
             self._spent[before.proposal.arm] -= _charge(before)
         self._states[candidate.state] += 1
+        if candidate.state is CandidateState.PARKED:
+            self._parked.add(candidate.id)
+        else:
+            self._parked.discard(candidate.id)
         self._spent[candidate.proposal.arm] += _charge(candidate)
         if before is None or before.state != candidate.state:
             if candidate.state is CandidateState.EVALUATED:

@@ -1,0 +1,294 @@
+"""The discovery loop: an asyncio scheduler that keeps every slot busy, with no barrier between generations.
+
+A free slot takes, in this order: what a dead process left half-way, what a reviewer has approved, a candidate
+that earned promotion, a new proposal. Which arm proposes and with which random numbers is a function of the
+population alone, so a resumed run with one slot goes on exactly as an unbroken one would have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from cambrian.agents.budget import Account
+from cambrian.agents.errors import LimitReached, ModelUnavailable, ProposalError
+from cambrian.agents.lifecycle import BASELINE_ARM, Lifecycle, Services
+from cambrian.agents.planner import Arm, ProposalContext
+from cambrian.agents.planner.portfolio import Portfolio
+from cambrian.agents.population.model import Candidate, CandidateState, Proposal, candidate_id
+from cambrian.agents.review import Decision, ReviewDesk
+
+HEARTBEAT_S = 2.0
+REVIEW_POLL_S = 2.0
+FRUITLESS_LIMIT = 200
+"""Proposals in a row that led to no evaluation, after which the space counts as exhausted."""
+PARKED_PER_SLOT = 4
+"""How many proposals may wait for a reviewer, for each slot, before the planner pauses."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One thing for a slot to do."""
+
+    candidate_id: str
+    rung: int
+    decision: Decision | None = None
+
+
+@dataclass
+class Discovery:
+    """One run of the loop.
+
+    Attributes:
+        services: what a candidate's steps work with.
+        lifecycle: the graph that candidates go through.
+        arms: by name.
+        account: the run's budget.
+        desks: where reviewers answer.
+        say: prints one line for people.
+        slots: what each slot is doing now, for the terminal.
+    """
+
+    services: Services
+    lifecycle: Lifecycle
+    arms: Mapping[str, Arm]
+    account: Account
+    desks: tuple[ReviewDesk, ...] = ()
+    say: Callable[[str], None] = print
+    slots: list[str] = field(default_factory=list)
+    stop_reason: str = ""
+
+    def __post_init__(self) -> None:
+        config = self.services.config
+        self.portfolio = Portfolio(config, self.arms)
+        self.slots = ["idle"] * config.slots
+        self._queue: list[Work] = []
+        self._draws = int(self.services.store.get_meta("draws") or 0)
+        self._fruitless = 0
+        self._busy: set[str] = set()
+        self._changed = asyncio.Condition()
+        self._slot_of: dict[str, int] = {}
+        self._waiting_for: list[str] = []
+        self.services.activity = self._note_activity
+
+    async def run(self) -> str:
+        """Search until the budget is spent; returns why it stopped.
+
+        Raises:
+            InfrastructureError: something the run depends on is down; everything in flight is kept.
+        """
+        store = self.services.store
+        self._queue = [Work(cid, rung) for cid, rung in store.inflight()]
+        try:
+            async with asyncio.TaskGroup() as group:
+                helpers = [group.create_task(self._heartbeat())]
+                if self.services.config.review == "gate":
+                    helpers.append(group.create_task(self._poll_desks()))
+                slots = [group.create_task(self._slot(i)) for i in range(len(self.slots))]
+                await asyncio.wait(slots, return_when=asyncio.FIRST_EXCEPTION)
+                for helper in helpers:
+                    helper.cancel()
+        except* Exception as errors:
+            raise _first(errors) from None
+        finally:
+            store.set_run(elapsed_s=self.account.elapsed_s)
+        return self.stop_reason
+
+    # -- slots --------------------------------------------------------------------------------------
+
+    async def _slot(self, slot: int) -> None:
+        while (work := await self._next(slot)) is not None:
+            self._slot_of[work.candidate_id] = slot
+            before = self._evaluations(work.candidate_id)
+            made, ending = 0, "ended"
+            try:
+                if work.decision is not None:
+                    ending = await self.lifecycle.decide(work.decision)
+                else:
+                    ending = await self.lifecycle.advance(work.candidate_id, work.rung)
+                made = self._evaluations(work.candidate_id) - before
+                if ending == "ended":
+                    self.services.store.land(work.candidate_id)
+            finally:
+                self.account.settle(made)
+                self._busy.discard(work.candidate_id)
+                self._slot_of.pop(work.candidate_id, None)
+                self.slots[slot] = "idle"
+                self._fruitless = 0 if made or ending == "parked" else self._fruitless + 1
+                async with self._changed:
+                    self._changed.notify_all()
+
+    async def _next(self, slot: int) -> Work | None:
+        """The next thing for a free slot, with one evaluation reserved for it; None at the end of the run."""
+        while True:
+            try:
+                # What was under way when we died was paid for by the budget of then: it may always land.
+                reserved = self.account.reserve(force=any(w.decision is None for w in self._queue))
+            except LimitReached as limit:
+                self.stop_reason = self.stop_reason or limit.message
+                return None
+            if reserved:
+                work = None
+                try:
+                    work = await self._find_work(slot)
+                finally:
+                    if work is None:
+                        self.account.settle(0)
+                if work is not None:
+                    self._busy.add(work.candidate_id)
+                    return work
+            if self._fruitless >= FRUITLESS_LIMIT:
+                self.stop_reason = (
+                    f"the last {self._fruitless} proposals led to no evaluation: space exhausted"
+                )
+                return None
+            self._say_if_waiting()
+            self.slots[slot] = "waiting for review" if self.services.population.parked() else "waiting"
+            async with self._changed:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), timeout=1.0)
+
+    async def _find_work(self, slot: int) -> Work | None:
+        while self._queue:
+            work = self._queue.pop(0)
+            parked = self.services.population.get(work.candidate_id).state is CandidateState.PARKED
+            if work.decision is None and parked:
+                # Half-way into parking when we died: make sure that the graph waits at its interrupt.
+                await self.lifecycle.advance(work.candidate_id, work.rung)
+                continue
+            return work
+        promoted = self._promote()
+        if promoted is not None:
+            return promoted
+        parked_limit = PARKED_PER_SLOT * len(self.slots)
+        if len(self.services.population.parked()) >= parked_limit or self._fruitless >= FRUITLESS_LIMIT:
+            return None
+        return await self._propose(slot)
+
+    def _promote(self) -> Work | None:
+        task, population = self.services.task, self.services.population
+        for rung in reversed(range(len(task.rungs) - 1)):
+            cid = population.promotable(rung, task.rungs[rung].promote, excluding=self._busy)
+            if cid is not None:
+                self._busy.add(cid)
+                self.services.store.launch(cid, rung + 1)
+                return Work(cid, rung + 1)
+        return None
+
+    # -- proposals ----------------------------------------------------------------------------------
+
+    async def _propose(self, slot: int) -> Work | None:
+        proposal = self._next_baseline()
+        if proposal is None:
+            draw, self._draws = self._draws, self._draws + 1
+            proposal = await self._ask_arms(draw, slot)
+            if proposal is None:
+                return None
+        index = len(self.services.population)
+        candidate = Candidate(
+            id=candidate_id(index),
+            index=index,
+            proposal=proposal,
+            genotype=proposal.genotype,
+            state=CandidateState.PROPOSED,
+            created_s=time.time(),
+        )
+        self.services.store.add(candidate, draws=self._draws)
+        self.services.population.update(candidate)
+        self.slots[slot] = f"{candidate.id} {proposal.arm}"
+        return Work(candidate.id, 0)
+
+    async def _ask_arms(self, draw: int, slot: int) -> Proposal | None:
+        """Ask the arm whose turn it is; when it cannot, the next one, until all have been asked."""
+        do = self.services
+        excluded: set[str] = set()
+        while True:
+            rng = random.Random(f"{do.config.seed}/{draw}")
+            arm = self.portfolio.choose(do.population.spent(), do.population, rng, exclude=excluded)
+            if arm is None:
+                return None
+            self.slots[slot] = f"{arm.name} is proposing"
+            context = ProposalContext(
+                index=draw,
+                rng=random.Random(f"{do.config.seed}/{draw}/{arm.name}"),
+                space=do.space,
+                task=do.task,
+                signature=do.task.signature,
+                population=do.population,
+                constraints=do.config.constraints,
+                cost=do.config.cost,
+                budget_left=self.account.left(),
+            )
+            n = (
+                do.config.predictor.pool
+                if arm.cheap and not arm.control and do.admission.screen.trusted
+                else 1
+            )
+            try:
+                return do.admission.choose(await arm.propose(context, n))
+            except ProposalError:
+                excluded.add(arm.name)
+            except LimitReached as limit:
+                self.portfolio.retire(arm.name, limit.message)
+                self.say(f"arm {arm.name} is out: {limit.message}; the other arms go on")
+            except ModelUnavailable as error:
+                self.portfolio.pause(arm.name, error.message)
+                self.say(f"arm {arm.name} pauses: {error.message}; the other arms go on")
+
+    def _next_baseline(self) -> Proposal | None:
+        names, space = self.services.config.baselines, self.services.space
+        done = self.services.population.proposed(BASELINE_ARM)
+        if done >= len(names):
+            return None
+        return Proposal(arm=BASELINE_ARM, genotype=space.baselines()[names[done]], edit=names[done])
+
+    # -- beside the slots ---------------------------------------------------------------------------
+
+    async def _heartbeat(self) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT_S)
+            self.services.store.set_run(elapsed_s=self.account.elapsed_s)
+
+    async def _poll_desks(self) -> None:
+        while True:
+            parked = [cid for cid in self.services.population.parked() if cid not in self._busy]
+            if parked:
+                for desk in self.desks:
+                    for decision in await asyncio.to_thread(desk.poll, parked):
+                        self._accept(decision)
+            await asyncio.sleep(REVIEW_POLL_S)
+
+    def _accept(self, decision: Decision) -> None:
+        queued = {work.candidate_id for work in self._queue} | self._busy
+        if decision.candidate_id not in queued:
+            self._queue.append(Work(decision.candidate_id, 0, decision))
+
+    def _say_if_waiting(self) -> None:
+        parked = self.services.population.parked()
+        if parked and not self._busy and parked != self._waiting_for:
+            self._waiting_for = parked
+            self.say(
+                f"{len(parked)} proposals wait for review ({parked[0]} ...): set the tag `review` to `approve` "
+                f"or `reject` in MLflow, or run `cambrian review {self.services.store.folder.name}`"
+            )
+
+    def _note_activity(self, cid: str, doing: str) -> None:
+        slot = self._slot_of.get(cid)
+        if slot is not None:
+            arm = self.services.population.get(cid).proposal.arm
+            self.slots[slot] = f"{cid} {arm}: {doing}"
+
+    def _evaluations(self, cid: str) -> int:
+        return self.services.population.get(cid).tried_rung + 1
+
+
+def _first(group: BaseExceptionGroup[Exception]) -> BaseException:
+    """The first error of a group: the others are its echoes in the slots beside it."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

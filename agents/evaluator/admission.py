@@ -1,0 +1,81 @@
+"""The cheap steps that every candidate climbs before anything is paid for, each cheaper than the next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cambrian.agents.evaluator.identity import identity
+from cambrian.agents.evaluator.ranking import broken
+from cambrian.agents.evaluator.screen import Screen
+from cambrian.agents.evaluator.static import check
+from cambrian.agents.population.model import Candidate, CandidateState, Proposal
+from cambrian.agents.population.store import PopulationStore
+from cambrian.agents.runfile import RunConfig
+from cambrian.search_spaces import ProposalError, Space, Task
+
+
+class Admission:
+    """Membership, static checks, hard limits, identity, predictor: in this order, by cost.
+
+    Args:
+        config: the run's configuration.
+        space: judge of membership.
+        task: gives the signature and the batch size that memory is estimated for.
+        store: where identities are claimed, and where a resumed run's screen is rebuilt from.
+    """
+
+    def __init__(self, config: RunConfig, space: Space, task: Task, store: PopulationStore) -> None:
+        self._config, self._space, self._task, self._store = config, space, task, store
+        self.screen = Screen(config.predictor, space, maximize=task.maximize, seed=config.seed)
+        genotypes = {c.id: c.genotype for c in store.candidates()}
+        self.screen.rebuild(
+            [
+                (genotypes[e.candidate_id], e.metrics[task.metric])
+                for e in store.evaluations()
+                if e.rung == 0 and e.metrics
+            ]
+        )
+
+    def admit(self, candidate: Candidate, screened: bool) -> Candidate:
+        """The candidate after the cheap steps: ended with a reason, or ready to be paid for.
+
+        Args:
+            candidate: as its arm proposed it.
+            screened: whether the predictor may end it; False for control arms.
+        """
+        try:
+            genotype = self._space.validate(candidate.genotype)
+            candidate = candidate.model_copy(
+                update={"genotype": genotype, "summary": self._space.summarise(genotype)}
+            )
+            signature = self._task.signature
+            facts = check(self._space, genotype, signature, self._task.recipe.batch_size)
+        except ProposalError as error:
+            return _end(candidate, CandidateState.INVALID, error.message)
+        candidate = candidate.model_copy(update={"static": facts})
+        candidate = candidate.model_copy(update={"cost": candidate.values().get(self._config.cost)})
+        faults = broken(self._config.constraints, candidate.values())
+        if faults:
+            return _end(candidate.model_copy(update={"feasible": False}), CandidateState.INFEASIBLE, *faults)
+        candidate = self._store.claim(candidate, identity(self._space, genotype, signature))
+        if candidate.state is CandidateState.DUPLICATE:
+            return _end(candidate, CandidateState.DUPLICATE, f"computes the same as {candidate.duplicate_of}")
+        screening = self.screen.verdict(genotype)
+        candidate = candidate.model_copy(update={"prediction": screening.predicted})
+        if screened and not screening.keep:
+            return _end(candidate, CandidateState.SCREENED, screening.reason)
+        return candidate
+
+    def choose(self, drafts: Sequence[Proposal]) -> Proposal:
+        """The draft that the predictor likes best; the arm's favourite while it abstains."""
+        if len(drafts) == 1:
+            return drafts[0]
+        return drafts[self.screen.choose([draft.genotype for draft in drafts])]
+
+    def learn(self, candidate: Candidate) -> None:
+        """Let the predictor see a score of rung 0."""
+        self.screen.observe(candidate.genotype, candidate.rung_scores[0], candidate.prediction)
+
+
+def _end(candidate: Candidate, state: CandidateState, *reasons: str) -> Candidate:
+    return candidate.model_copy(update={"state": state, "reason": "; ".join(reasons)})

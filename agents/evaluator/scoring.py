@@ -1,0 +1,68 @@
+"""From a job's raw outputs to an evaluation: the host computes every score, with labels the sandbox never saw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from cambrian.agents.population.model import Candidate, Evaluation
+from cambrian.sandbox import Job, JobState, Outcome
+from cambrian.sandbox.outcome import read_outputs
+from cambrian.search_spaces import Task
+
+
+def evaluate(
+    candidate: Candidate, rung: int, job: Job, outcome: Outcome, folder: Path, task: Task
+) -> Evaluation:
+    """Score a finished job.
+
+    Args:
+        candidate: whose job it was.
+        rung: the fidelity it was trained at.
+        job: as it was submitted.
+        outcome: as the sandbox returned it.
+        folder: the job's folder, which holds the outputs.
+        task: keeper of the held-out labels.
+
+    Returns:
+        The evaluation; only one whose outcome is `TRAINED` has metrics.
+    """
+    report = outcome.report
+    metrics: dict[str, float] = {}
+    test_metrics: dict[str, float] = {}
+    curve: tuple[float, ...] = ()
+    state, reason = outcome.state, outcome.reason
+    if state is JobState.TRAINED:
+        try:
+            outputs = read_outputs(folder)
+            metrics = task.score(outputs.val, "val")
+            test_metrics = task.score(outputs.test, "test")
+            curve = tuple(_score_classes(task, classes) for classes in outputs.val_epochs)
+        except (OSError, ValueError) as error:
+            metrics, test_metrics, curve = {}, {}, ()
+            state, reason = JobState.BAD_OUTPUT, f"outputs cannot be scored: {error}"
+    return Evaluation(
+        candidate_id=candidate.id,
+        rung=rung,
+        seed=job.seed,
+        epochs=job.epochs,
+        state=state,
+        reason=reason,
+        metrics=metrics,
+        test_metrics=test_metrics,
+        val_curve=curve,
+        train_loss=report.train_loss if report else (),
+        latency=report.latency if report else None,
+        wall_s=outcome.wall_s,
+        train_s=sum(report.epoch_s) if report else 0.0,
+        peak_memory_mb=report.peak_memory_mb if report else 0.0,
+        isolation=outcome.isolation,
+    )
+
+
+def _score_classes(task: Task, classes: np.ndarray) -> float:
+    """The task's metric of predicted classes `(n,)`, as if each were predicted with certainty."""
+    outputs = np.zeros((len(classes), task.signature.n_outputs), dtype=np.float32)
+    outputs[np.arange(len(classes)), classes] = 1.0
+    return task.score(outputs, "val")[task.metric]

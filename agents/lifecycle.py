@@ -1,0 +1,266 @@
+"""The life of one candidate, as a LangGraph: one candidate is one thread, checkpointed at every step.
+
+    admit -> (review) -> evaluate -> judge
+
+`admit` climbs the cheap steps in order of cost: membership, static checks, hard limits, identity, predictor.
+`review` interrupts the graph until a person has decided. `evaluate` runs one sandbox job; `judge` turns its
+outcome into a score and a place in the population. A promoted candidate enters its thread again at `evaluate`
+with a higher rung. Every node may run twice after a crash, so each is idempotent: identities are claimed in
+the store, jobs are keyed by candidate, rung and seed, evaluations are recorded once.
+
+The graph's state holds ids and short text only; payloads lie in the store and in the run's folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+import aiosqlite
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
+from langgraph.graph import END, START, StateGraph
+from langgraph.types import Command, interrupt
+
+from cambrian.agents.evaluator.admission import Admission
+from cambrian.agents.evaluator.ranking import broken
+from cambrian.agents.evaluator.scoring import evaluate
+from cambrian.agents.population.model import Candidate, CandidateState, Evaluation
+from cambrian.agents.population.store import PopulationStore
+from cambrian.agents.population.view import Population
+from cambrian.agents.review import Decision
+from cambrian.agents.runfile import RunConfig
+from cambrian.sandbox import Job, JobLimits, JobState, LatencySpec, Sandbox
+from cambrian.search_spaces import Space, Task
+
+BASELINE_ARM = "baseline"
+"""Author of the known networks that a run evaluates for comparison; no arm of the portfolio."""
+CONTROL_ARMS = frozenset({"random", BASELINE_ARM})
+"""Authors that are measured against: the predictor never keeps their proposals from being trained."""
+
+
+class LifeState(TypedDict, total=False):
+    """What a thread carries from step to step."""
+
+    candidate: str
+    rung: int
+    evaluation_state: str
+    evaluation_reason: str
+
+
+@dataclass
+class Services:
+    """What the steps work with."""
+
+    config: RunConfig
+    space: Space
+    task: Task
+    store: PopulationStore
+    population: Population
+    admission: Admission
+    sandbox: Sandbox
+    activity: Callable[[str, str], None] = field(default=lambda _candidate, _doing: None)
+
+    def job(self, candidate: Candidate, rung: int) -> Job:
+        """The sandbox job of `candidate` at `rung`."""
+        config = self.config
+        limits = [c.bound for c in config.constraints if c.name == "latency_ms" and c.op == "<="]
+        return Job(
+            id=f"{candidate.id}-r{rung}-s{config.seed}",
+            run_id=self.store.folder.name,
+            candidate_id=candidate.id,
+            space=self.space.name,
+            genotype=candidate.genotype,
+            signature=self.task.signature,
+            recipe=self.task.recipe,
+            epochs=self.task.rungs[rung].epochs,
+            seed=config.seed,
+            limits=JobLimits(
+                wall_s=config.sandbox.wall_s,
+                memory_mb=config.sandbox.memory_mb,
+                threads=config.sandbox.threads,
+            ),
+            latency=None
+            if rung > 0
+            else LatencySpec(**config.latency.model_dump(), limit_ms=min(limits, default=None)),
+        )
+
+    def save(self, candidate: Candidate) -> Candidate:
+        """Write a candidate's new state to the store, then to the view."""
+        if candidate.state.ended and candidate.ended_s is None:
+            candidate = candidate.model_copy(update={"ended_s": time.time()})
+        self.store.update(candidate)
+        self.population.update(candidate)
+        return candidate
+
+
+class Lifecycle:
+    """Runs candidates through the graph. Use as an async context manager.
+
+    Args:
+        services: what the steps work with.
+        checkpoints: SQLite file of the graph's checkpoints.
+    """
+
+    def __init__(self, services: Services, checkpoints: Path) -> None:
+        self._do = services
+        self._path = checkpoints
+        self._db: aiosqlite.Connection | None = None
+        self._graph: Any = None
+
+    async def __aenter__(self) -> Lifecycle:
+        self._db = await aiosqlite.connect(self._path)
+        # Survives the death of this process at any moment, as the population store does.
+        await self._db.execute("PRAGMA journal_mode=WAL")
+        await self._db.execute("PRAGMA synchronous=NORMAL")
+        self._graph = self._compile(AsyncSqliteSaver(self._db))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._db is not None:
+            await self._db.close()
+
+    async def advance(self, candidate_id: str, rung: int) -> Literal["ended", "parked"]:
+        """Take the candidate as far as it goes: to an end, or to a reviewer's desk.
+
+        Works for a new candidate, a promoted one, and one that a dead process left half-way: that one goes
+        on from its last checkpoint.
+        """
+        config = self._thread(candidate_id)
+        snapshot = await self._graph.aget_state(config)
+        unfinished = bool(snapshot.next) and snapshot.values.get("rung") == rung
+        if unfinished and any(task.interrupts for task in snapshot.tasks):
+            return "parked"
+        candidate = self._do.population.get(candidate_id)
+        if not unfinished and candidate.state.ended and (rung == 0 or candidate.tried_rung >= rung):
+            return "ended"  # we died after the last step, before the loop noted that it had landed
+        entry = None if unfinished else {"candidate": candidate_id, "rung": rung}
+        return self._ending(await self._graph.ainvoke(entry, config, durability="sync"))
+
+    async def decide(self, decision: Decision) -> Literal["ended", "parked"]:
+        """Hand a reviewer's decision to a parked candidate and take it on from there."""
+        config = self._thread(decision.candidate_id)
+        answer = Command(resume=decision.model_dump(mode="json"))
+        return self._ending(await self._graph.ainvoke(answer, config, durability="sync"))
+
+    # -- the steps ----------------------------------------------------------------------------------
+
+    async def _admit(self, state: LifeState) -> LifeState:
+        candidate = self._candidate(state)
+        self._do.activity(candidate.id, "checking")
+        admitted = await asyncio.to_thread(
+            self._do.admission.admit, candidate, candidate.proposal.arm not in CONTROL_ARMS
+        )
+        self._do.save(admitted)
+        return {}
+
+    async def _review(self, state: LifeState) -> LifeState:
+        candidate = self._candidate(state)
+        if candidate.state is not CandidateState.PARKED:
+            candidate = self._do.save(candidate.model_copy(update={"state": CandidateState.PARKED}))
+        decision = Decision.model_validate(
+            interrupt({"candidate": candidate.id, "question": "train this proposal?"})
+        )
+        approved = decision.verdict == "approve"
+        self._do.save(
+            candidate.model_copy(
+                update={
+                    "state": CandidateState.TRAINING if approved else CandidateState.REJECTED,
+                    "reason": "" if approved else f"rejected by {decision.by}: {decision.reason}",
+                }
+            )
+        )
+        return {}
+
+    async def _evaluate(self, state: LifeState) -> LifeState:
+        candidate, rung = self._candidate(state), state["rung"]
+        job = self._do.job(candidate, rung)
+        self._do.activity(candidate.id, f"training, {job.epochs} epochs (rung {rung})")
+        if rung == 0 and candidate.state is not CandidateState.TRAINING:
+            candidate = self._do.save(candidate.model_copy(update={"state": CandidateState.TRAINING}))
+        outcome = await self._do.sandbox.run(job)
+        evaluation = await asyncio.to_thread(
+            evaluate, candidate, rung, job, outcome, self._do.store.folder / "jobs" / job.id, self._do.task
+        )
+        changed = self._with_evaluation(candidate, evaluation)
+        self._do.store.add_evaluation(evaluation, changed)
+        self._do.population.update(changed)
+        return {"evaluation_state": evaluation.state, "evaluation_reason": evaluation.reason}
+
+    async def _judge(self, state: LifeState) -> LifeState:
+        candidate, rung = self._candidate(state), state["rung"]
+        ended, reason = JobState(state["evaluation_state"]), state["evaluation_reason"]
+        changes: dict[str, Any] = {}
+        if rung > 0:  # its score of a lower rung stands, whatever became of this one
+            changes["reason"] = "" if ended is JobState.TRAINED else f"rung {rung}: {ended}: {reason}"
+        elif ended is JobState.TRAINED:
+            faults = broken(self._do.config.constraints, candidate.values())
+            changes = {
+                "state": CandidateState.EVALUATED,
+                "feasible": not faults,
+                "reason": "; ".join(faults),
+            }
+        elif ended is JobState.OVER_LIMIT:
+            changes = {"state": CandidateState.INFEASIBLE, "feasible": False, "reason": reason}
+        else:
+            changes = {"state": CandidateState.FAILED, "reason": f"{ended}: {reason}"}
+        candidate = self._do.save(candidate.model_copy(update=changes))
+        if rung == 0 and candidate.score is not None:
+            self._do.admission.learn(candidate)
+        return {}
+
+    # -- inside -------------------------------------------------------------------------------------
+
+    def _with_evaluation(self, candidate: Candidate, evaluation: Evaluation) -> Candidate:
+        changes: dict[str, Any] = {"tried_rung": evaluation.rung}
+        if evaluation.latency is not None:
+            changes["latency_ms"] = evaluation.latency.median_ms
+        if evaluation.metrics and evaluation.rung == len(candidate.rung_scores):
+            metric = self._do.task.metric
+            changes |= {
+                "score": evaluation.metrics[metric],
+                "test_score": evaluation.test_metrics[metric],
+                "rung": evaluation.rung,
+                "rung_scores": (*candidate.rung_scores, evaluation.metrics[metric]),
+            }
+        changed = candidate.model_copy(update=changes)
+        return changed.model_copy(update={"cost": changed.values().get(self._do.config.cost)})
+
+    def _compile(self, saver: AsyncSqliteSaver) -> Any:
+        graph = StateGraph(LifeState)
+        graph.add_node("admit", self._admit)
+        graph.add_node("review", self._review)
+        graph.add_node("evaluate", self._evaluate)
+        graph.add_node("judge", self._judge)
+        graph.add_conditional_edges(START, self._enter, ["admit", "evaluate"])
+        graph.add_conditional_edges("admit", self._after_admit, ["review", "evaluate", END])
+        graph.add_conditional_edges("review", self._after_review, ["evaluate", END])
+        graph.add_edge("evaluate", "judge")
+        graph.add_edge("judge", END)
+        return graph.compile(checkpointer=saver)
+
+    def _enter(self, state: LifeState) -> str:
+        return "admit" if state["rung"] == 0 else "evaluate"
+
+    def _after_admit(self, state: LifeState) -> str:
+        if self._candidate(state).state.ended:
+            return END
+        return "review" if self._do.config.review == "gate" else "evaluate"
+
+    def _after_review(self, state: LifeState) -> str:
+        return END if self._candidate(state).state.ended else "evaluate"
+
+    def _candidate(self, state: LifeState) -> Candidate:
+        return self._do.population.get(state["candidate"])
+
+    @staticmethod
+    def _thread(candidate_id: str) -> RunnableConfig:
+        return {"configurable": {"thread_id": candidate_id}, "recursion_limit": 16}
+
+    @staticmethod
+    def _ending(result: dict[str, Any]) -> Literal["ended", "parked"]:
+        return "parked" if "__interrupt__" in result else "ended"
