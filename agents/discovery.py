@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 
 from cambrian.agents.budget import Account
 from cambrian.agents.errors import LimitReached, ModelUnavailable, ProposalError
-from cambrian.agents.lifecycle import BASELINE_ARM, Lifecycle, Services
+from cambrian.agents.lifecycle import Lifecycle, Services
 from cambrian.agents.planner import Arm, ProposalContext
 from cambrian.agents.planner.portfolio import Portfolio
-from cambrian.agents.population.model import Candidate, CandidateState, Proposal, candidate_id
+from cambrian.agents.population.model import BASELINE_ARM, Candidate, CandidateState, Proposal, candidate_id
 from cambrian.agents.review import Decision, ReviewDesk
 
 HEARTBEAT_S = 2.0
@@ -50,6 +50,7 @@ class Discovery:
         account: the run's budget.
         desks: where reviewers answer.
         say: prints one line for people.
+        landed: told of every candidate that has reached an end.
         slots: what each slot is doing now, for the terminal.
     """
 
@@ -59,6 +60,7 @@ class Discovery:
     account: Account
     desks: tuple[ReviewDesk, ...] = ()
     say: Callable[[str], None] = print
+    landed: Callable[[Candidate], None] = lambda _candidate: None
     slots: list[str] = field(default_factory=list)
     stop_reason: str = ""
 
@@ -98,6 +100,10 @@ class Discovery:
             store.set_run(elapsed_s=self.account.elapsed_s)
         return self.stop_reason
 
+    def predictor_line(self) -> str:
+        """How far the predictor could be trusted, in one line; empty when it was never asked."""
+        return self.services.admission.screen.describe()
+
     # -- slots --------------------------------------------------------------------------------------
 
     async def _slot(self, slot: int) -> None:
@@ -113,6 +119,7 @@ class Discovery:
                 made = self._evaluations(work.candidate_id) - before
                 if ending == "ended":
                     self.services.store.land(work.candidate_id)
+                    self.landed(self.services.population.get(work.candidate_id))
             finally:
                 self.account.settle(made)
                 self._busy.discard(work.candidate_id)
@@ -272,8 +279,8 @@ class Discovery:
         if parked and not self._busy and parked != self._waiting_for:
             self._waiting_for = parked
             self.say(
-                f"{len(parked)} proposals wait for review ({parked[0]} ...): set the tag `review` to `approve` "
-                f"or `reject` in MLflow, or run `cambrian review {self.services.store.folder.name}`"
+                f"{len(parked)} proposals wait for review ({parked[0]} ...): set the tag `review` to "
+                f"`approve` or `reject` in MLflow, or run `cambrian review {self.services.store.folder.name}`"
             )
 
     def _note_activity(self, cid: str, doing: str) -> None:

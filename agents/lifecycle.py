@@ -29,18 +29,19 @@ from langgraph.types import Command, interrupt
 from cambrian.agents.evaluator.admission import Admission
 from cambrian.agents.evaluator.ranking import broken
 from cambrian.agents.evaluator.scoring import evaluate
-from cambrian.agents.population.model import Candidate, CandidateState, Evaluation
+from cambrian.agents.population.model import (
+    BASELINE_ARM,
+    CONTROL_ARM,
+    Candidate,
+    CandidateState,
+    Evaluation,
+)
 from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.population.view import Population
 from cambrian.agents.review import Decision
 from cambrian.agents.runfile import RunConfig
 from cambrian.sandbox import Job, JobLimits, JobState, LatencySpec, Sandbox
 from cambrian.search_spaces import Space, Task
-
-BASELINE_ARM = "baseline"
-"""Author of the known networks that a run evaluates for comparison; no arm of the portfolio."""
-CONTROL_ARMS = frozenset({"random", BASELINE_ARM})
-"""Authors that are measured against: the predictor never keeps their proposals from being trained."""
 
 
 class LifeState(TypedDict, total=False):
@@ -144,7 +145,7 @@ class Lifecycle:
     async def decide(self, decision: Decision) -> Literal["ended", "parked"]:
         """Hand a reviewer's decision to a parked candidate and take it on from there."""
         config = self._thread(decision.candidate_id)
-        answer = Command(resume=decision.model_dump(mode="json"))
+        answer: Command[str] = Command(resume=decision.model_dump(mode="json"))
         return self._ending(await self._graph.ainvoke(answer, config, durability="sync"))
 
     # -- the steps ----------------------------------------------------------------------------------
@@ -153,7 +154,7 @@ class Lifecycle:
         candidate = self._candidate(state)
         self._do.activity(candidate.id, "checking")
         admitted = await asyncio.to_thread(
-            self._do.admission.admit, candidate, candidate.proposal.arm not in CONTROL_ARMS
+            self._do.admission.admit, candidate, candidate.proposal.arm not in {CONTROL_ARM, BASELINE_ARM}
         )
         self._do.save(admitted)
         return {}

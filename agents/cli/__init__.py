@@ -1,4 +1,4 @@
-"""The command line."""
+"""The command line. Heavy imports live inside the commands: `--help` must be instant."""
 
 from cambrian.agents.cli.app import main
 

@@ -1,4 +1,4 @@
-"""From a job's raw outputs to an evaluation: the host computes every score, with labels the sandbox never saw."""
+"""From a job's raw outputs to an evaluation: the host computes every score, with labels it kept to itself."""
 
 from __future__ import annotations
 

@@ -14,6 +14,12 @@ class _Data(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+CONTROL_ARM = "random"
+"""The arm that the others are measured against: a reserved share, never guided, never screened."""
+BASELINE_ARM = "baseline"
+"""Author of the known networks that a run evaluates for comparison; no arm of the portfolio."""
+
+
 class CandidateState(StrEnum):
     """Where a candidate is on its way, or how it ended. Only `EVALUATED` ranks."""
 

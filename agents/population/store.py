@@ -288,6 +288,16 @@ class PopulationStore:
         with self._transaction():
             self._db.execute("INSERT OR REPLACE INTO tracked VALUES (?, ?)", (key, mlflow_run_id))
 
+    def is_held(self) -> bool:
+        """Whether a process is working on the run now."""
+        if self._guard is not None:
+            return True
+        try:
+            _hold(self.folder, leave_note=False).close()
+        except RunBusyError:
+            return True
+        return False
+
     def close(self) -> None:
         """Close the file and let go of the run. Safe to call twice."""
         with self._lock:
@@ -359,7 +369,7 @@ class PopulationStore:
             self._guard = None
 
 
-def _hold(folder: Path) -> IO[str]:
+def _hold(folder: Path, leave_note: bool = True) -> IO[str]:
     """Take the run's lock, which the kernel lets go of when this process dies however it dies."""
     guard = (folder / "lock").open("a+")
     try:
@@ -372,8 +382,9 @@ def _hold(folder: Path) -> IO[str]:
             f"run {folder.name} is held by another process{f' ({holder})' if holder else ''}",
             hint="wait for it, or end it first",
         ) from error
-    guard.seek(0)
-    guard.truncate()
-    guard.write(f"pid {os.getpid()}")
-    guard.flush()
+    if leave_note:
+        guard.seek(0)
+        guard.truncate()
+        guard.write(f"pid {os.getpid()}")
+        guard.flush()
     return guard

@@ -1,0 +1,84 @@
+"""`cambrian run`, `cambrian run --check` and `cambrian resume`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cambrian.agents.cli.app import emit
+from cambrian.agents.errors import RunFileError
+from cambrian.agents.runfile import load_run_file, parse_budget
+
+
+def overrides_from(budget: str | None, settings: list[str]) -> dict[str, Any]:
+    """Dotted overrides from `--budget` and `--set`; values are read as YAML.
+
+    Raises:
+        RunFileError: a setting without `=`, or a value that is not YAML.
+    """
+    found: dict[str, Any] = {}
+    for setting in settings:
+        key, sep, value = setting.partition("=")
+        if not sep or not key:
+            raise RunFileError(f"--set {setting}: no '='", hint="write --set seed=3 or --set task.data=PATH")
+        try:
+            found[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise RunFileError(f"--set {setting}: the value is not YAML") from error
+    if budget is not None:
+        found |= parse_budget(budget)
+    return found
+
+
+def check_command(run_file: Path, budget: str | None, settings: list[str], as_json: bool) -> None:
+    """Validate a run file, its space, task and data; run nothing."""
+    config = load_run_file(run_file, overrides_from(budget, settings))
+    from cambrian.agents.session import check_run
+
+    _, task = check_run(config, str(run_file))
+    splits = task.load()
+    if as_json:
+        emit({"ok": True, "config": config.model_dump(mode="json")})
+        return
+    limits = "; ".join(map(str, config.constraints)) or "no constraints"
+    print(
+        f"{run_file} is fine: space {config.space}, task {task.name} ({len(splits.x_train)} train, "
+        f"{len(splits.x_val)} validation, {len(splits.x_test)} test samples), {limits}"
+    )
+
+
+def run_command(
+    run_file: Path, budget: str | None, settings: list[str], as_json: bool, runs: Path | None
+) -> None:
+    """Launch a run."""
+    config = load_run_file(run_file, overrides_from(budget, settings))
+    from cambrian.agents.session import start
+    from cambrian.agents.terminal import Terminal
+    from cambrian.agents.workspace import Workspace
+
+    with Terminal(quiet=as_json) as terminal:
+        _finish(start(config, Workspace(runs), terminal.watch(), str(run_file)), as_json, terminal)
+
+
+def resume_command(run_id: str, budget: str | None, as_json: bool, runs: Path | None) -> None:
+    """Go on with a run."""
+    overrides = overrides_from(budget, [])
+    from cambrian.agents.session import resume
+    from cambrian.agents.terminal import Terminal
+    from cambrian.agents.workspace import Workspace
+
+    with Terminal(quiet=as_json) as terminal:
+        _finish(resume(run_id, Workspace(runs), terminal.watch(), overrides), as_json, terminal)
+
+
+def _finish(work: Coroutine[Any, Any, Any], as_json: bool, terminal: Any) -> None:
+    report = asyncio.run(work)
+    terminal.stop()
+    if as_json:
+        emit(report.model_dump(mode="json"))
+    else:
+        print("\n".join(report.lines()))

@@ -1,0 +1,236 @@
+"""`cambrian runs`, `cambrian show` and `cambrian export`: looking at what runs have left."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cambrian.agents.cli.app import emit
+from cambrian.agents.errors import UnknownNameError, UserError
+from cambrian.agents.population.model import Candidate
+from cambrian.agents.population.store import PopulationStore
+from cambrian.agents.population.view import Population
+from cambrian.agents.report import EndReport, count_text, end_report
+from cambrian.agents.workspace import Workspace
+from cambrian.search_spaces import SPACES, near_names
+
+
+def runs_command(as_json: bool, runs: Path | None) -> None:
+    """List all runs, oldest first."""
+    workspace, rows = Workspace(runs), []
+    for run_id in workspace.run_ids():
+        store = workspace.open(run_id)
+        record, candidates = store.run, store.candidates()
+        best = Population(record.maximize, candidates).elite(1)
+        rows.append(
+            {
+                "run_id": run_id,
+                "space": record.space,
+                "task": record.task,
+                "status": _status(store),
+                "created": time.strftime("%Y-%m-%d %H:%M", time.localtime(record.created)),
+                "candidates": len(candidates),
+                "best": best[0].score if best else None,
+                "best_candidate": best[0].id if best else None,
+                "metric": record.metric,
+            }
+        )
+        store.close()
+    if as_json:
+        emit(rows)
+        return
+    if not rows:
+        print(f"no runs in {workspace.root}; start one: cambrian run runs/first-light.yaml")
+        return
+    table = _table("run", "space / task", "status", "started", "candidates", "best")
+    for row in rows:
+        best_text = (
+            "" if row["best"] is None else f"{row['metric']} {row['best']:.4f} ({row['best_candidate']})"
+        )
+        table.add_row(
+            str(row["run_id"]),
+            f"{row['space']} / {row['task']}",
+            str(row["status"]),
+            str(row["created"]),
+            str(row["candidates"]),
+            best_text,
+        )
+    Console().print(table)
+
+
+def show_command(name: str, as_json: bool, runs: Path | None) -> None:
+    """A run's leaderboard, or one candidate."""
+    workspace = Workspace(runs)
+    if (found := workspace.split_candidate(name)) is not None:
+        store = workspace.open(found[0])
+        _show_candidate(store, _candidate(store, found[1]), as_json)
+        return
+    store = workspace.open(name)
+    report = report_of(store)
+    if as_json:
+        emit(report.model_dump(mode="json"))
+        return
+    print("\n".join(report.lines()))
+    table = _table(
+        "", "candidate", "arm", report.metric, "test", "latency", "params", "front", "architecture"
+    )
+    for row in report.leaderboard:
+        table.add_row(
+            str(row.place),
+            row.id,
+            row.arm,
+            f"{row.score:.4f}",
+            "" if row.test_score is None else f"{row.test_score:.4f}",
+            "" if row.latency_ms is None else f"{row.latency_ms:.2f} ms",
+            "" if row.parameters is None else count_text(row.parameters),
+            "*" if row.on_front else "",
+            row.summary,
+        )
+    Console().print(table)
+
+
+def export_command(name: str, out: Path | None, as_json: bool, runs: Path | None) -> None:
+    """Write `<candidate>.py` and `<candidate>.safetensors`."""
+    workspace = Workspace(runs)
+    run, cid = workspace.split_candidate(name) or (name, "")
+    store = workspace.open(run)
+    if not cid:
+        best = Population(store.run.maximize, store.candidates()).elite(1)
+        if not best:
+            raise UserError(f"run {store.run.run_id} has no evaluated candidate", hint="let it run longer")
+        cid = best[0].id
+    candidate = _candidate(store, cid)
+    if candidate.duplicate_of is not None:
+        candidate = _candidate(store, candidate.duplicate_of)
+    if candidate.rung < 0:
+        raise UserError(
+            f"{candidate.id} was not trained ({candidate.state}: {candidate.reason})",
+            hint="export one that `cambrian show` lists",
+        )
+    from cambrian.agents.runfile import parse_config
+    from cambrian.agents.session import make_task
+
+    config = parse_config(store.run.config, f"run {store.run.run_id}")
+    signature = make_task(config, f"run {store.run.run_id}").signature
+    source = SPACES.create(store.run.space).source(candidate.genotype, signature)
+    weights = (
+        store.folder / "jobs" / f"{candidate.id}-r{candidate.rung}-s{config.seed}" / "weights.safetensors"
+    )
+    if not weights.exists():
+        raise UserError(
+            f"the weights of {candidate.id} are gone from {weights.parent}", hint="train it again"
+        )
+    target = out or Path(f"{store.run.run_id}-{candidate.id}")
+    stem = candidate.id.replace("-", "_")
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        (target / f"{stem}.py").write_text(source, encoding="utf-8")
+        shutil.copyfile(weights, target / f"{stem}.safetensors")
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {target}: {error.strerror}", hint="choose another with --out"
+        ) from error
+    result = {
+        "candidate": candidate.id,
+        "source": str(target / f"{stem}.py"),
+        "weights": str(target / f"{stem}.safetensors"),
+        "score": candidate.score,
+        "test_score": candidate.test_score,
+    }
+    if as_json:
+        emit(result)
+        return
+    print(f"wrote {result['source']} and {result['weights']}")
+    print(f"use: from {stem} import build; from safetensors.torch import load_file")
+    print(f"     net = build(); net.load_state_dict(load_file('{stem}.safetensors')); net.eval()")
+
+
+def report_of(store: PopulationStore) -> EndReport:
+    """The report of a run that may still be going on."""
+    from cambrian.agents.planner.exchange import ExchangeLog
+
+    totals = ExchangeLog(store.folder / "exchanges").totals()
+    front = {c.id for c in Population(store.run.maximize, store.candidates()).front()}
+    report = end_report(store, front, calls=totals.calls, tokens=totals.tokens)
+    return report.model_copy(update={"status": _status(store)})
+
+
+def _status(store: PopulationStore) -> str:
+    """`running` only while a process really holds the run: a killed one had no time to say so."""
+    status = store.run.status
+    return "killed" if status == "running" and not store.is_held() else status
+
+
+def _candidate(store: PopulationStore, cid: str) -> Candidate:
+    try:
+        return store.candidate(cid)
+    except KeyError:
+        known = [c.id for c in store.candidates()]
+        raise UnknownNameError(
+            f"run {store.run.run_id} has no candidate {cid!r}", hint=near_names(cid, known[-50:])
+        ) from None
+
+
+def _show_candidate(store: PopulationStore, candidate: Candidate, as_json: bool) -> None:
+    evaluations = store.evaluations(candidate.id)
+    if as_json:
+        emit(
+            {
+                "run_id": store.run.run_id,
+                "candidate": candidate.model_dump(mode="json"),
+                "evaluations": [e.model_dump(mode="json") for e in evaluations],
+            }
+        )
+        return
+    proposal = candidate.proposal
+    facts: dict[str, Any] = {
+        "architecture": candidate.summary,
+        "state": candidate.state + (f" ({candidate.reason})" if candidate.reason else ""),
+        "arm": proposal.arm,
+        "parents": ", ".join(proposal.parents),
+        "edit": proposal.edit,
+        "hypothesis": proposal.hypothesis,
+        "expected effect": proposal.expected_effect,
+        "identity": candidate.identity,
+        "duplicate of": candidate.duplicate_of,
+        store.run.metric: candidate.score,
+        f"test {store.run.metric}": candidate.test_score,
+        "predicted": candidate.prediction,
+    }
+    if candidate.static is not None:
+        facts["parameters"] = candidate.static.parameters
+        facts["FLOPs"] = count_text(candidate.static.flops)
+        facts["training memory"] = f"{candidate.static.peak_memory_mb:.1f} MiB (estimated)"
+    for evaluation in evaluations:
+        shown = ", ".join(f"{k} {v:.4f}" for k, v in evaluation.metrics.items()) or evaluation.reason
+        facts[f"rung {evaluation.rung}"] = (
+            f"{evaluation.state}: {shown}; {evaluation.epochs} epochs in {evaluation.train_s:.1f} s, "
+            f"isolation {evaluation.isolation.level}"
+        )
+        if evaluation.latency is not None:
+            measured = evaluation.latency
+            facts["latency"] = (
+                f"{measured.median_ms:.3f} ms (quartiles {measured.q1_ms:.3f} to {measured.q3_ms:.3f}, "
+                f"{measured.repeats} repeats, batch {measured.batch}) on {measured.device}, "
+                f"{measured.threads} thread{'s' if measured.threads > 1 else ''}"
+            )
+    table = Table.grid(padding=(0, 2))
+    for key, value in facts.items():
+        if value not in (None, ""):
+            table.add_row(
+                Text(key, style="bold"), Text(f"{value:.4f}" if isinstance(value, float) else str(value))
+            )
+    Console().print(Text(f"{store.run.run_id}/{candidate.id}", style="bold"), table)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table

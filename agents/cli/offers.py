@@ -1,0 +1,234 @@
+"""`cambrian spaces`, `cambrian doctor` and `cambrian ui`: what there is to use."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cambrian.agents.cli.app import emit
+from cambrian.agents.errors import CambrianError
+from cambrian.agents.runfile import LLMSection, RunConfig, load_run_file
+from cambrian.agents.workspace import Workspace
+from cambrian.search_spaces import SPACES, TASKS
+
+
+class Finding(BaseModel):
+    """One line of `doctor`.
+
+    Attributes:
+        status: `ok`, `absent` (something works without it) or `broken` (a run would fail).
+        means: what this changes for the user.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    what: str
+    status: Literal["ok", "absent", "broken"]
+    detail: str
+    means: str
+
+
+def spaces_command(name: str | None, as_json: bool) -> None:
+    """List spaces and tasks, or describe one space."""
+    if name is not None:
+        space = SPACES.create(name)
+        if as_json:
+            emit(
+                {
+                    "name": space.name,
+                    "version": space.version,
+                    "kind": space.kind,
+                    "description": space.describe(),
+                    "schema": space.schema(),
+                    "baselines": {k: dict(v) for k, v in space.baselines().items()},
+                }
+            )
+            return
+        print(space.describe())
+        print("\nbaselines:")
+        for label, genotype in space.baselines().items():
+            print(f"  {label}: {space.summarise(genotype)}")
+        return
+    found = [SPACES.create(known) for known in SPACES.names()]
+    if as_json:
+        emit(
+            {
+                "spaces": [{"name": s.name, "version": s.version, "kind": s.kind} for s in found],
+                "tasks": TASKS.names(),
+            }
+        )
+        return
+    for space in found:
+        print(f"{space.name} ({space.kind}, version {space.version}): {', '.join(space.baselines())}")
+    print(f"tasks: {', '.join(TASKS.names())}")
+    print("more: cambrian spaces SPACE")
+
+
+def doctor_command(run_file: Path | None, as_json: bool, runs: Path | None) -> None:
+    """Print findings; exit code 2 when something a run needs is broken."""
+    config = load_run_file(run_file) if run_file is not None else None
+    findings = [
+        _python(),
+        _torch(),
+        _docker(),
+        _model(config),
+        *_data(config, run_file),
+        _disk(Workspace(runs)),
+    ]
+    if as_json:
+        emit([finding.model_dump() for finding in findings])
+    else:
+        colours = {"ok": "green", "absent": "yellow", "broken": "red"}
+        table = Table.grid(padding=(0, 2))
+        for finding in findings:
+            text = Text(finding.detail)
+            if finding.means:
+                text.append(f"\n{finding.means}", style="dim")
+            table.add_row(
+                Text(finding.status, style=colours[finding.status]), Text(finding.what, style="bold"), text
+            )
+        Console().print(table)
+    if any(finding.status == "broken" for finding in findings):
+        sys.exit(2)
+
+
+def ui_command(port: int, as_json: bool, runs: Path | None) -> None:
+    """Serve MLflow on what was recorded, until interrupted."""
+    from cambrian.agents.recorder.server import serve
+
+    workspace = Workspace(runs)
+
+    def ready(url: str) -> None:
+        if as_json:
+            print(json.dumps({"url": url}), flush=True)
+        else:
+            print(f"MLflow on {workspace.root}: {url} (Ctrl-C ends it)", flush=True)
+
+    serve(workspace.tracking_uri, workspace.artifacts, port=port, ready=ready)
+
+
+def _finding(what: str, probe: Callable[[], tuple[bool, str]], otherwise: str) -> Finding:
+    there, detail = probe()
+    return Finding(
+        what=what,
+        status="ok" if there else "absent",
+        detail=detail,
+        means="" if there else otherwise,
+    )
+
+
+def _python() -> Finding:
+    return Finding(
+        what="python",
+        status="ok",
+        detail=f"{platform.python_version()} on {platform.system()} {platform.machine()}, "
+        f"{os.cpu_count()} cores",
+        means="",
+    )
+
+
+def _torch() -> Finding:
+    import torch
+
+    if torch.cuda.is_available():
+        names = {torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
+        return Finding(
+            what="GPU", status="ok", detail=f"torch {torch.__version__}, {', '.join(sorted(names))}", means=""
+        )
+    return Finding(
+        what="GPU",
+        status="absent",
+        detail=f"torch {torch.__version__}, no CUDA device",
+        means="candidates train and are measured on the CPU: keep tasks and budgets small",
+    )
+
+
+def _docker() -> Finding:
+    from cambrian.sandbox.select import engine_status
+
+    engine = engine_status()
+    return _finding(
+        "Docker",
+        lambda: (engine.available, engine.detail),
+        "candidates run in the process sandbox, which stops accidents but no hostile code: fine for spaces "
+        "of data (convnet), not for generated source",
+    )
+
+
+def _model(config: RunConfig | None) -> Finding:
+    from cambrian.agents.planner.client import endpoint_status
+
+    endpoint = endpoint_status(config.llm if config is not None else LLMSection(), probe=True)
+    return _finding(
+        "model endpoint",
+        lambda: (endpoint.configured, endpoint.detail),
+        "the LLM arm is off; mutation, crossover and random search go on. Set OPENAI_API_KEY, or "
+        "OPENAI_BASE_URL for a server of your own, and CAMBRIAN_MODEL",
+    )
+
+
+def _data(config: RunConfig | None, run_file: Path | None) -> list[Finding]:
+    from cambrian.agents.session import make_task
+
+    if config is not None:
+        try:
+            splits = make_task(config, str(run_file)).load()
+        except CambrianError as error:
+            return [Finding(what="data", status="broken", detail=error.message, means=error.hint)]
+        return [
+            Finding(
+                what="data",
+                status="ok",
+                detail=f"{config.task.name}: {len(splits.x_train)} training samples",
+                means="",
+            )
+        ]
+    findings = []
+    for name in TASKS.names():
+        try:
+            splits = TASKS.create(name).load()
+        except TypeError:
+            continue  # a task that cannot be made without options is the user's own
+        except CambrianError as error:
+            findings.append(
+                Finding(what=f"data: {name}", status="absent", detail=error.message, means=error.hint)
+            )
+        else:
+            detail = f"{len(splits.x_train)} training samples"
+            findings.append(Finding(what=f"data: {name}", status="ok", detail=detail, means=""))
+    return findings
+
+
+def _disk(workspace: Workspace) -> Finding:
+    import shutil
+
+    place: Any = workspace.root
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free / 2**30
+    writable = os.access(place, os.W_OK)
+    if not writable:
+        return Finding(
+            what="runs folder",
+            status="broken",
+            detail=f"{workspace.root} cannot be written",
+            means="set CAMBRIAN_RUNS or --runs to a folder of yours",
+        )
+    return Finding(
+        what="runs folder",
+        status="ok" if free > 1 else "absent",
+        detail=f"{workspace.root}, {free:.1f} GiB free",
+        means=""
+        if free > 1
+        else "less than 1 GiB: a run would stop when the disk is full, and can be resumed",
+    )

@@ -1,0 +1,206 @@
+"""What a run says at its end, in ten lines or fewer, and the leaderboard that `show` prints."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict
+
+from cambrian.agents.budget import clock_text
+from cambrian.agents.evaluator.gain import Gain, gain_over_control
+from cambrian.agents.population.model import BASELINE_ARM, CONTROL_ARM, Candidate, CandidateState
+from cambrian.agents.population.store import PopulationStore
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Row(_Data):
+    """One line of a leaderboard."""
+
+    place: int
+    id: str
+    arm: str
+    score: float
+    test_score: float | None
+    latency_ms: float | None
+    parameters: int | None
+    on_front: bool
+    summary: str
+
+
+class Ledger(_Data):
+    """What the run cost.
+
+    Attributes:
+        train_s: seconds inside sandboxes, over all slots.
+        saved: evaluations that were not paid for, by reason.
+    """
+
+    evaluations: int
+    wall_s: float
+    train_s: float
+    calls: int
+    tokens: int
+    candidates: int
+    saved: dict[str, int]
+    by_arm: dict[str, int]
+
+
+class EndReport(_Data):
+    """A run in short.
+
+    Attributes:
+        metric: name of the score.
+        gain: of the arms over the random control arm, None when the control arm was off.
+        baselines: the known networks' scores by name.
+    """
+
+    run_id: str
+    status: str
+    stop_reason: str
+    metric: str
+    maximize: bool
+    leaderboard: tuple[Row, ...]
+    gain: Gain | None
+    baselines: dict[str, float]
+    ledger: Ledger
+    predictor: str
+    next: str
+
+    def lines(self) -> list[str]:
+        """The report for people: ten lines or fewer."""
+        out = [f"{self.run_id}: {self.status}, {self.stop_reason}"]
+        out += [row_text(row, self.metric) for row in self.leaderboard[:3]]
+        if not self.leaderboard:
+            out.append("no candidate was evaluated within the limits")
+        if self.baselines:
+            known = ", ".join(
+                f"{name} {_score(value, self.metric)}" for name, value in self.baselines.items()
+            )
+            out.append(f"baselines: {known}")
+        if self.gain is not None:
+            out.append(f"gain over random: {self.gain.verdict}")
+        if self.predictor:
+            out.append(f"predictor: {self.predictor}")
+        cost = self.ledger
+        spent = ", ".join(f"{n} {state}" for state, n in cost.saved.items() if n) or "none"
+        out.append(
+            f"cost: {cost.evaluations} evaluations, {clock_text(cost.wall_s)} of wall time, "
+            f"{clock_text(cost.train_s)} in the sandbox, {cost.tokens} tokens in {cost.calls} calls; "
+            f"not paid for: {spent}"
+        )
+        out.append(f"next: {self.next}")
+        return out
+
+
+def row_text(row: Row, metric: str) -> str:
+    """One line of the leaderboard for people."""
+    parts = [f"{row.place:>2}. {row.id}", f"{metric} {_score(row.score, metric)}"]
+    if row.test_score is not None:
+        parts.append(f"(test {_score(row.test_score, metric)})")
+    if row.latency_ms is not None:
+        parts.append(f"{row.latency_ms:.2f} ms")
+    if row.parameters is not None:
+        parts.append(f"{count_text(row.parameters)} params")
+    return " ".join(parts) + f", {row.arm}: {row.summary}"
+
+
+def count_text(n: float) -> str:
+    """`940`, `41.2k`, `1.3M`."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if n >= size:
+            return f"{n / size:.3g}{unit}"
+    return f"{n:.0f}"
+
+
+def leaderboard(candidates: Sequence[Candidate], front: set[str], maximize: bool, k: int) -> tuple[Row, ...]:
+    """The `k` best feasible evaluated candidates; older ones first in ties."""
+    sign = -1.0 if maximize else 1.0
+    scored = [(c, c.score) for c in candidates if c.state is CandidateState.EVALUATED and c.feasible]
+    ranked = sorted(((c, s) for c, s in scored if s is not None), key=lambda p: (sign * p[1], p[0].index))
+    return tuple(
+        Row(
+            place=place,
+            id=c.id,
+            arm=c.proposal.arm,
+            score=score,
+            test_score=c.test_score,
+            latency_ms=c.latency_ms,
+            parameters=c.static.parameters if c.static else None,
+            on_front=c.id in front,
+            summary=c.summary,
+        )
+        for place, (c, score) in enumerate(ranked[:k], start=1)
+    )
+
+
+def end_report(
+    store: PopulationStore, front: set[str], *, calls: int, tokens: int, predictor: str = "", k: int = 10
+) -> EndReport:
+    """Build the report of a run from its store.
+
+    Args:
+        store: open for reading at least.
+        front: ids on the Pareto front.
+        calls: requests to the model.
+        tokens: prompt and answer tokens of the model.
+        predictor: one line on how far the predictor could be trusted; may be empty.
+        k: rows of the leaderboard.
+    """
+    run, candidates = store.run, store.candidates()
+    evaluations = store.evaluations()
+    states = Counter(c.state for c in candidates)
+    unpaid = (
+        CandidateState.DUPLICATE,
+        CandidateState.INFEASIBLE,
+        CandidateState.SCREENED,
+        CandidateState.INVALID,
+        CandidateState.REJECTED,
+    )
+    board = leaderboard(candidates, front, run.maximize, k)
+    best = board[0].id if board else None
+    return EndReport(
+        run_id=run.run_id,
+        status=run.status,
+        stop_reason=run.stop_reason,
+        metric=run.metric,
+        maximize=run.maximize,
+        leaderboard=board,
+        gain=_gain(candidates, run.maximize),
+        baselines={
+            c.proposal.edit: c.score
+            for c in candidates
+            if c.proposal.arm == BASELINE_ARM and c.score is not None
+        },
+        ledger=Ledger(
+            evaluations=len(evaluations),
+            wall_s=run.elapsed_s,
+            train_s=sum(e.wall_s for e in evaluations),
+            calls=calls,
+            tokens=tokens,
+            candidates=len(candidates),
+            saved={state.value: states[state] for state in unpaid if states[state]},
+            by_arm=dict(Counter(c.proposal.arm for c in candidates)),
+        ),
+        predictor=predictor,
+        next=f"`cambrian ui`, `cambrian show {run.run_id}`"
+        + (f", `cambrian export {run.run_id}/{best}`" if best else ""),
+    )
+
+
+def _gain(candidates: Sequence[Candidate], maximize: bool) -> Gain | None:
+    """Compare scores of rung 0, which all arms' candidates have under one recipe."""
+    arms: dict[bool, list[float]] = {True: [], False: []}
+    for c in candidates:
+        if c.rung_scores and c.feasible and c.proposal.arm != BASELINE_ARM:
+            arms[c.proposal.arm == CONTROL_ARM].append(c.rung_scores[0])
+    if not arms[True] and not any(c.proposal.arm == CONTROL_ARM for c in candidates):
+        return None
+    return gain_over_control(arms[False], arms[True], maximize=maximize)
+
+
+def _score(value: float, metric: str) -> str:
+    return f"{100 * value:.2f} %" if "accuracy" in metric else f"{value:.4g}"

@@ -1,0 +1,328 @@
+"""One run from its configuration to its report: assembles the organs, runs the loop, takes them down again."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import inspect
+import signal
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import yaml
+
+from cambrian.agents.budget import Account
+from cambrian.agents.discovery import Discovery
+from cambrian.agents.errors import InfrastructureError, RunFileError
+from cambrian.agents.evaluator.admission import Admission
+from cambrian.agents.lifecycle import Lifecycle, Services
+from cambrian.agents.planner import ARMS, Arm
+from cambrian.agents.planner.client import endpoint_status
+from cambrian.agents.planner.exchange import ExchangeLog
+from cambrian.agents.population.model import Candidate
+from cambrian.agents.population.store import PopulationStore, RunRecord
+from cambrian.agents.population.view import Population
+from cambrian.agents.recorder.mlflow_recorder import MLflowRecorder
+from cambrian.agents.report import EndReport, end_report
+from cambrian.agents.review import FolderDesk, MLflowDesk, ReviewDesk
+from cambrian.agents.runfile import RunConfig, parse_config
+from cambrian.agents.workspace import Workspace
+from cambrian.sandbox.select import open_sandbox
+from cambrian.search_spaces import SPACES, TASKS, Space, Task, near_names
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Watch:
+    """Who is told what while a run goes on. All are called from the loop and must return at once."""
+
+    say: Say = print
+    started: Callable[[Discovery, PopulationStore], None] = lambda _discovery, _store: None
+    landed: Callable[[Candidate], None] = lambda _candidate: None
+
+
+class Stopped(BaseException):
+    """A signal asked us to stop; everything in flight is kept for `resume`.
+
+    Attributes:
+        number: the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+def make_task(config: RunConfig, origin: str) -> Task:
+    """The run file's task. A wrong option is a `RunFileError` that names it."""
+    factory = TASKS.get(config.task.name)
+    options = config.task.options()
+    known = [name for name in inspect.signature(factory).parameters if name != "self"]
+    for option in options:
+        if option not in known:
+            raise RunFileError(
+                f"{origin}: task.{option}: task {config.task.name!r} has no such option",
+                hint=near_names(option, known),
+            )
+    missing = [
+        name
+        for name, parameter in inspect.signature(factory).parameters.items()
+        if parameter.default is inspect.Parameter.empty and name not in options and name != "self"
+    ]
+    if missing:
+        raise RunFileError(
+            f"{origin}: task.{missing[0]}: task {config.task.name!r} needs it", hint="add it under `task:`"
+        )
+    return factory(**options)
+
+
+def check_run(config: RunConfig, origin: str) -> tuple[Space, Task]:
+    """Everything that can be wrong with a run before anything is started.
+
+    Raises:
+        RunFileError: unknown option of the task, unknown baseline.
+        MissingDataError: the task's data are not there.
+    """
+    task = make_task(config, origin)
+    space = SPACES.create(config.space)
+    for name in config.baselines:
+        known = list(space.baselines())
+        if name not in known:
+            raise RunFileError(
+                f"{origin}: baselines: space {config.space!r} knows no {name!r}", hint=near_names(name, known)
+            )
+    task.load()
+    return space, task
+
+
+async def start(config: RunConfig, workspace: Workspace, watch: Watch, origin: str = "run file") -> EndReport:
+    """Launch a new run and see it to its end.
+
+    Raises:
+        CambrianError: as the error tree says; what was done until then is kept.
+        Stopped: a signal came.
+    """
+    space, task = check_run(config, origin)
+    folder = workspace.new_folder(config.name)
+    resolved = config.model_dump(mode="json")
+    (folder / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
+    record = RunRecord(
+        run_id=folder.name,
+        name=config.name,
+        space=space.name,
+        task=task.name,
+        metric=task.metric,
+        maximize=task.maximize,
+        cost=config.cost,
+        created=time.time(),
+        config=resolved,
+    )
+    store = PopulationStore(folder, create=record)
+    return await _carry_out(config, store, space, task, workspace, watch)
+
+
+async def resume(
+    run: str, workspace: Workspace, watch: Watch, overrides: dict[str, Any] | None = None
+) -> EndReport:
+    """Go on with a run that was stopped, killed, or has got a larger budget.
+
+    Args:
+        run: its id, the start of it, or `last`.
+        workspace: where it lies.
+        watch: who is told what.
+        overrides: changed limits, such as `{"budget.evaluations": 200}`; nothing else may change.
+    """
+    store = PopulationStore(workspace.folder(run))
+    try:
+        data = dict(store.run.config)
+        for key, value in (overrides or {}).items():
+            section, _, name = key.partition(".")
+            data[section] = {**data[section], name: value}
+        config = parse_config(data, f"run {store.run.run_id}")
+        space, task = check_run(config, f"run {store.run.run_id}")
+        store.set_run(status="running", stop_reason="", config=config.model_dump(mode="json"))
+    except BaseException:
+        store.close()
+        raise
+    return await _carry_out(config, store, space, task, workspace, watch)
+
+
+async def _carry_out(
+    config: RunConfig, store: PopulationStore, space: Space, task: Task, workspace: Workspace, watch: Watch
+) -> EndReport:
+    torch.set_num_threads(1)  # our own checks are tiny: more threads would only fight the trainings
+    population = Population(task.maximize, store.candidates())
+    exchanges = ExchangeLog(store.folder / "exchanges")
+    stop_reason, status = "", "stopped"
+    try:
+        with _plain_infrastructure_errors(), _signals() as signals:
+            async with _organs(
+                config, store, space, task, workspace, watch, population, exchanges
+            ) as discovery:
+                watch.started(discovery, store)
+                signals.cancels(asyncio.current_task())
+                try:
+                    stop_reason, status = await discovery.run(), "finished"
+                    store.set_run(status=status, stop_reason=stop_reason)
+                except asyncio.CancelledError:
+                    if signals.caught is None:
+                        raise
+                    raise Stopped(signals.caught) from None
+                finally:
+                    signals.cancels(None)
+        front = {c.id for c in population.front()}
+        totals = exchanges.totals()
+        return end_report(
+            store, front, calls=totals.calls, tokens=totals.tokens, predictor=discovery.predictor_line()
+        )
+    except BaseException as error:
+        _try_to_note(store, status, str(error) or type(error).__name__)
+        raise
+    finally:
+        store.close()
+
+
+@asynccontextmanager
+async def _organs(
+    config: RunConfig,
+    store: PopulationStore,
+    space: Space,
+    task: Task,
+    workspace: Workspace,
+    watch: Watch,
+    population: Population,
+    exchanges: ExchangeLog,
+) -> AsyncIterator[Discovery]:
+    """Everything that a run needs, opened in order and closed in the reverse order whatever happens."""
+    recorder = _recorder(config, store, space, task, workspace)
+    arms = _arms(config, exchanges, watch.say)
+    desks: list[ReviewDesk] = [FolderDesk(store.folder / "review")]
+    sandbox, note = await open_sandbox(
+        config.sandbox.kind,
+        run_id=store.folder.name,
+        folder=store.folder,
+        splits=task.load(),
+        slots=config.slots,
+        base_image=config.sandbox.base_image,
+        progress=watch.say,
+    )
+    try:
+        if note:
+            watch.say(note)
+        store.set_run(sandbox=sandbox.isolation.level)
+        if recorder is not None:
+            recorder.start()
+            if config.review == "gate":
+                desks.append(MLflowDesk(recorder, store))
+        services = Services(
+            config=config,
+            space=space,
+            task=task,
+            store=store,
+            population=population,
+            admission=Admission(config, space, task, store),
+            sandbox=sandbox,
+        )
+        account = Account(config.budget, evaluations=len(store.evaluations()), elapsed_s=store.run.elapsed_s)
+        async with Lifecycle(services, store.folder / "checkpoints.sqlite") as lifecycle:
+            yield Discovery(
+                services, lifecycle, arms, account, desks=tuple(desks), say=watch.say, landed=watch.landed
+            )
+    finally:
+        await sandbox.close()
+        for arm in arms.values():
+            await arm.close()
+        for desk in desks:
+            desk.close()
+        if recorder is not None:
+            await asyncio.to_thread(recorder.close)
+            if recorder.status.pending:
+                watch.say(
+                    f"MLflow lacks {recorder.status.pending} candidates ({recorder.status.error}); "
+                    f"`cambrian resume {store.folder.name}` delivers them"
+                )
+
+
+def _recorder(
+    config: RunConfig, store: PopulationStore, space: Space, task: Task, workspace: Workspace
+) -> MLflowRecorder | None:
+    if not config.mlflow.enabled:
+        return None
+    uri = config.mlflow.tracking_uri
+    return MLflowRecorder(
+        store,
+        space,
+        task,
+        tracking_uri=uri or workspace.tracking_uri,
+        artifact_root=None if uri else workspace.artifacts,
+    )
+
+
+def _arms(config: RunConfig, exchanges: ExchangeLog, say: Say) -> dict[str, Arm]:
+    wanted = {name for name, arm in config.arms.items() if arm.weight > 0} | (
+        {"random"} if config.warmup else set()
+    )
+    if "llm" in wanted:
+        endpoint = endpoint_status(config.llm)
+        if not endpoint.configured:
+            say(f"no model: {endpoint.detail}; the run goes on with the other arms")
+            if len(wanted) > 1:
+                wanted.remove("llm")
+    return {name: ARMS.create(name, config=config, exchanges=exchanges) for name in sorted(wanted)}
+
+
+@contextmanager
+def _plain_infrastructure_errors() -> Iterator[None]:
+    """Say of a full disk or a broken file in our own words."""
+    try:
+        yield
+    except (OSError, sqlite3.OperationalError) as error:
+        full = getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT} or "full" in str(error)
+        cause = "the disk is full" if full else str(error)
+        raise InfrastructureError(
+            f"cannot go on: {cause}", hint="nothing is lost: mend it, then `cambrian resume last`"
+        ) from error
+
+
+def _try_to_note(store: PopulationStore, status: str, reason: str) -> None:
+    try:
+        store.set_run(status=status, stop_reason=reason)
+    except Exception:  # the disk may be what failed; the error under way says so
+        return
+
+
+class _Signals:
+    """The first SIGINT or SIGTERM cancels the run, so that it stops cleanly."""
+
+    def __init__(self) -> None:
+        self.caught: int | None = None
+        self._task: asyncio.Task[Any] | None = None
+
+    def cancels(self, task: asyncio.Task[Any] | None) -> None:
+        """Which task a signal cancels from now on."""
+        self._task = task
+
+    def handle(self, number: int) -> None:
+        """What the event loop calls on a signal."""
+        if self._task is None:
+            raise Stopped(number)
+        self.caught = number
+        self._task.cancel()
+
+
+@contextmanager
+def _signals() -> Iterator[_Signals]:
+    signals, loop = _Signals(), asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, signals.handle, number)
+    try:
+        yield signals
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
