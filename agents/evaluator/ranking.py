@@ -1,0 +1,194 @@
+"""Constraints, the Pareto front of score and cost, its hypervolume, and the leaderboard."""
+
+from __future__ import annotations
+
+import bisect
+import heapq
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict
+
+from cambrian.agents.population.model import Candidate, CandidateState
+from cambrian.agents.runfile import Constraint
+
+
+def broken(constraints: Iterable[Constraint], values: Mapping[str, float]) -> list[str]:
+    """The constraints that `values` break, each as `latency_ms 2.71 > 2`.
+
+    A constraint on a value that is not known yet (no latency before the sandbox has run) is not broken.
+    A value that is no number breaks every constraint on it.
+    """
+    found = []
+    for constraint in constraints:
+        value = values.get(constraint.name)
+        if value is None or constraint.holds(value):
+            continue
+        sign = ">" if constraint.op == "<=" else "<"
+        found.append(f"{constraint.name} {_shown(value, constraint.bound)} {sign} {constraint.bound:g}")
+    return found
+
+
+def _shown(value: float, bound: float) -> str:
+    """`value` in as few digits as tell it from `bound`: never `2 > 2`."""
+    if value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    texts = (f"{value:.{digits}g}" for digits in range(3, 17))
+    return next((text for text in texts if not math.isclose(float(text), bound, rel_tol=1e-12)), repr(value))
+
+
+@dataclass(frozen=True)
+class Point:
+    """A member of a Pareto front: `score` in the metric's own sense, `cost` to be minimised."""
+
+    id: str
+    score: float
+    cost: float
+
+
+class ParetoFront:
+    """The candidates that no other beats in score and cost at once, kept up to date one by one.
+
+    Of points that are equal in both, the first one added stands for all. Adding a new point costs O(log n)
+    plus the number of points that it drives out. A point whose values got worse (a score re-read at a higher
+    rung) may uncover others; only then is the front built anew, from all points ever added.
+
+    Args:
+        maximize: whether a higher score is better.
+    """
+
+    def __init__(self, *, maximize: bool = True) -> None:
+        self._sign = 1.0 if maximize else -1.0
+        self._all: dict[str, Point] = {}
+        # Cheapest first; along it the score (times sign) rises strictly.
+        self._front: list[Point] = []
+
+    def add(self, id: str, score: float, cost: float) -> bool:
+        """Add a point, or change the one of this id; whether it is on the front now.
+
+        Raises:
+            ValueError: score or cost is not finite.
+        """
+        if not (math.isfinite(score) and math.isfinite(cost)):
+            raise ValueError(f"{id}: score {score} and cost {cost} must be finite")
+        point, old = Point(id, score, cost), self._all.get(id)
+        self._all[id] = point
+        if old is None:
+            return self._place(point)
+        if old == point:
+            return any(member.id == id for member in self._front)
+        self._front = []
+        for each in self._all.values():
+            self._place(each)
+        return any(member.id == id for member in self._front)
+
+    def points(self) -> list[Point]:
+        """The front, best score first."""
+        return self._front[::-1]
+
+    def __len__(self) -> int:
+        return len(self._front)
+
+    def __contains__(self, id: object) -> bool:
+        return any(member.id == id for member in self._front)
+
+    def _place(self, point: Point) -> bool:
+        good = self._sign * point.score
+        at = bisect.bisect_right(self._front, point.cost, key=lambda member: member.cost)
+        if at and self._sign * self._front[at - 1].score >= good:
+            return False  # a member that costs no more is at least as good
+        start = at
+        if at and self._front[at - 1].cost == point.cost:
+            start -= 1
+        end = at
+        while end < len(self._front) and self._sign * self._front[end].score <= good:
+            end += 1
+        self._front[start:end] = [point]
+        return True
+
+
+def hypervolume(
+    points: Sequence[tuple[float, float]], reference: tuple[float, float], *, maximize: bool = True
+) -> float:
+    """Area of (score, cost) that `points` dominate, up to `reference`, the worst score and highest cost.
+
+    Points outside the reference add nothing.
+    """
+    if not points:
+        return 0.0
+    import moocore
+    import numpy as np
+
+    return float(moocore.hypervolume(np.array(points), ref=list(reference), maximise=[maximize, False]))
+
+
+class Standing(BaseModel):
+    """One line of a leaderboard.
+
+    Attributes:
+        place: from 1.
+        score: the task's metric at `rung`, the highest rung that the candidate reached.
+        on_front: whether no other candidate of the board's population beats it in score and cost at once.
+        tied: whether its score differs from the leader's by no more than the noise floor, at the same rung.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    place: int
+    candidate_id: str
+    arm: str
+    summary: str
+    score: float
+    rung: int
+    cost: float | None
+    parameters: int | None
+    on_front: bool
+    tied: bool
+
+
+def leaderboard(
+    candidates: Iterable[Candidate], k: int, *, maximize: bool = True, noise: float = 0.0
+) -> list[Standing]:
+    """The `k` best of the feasible, evaluated candidates.
+
+    A higher rung stands above a lower one, whatever the scores: scores after different numbers of epochs do
+    not compare, and who reached a higher rung was among the best of the one below. Within a rung the better
+    score stands first, then the lower cost, then the older candidate.
+
+    Args:
+        candidates: the population, in any order.
+        k: lines of the board.
+        maximize: whether a higher score is better.
+        noise: largest difference of two scores that may be chance; 0 marks exact ties only.
+    """
+    sign = 1.0 if maximize else -1.0
+    ranked = [
+        (-each.rung, -sign * each.score, math.inf if each.cost is None else each.cost, each.index, each)
+        for each in candidates
+        if each.state is CandidateState.EVALUATED and each.feasible and each.score is not None
+    ]
+    front = ParetoFront(maximize=maximize)
+    for _, score, cost, _, each in sorted(ranked, key=lambda entry: entry[3]):
+        if math.isfinite(cost):
+            front.add(each.id, -sign * score, cost)
+    on_front = {point.id for point in front.points()}
+    best = heapq.nsmallest(k, ranked, key=lambda entry: entry[:4])
+    if not best:
+        return []
+    top_rung, top_score = best[0][0], best[0][1]
+    return [
+        Standing(
+            place=place,
+            candidate_id=each.id,
+            arm=each.proposal.arm,
+            summary=each.summary,
+            score=-sign * score,
+            rung=each.rung,
+            cost=each.cost,
+            parameters=None if each.static is None else each.static.parameters,
+            on_front=each.id in on_front,
+            tied=place > 1 and rung == top_rung and score - top_score <= noise,
+        )
+        for place, (rung, score, _, _, each) in enumerate(best, start=1)
+    ]
