@@ -17,9 +17,10 @@ def sample(rng: random.Random) -> Genotype:
     """A member drawn uniformly gene by gene, given that the rules of the space hold.
 
     The number of stages is uniform in 1..5; given that number, each gene is uniform over its values (which
-    are spaced geometrically, so that sizes are about log-uniform). Draws that halve the map too often or exceed
-    a limit on size are thrown away whole and drawn anew, which leaves the distribution of the others as it is.
-    Nothing is tuned towards networks known to be good: this is the control that other arms are compared with.
+    are spaced geometrically, so that sizes are about log-uniform). Draws that halve the map too often or
+    exceed a limit on size are thrown away whole and drawn anew, which leaves the distribution of the others
+    as it is. Nothing is tuned towards networks known to be good: this is the control that other arms are
+    compared with.
     """
     n_stages = rng.randint(1, genes.MAX_STAGES)
     while True:

@@ -204,9 +204,10 @@ def broken_rule(genotype: Genotype) -> str | None:
     """The rule over several genes that a folded genotype breaks, in words, or None."""
     stride = total_stride(genotype)
     if stride > MAX_STRIDE:
+        halvings, most = stride.bit_length() - 1, MAX_STRIDE.bit_length() - 1
         return (
-            f"the map is halved {stride.bit_length() - 1} times; at most {MAX_STRIDE.bit_length() - 1} times are "
-            "allowed over stem and stages: set some downsample to none"
+            f"the map is halved {halvings} times; at most {most} times are allowed over stem and stages: set "
+            "some downsample to none"
         )
     layers = compile_program(genotype, REFERENCE)
     params = sum(layer.params for layer in layers)

@@ -99,11 +99,11 @@ def describe() -> str:
         f"on a 3x32x32 image at most {genes.MAX_PARAMS / 1e6:.0f}M parameters and "
         f"{genes.MAX_MACS / 1e6:.0f}M multiply-accumulates.",
         "What tends to matter: the cost of a layer falls fourfold with each halving before it, so cheap "
-        "networks halve early and widen afterwards; accuracy gains from shortcuts, from widths that grow with "
-        "depth, and from squeeze-excite in the later stages. A grid head keeps coarse positions and trains in "
-        "few epochs, but costs up to 16 times the parameters of avg. In short trainings, shallow and wide "
-        "learns faster than deep and narrow, and dropout mostly hurts. Latency follows the number of layers as "
-        "much as their arithmetic.",
+        "networks halve early and widen afterwards; accuracy gains from shortcuts, from widths that grow "
+        "with depth, and from squeeze-excite in the later stages. A grid head keeps coarse positions and "
+        "trains in few epochs, but costs up to 16 times the parameters of avg. In short trainings, shallow "
+        "and wide learns faster than deep and narrow, and dropout mostly hurts. Latency follows the number "
+        "of layers as much as their arithmetic.",
     ]
     return "\n".join(lines)
 
@@ -112,10 +112,10 @@ _SHORT = {"conv": "conv", "separable": "sep", "inverted": "inv", "residual": "re
 
 
 def summarise(genotype: Genotype) -> str:
-    """One line of at most 100 characters, such as `16 > res 32x2/2 > inv 64x3 k5 e4 se.25 > avg | 120k params`.
+    """At most 100 characters, such as `16 > res 32x2 /2 > inv 64x3 k5 e4 se.25 > avg | 120k params`.
 
-    `/2` marks a halving; kernels of 3 and absent genes are left out. When the line would be too long, details
-    are dropped: first gates and expansions, then kernels.
+    `/2` marks a halving; depths of 1, kernels of 3 and absent genes are left out. When the line would be too
+    long, details are dropped: first gates and expansions, then kernels.
     """
     params = sum(layer.params for layer in compile_program(genotype, genes.REFERENCE))
     size = (
@@ -123,7 +123,7 @@ def summarise(genotype: Genotype) -> str:
     )
     for detail in (2, 1, 0):
         stem = genotype["stem"]
-        parts = [str(stem["width"]) + ("/2" if stem["downsample"] != "none" else "")]
+        parts = [str(stem["width"]) + (" /2" if stem["downsample"] != "none" else "")]
         parts += [_stage_words(stage, detail) for stage in genotype["stages"]]
         head = genotype["head"]
         parts.append(head["pool"] + (f" {head['hidden']}" if head["hidden"] else ""))
@@ -134,11 +134,13 @@ def summarise(genotype: Genotype) -> str:
 
 
 def _stage_words(stage: dict[str, Any], detail: int) -> str:
-    words = f"{_SHORT[stage['block']]} {stage['width']}x{stage['depth']}"
+    words = f"{_SHORT[stage['block']]} {stage['width']}" + (
+        f"x{stage['depth']}" if stage["depth"] > 1 else ""
+    )
     if detail >= 1 and stage["kernel"] != 3:
         words += f" k{stage['kernel']}"
     if detail >= 2 and stage["expansion"] > 1:
         words += f" e{stage['expansion']}"
     if detail >= 2 and stage["se"]:
         words += f" se{stage['se']:g}".replace("0.", ".")
-    return words + ("/2" if stage["downsample"] != "none" else "")
+    return words + (" /2" if stage["downsample"] != "none" else "")
