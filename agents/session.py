@@ -1,4 +1,4 @@
-"""One run from its configuration to its report: assembles the organs, runs the loop, takes them down again."""
+"""One run from its configuration to its report: opens the organs, runs the loop, closes them again."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class Workspace:
         return PopulationStore(self.folder(run), readonly=True)
 
     def split_candidate(self, name: str) -> tuple[str, str] | None:
-        """`RUN/c-0012` or `c-0012` (of the last run) as run and candidate id; None when it names no candidate."""
+        """Run and candidate id of `RUN/c-0012` or `c-0012` (of the last run); None for any other name."""
         run, _, cid = name.rpartition("/")
         if not (cid.startswith("c-") and cid[2:].isdigit()):
             return None

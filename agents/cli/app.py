@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="Run id, the start of it, or 'last'.")]
 Runs = Annotated[
     Path | None, typer.Option("--runs", help="Folder that runs are kept in.", envvar="CAMBRIAN_RUNS")
 ]
@@ -55,9 +56,7 @@ def run(
 
 @app.command()
 def resume(
-    run_id: Annotated[
-        str, typer.Argument(metavar="RUN", help="Run id, the start of it, or 'last'.")
-    ] = "last",
+    run_id: RunId = "last",
     budget: Annotated[str | None, typer.Option(help="A new limit for the whole run.")] = None,
     as_json: Json = False,
     runs: Runs = None,
@@ -110,7 +109,7 @@ def export(
 
 @app.command()
 def review(
-    run_id: Annotated[str, typer.Argument(metavar="RUN", help="Run id or 'last'.")] = "last",
+    run_id: RunId = "last",
     approve: Annotated[list[str] | None, typer.Option(help="Candidate to approve, or 'all'.")] = None,
     reject: Annotated[list[str] | None, typer.Option(help="Candidate to reject.")] = None,
     reason: Annotated[str, typer.Option(help="Why; the planner is told.")] = "",
