@@ -52,7 +52,18 @@ class LimitReached(CambrianError):
 
 
 class ModelUnavailable(InfrastructureError):
-    """The model endpoint is down, refuses the key, or answers nothing that can be used."""
+    """The model endpoint is down, refuses the key, or answers nothing that can be used.
+
+    Attributes:
+        retry_after_s: seconds after which the server asked to be called again; None when it did not say.
+        permanent: True when trying again is of no use before the user changes something.
+    """
+
+    def __init__(
+        self, message: str, *, hint: str = "", retry_after_s: float | None = None, permanent: bool = False
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s, self.permanent = retry_after_s, permanent
 
 
 __all__ = [

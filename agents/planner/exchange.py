@@ -1,0 +1,225 @@
+"""The record of what was asked of a model, what it answered and what that cost.
+
+Each exchange is one JSON file under `<run folder>/exchanges/`. A record is written before its first request
+leaves and again when the answer is there, so that a killed process has not spent anything in secret, and
+answers that were paid for are found again by a resumed run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections import defaultdict, deque
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cambrian.agents.errors import InfrastructureError
+
+log = logging.getLogger(__name__)
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Message(_Data):
+    """One turn of a conversation with a model."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Usage(_Data):
+    """Tokens of one exchange.
+
+    Attributes:
+        estimated: the server did not count, so we did, at four characters a token.
+    """
+
+    prompt_tokens: int = Field(default=0, ge=0)
+    completion_tokens: int = Field(default=0, ge=0)
+    estimated: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """Prompt and answer together."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+class Exchange(_Data):
+    """One question to a model and its answer.
+
+    Attributes:
+        id: `x-0001`, by order of asking; also the file's name.
+        key: hash of model, messages and schema; equal keys are equal questions.
+        role: what was asked for, such as `propose` or `repair`.
+        response: the answer's text, None when there is none.
+        finish: why the answer ended, in the server's words (`stop`, `length`, ...).
+        refusal: the model's words when it declined to answer.
+        calls: requests that it took, retries included.
+        seconds: from the first request to the answer, waits between retries included.
+        error: why there is no answer; None when there is one, or when the process died while waiting.
+        templates: version of each prompt template used, by name.
+        created: UTC time of asking, ISO 8601.
+    """
+
+    id: str
+    key: str
+    role: str
+    model: str
+    messages: tuple[Message, ...]
+    schema_name: str | None = None
+    response: str | None = None
+    finish: str = ""
+    refusal: str = ""
+    usage: Usage = Usage()
+    calls: int = Field(default=0, ge=0)
+    seconds: float = Field(default=0.0, ge=0)
+    error: str | None = None
+    templates: dict[str, str] = Field(default_factory=dict)
+    created: str
+
+
+def request_key(model: str, messages: Sequence[Message], schema: Mapping[str, Any] | None) -> str:
+    """Hash of everything that decides what is asked."""
+    question = [model, [[message.role, message.content] for message in messages], schema]
+    return hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()[:32]
+
+
+class ExchangeLog:
+    """All exchanges of a run, and their totals over every process that worked on it.
+
+    One process at a time, from one event loop: the run's lock sees to that.
+
+    Args:
+        run_folder: exchanges lie in its sub-folder `exchanges`, made with the first of them.
+
+    Attributes:
+        calls: requests so far, retries included.
+        tokens: prompt and answer tokens so far.
+
+    Raises:
+        InfrastructureError: the folder cannot be read.
+    """
+
+    def __init__(self, run_folder: Path) -> None:
+        self.folder = run_folder / "exchanges"
+        self.calls = 0
+        self.tokens = 0
+        self._counted: dict[str, tuple[int, int]] = {}
+        self._answered: dict[str, deque[str]] = defaultdict(deque)
+        self._last = 0
+        try:
+            paths = sorted(self.folder.glob("x-*.json")) if self.folder.is_dir() else []
+            for path in paths:
+                self._take_in(path)
+        except OSError as error:
+            raise InfrastructureError(f"cannot read {self.folder}: {error.strerror}") from error
+
+    def __len__(self) -> int:
+        """Exchanges so far, answered or not."""
+        return len(self._counted)
+
+    def get(self, exchange_id: str) -> Exchange:
+        """The record.
+
+        Raises:
+            KeyError: there is none with this id.
+            InfrastructureError: its file is gone or damaged.
+        """
+        if exchange_id not in self._counted:
+            raise KeyError(exchange_id)
+        try:
+            return Exchange.model_validate_json(self._path(exchange_id).read_bytes())
+        except (OSError, ValidationError) as error:
+            raise InfrastructureError(f"exchange {exchange_id} cannot be read: {_cause(error)}") from error
+
+    def recorded(self, key: str) -> Exchange | None:
+        """An answer to the same question from an earlier process of this run, or None.
+
+        Each is handed out once, in the order of asking: a run that asks the same thing twice gets, when it
+        is replayed, the same two answers.
+        """
+        ids = self._answered.get(key)
+        return self.get(ids.popleft()) if ids else None
+
+    def begin(
+        self,
+        *,
+        key: str,
+        role: str,
+        model: str,
+        messages: Sequence[Message],
+        schema_name: str | None,
+        templates: Mapping[str, str],
+    ) -> Exchange:
+        """A new record with the next id, not written yet."""
+        self._last += 1
+        return Exchange(
+            id=f"x-{self._last:04d}",
+            key=key,
+            role=role,
+            model=model,
+            messages=tuple(messages),
+            schema_name=schema_name,
+            templates=dict(templates),
+            created=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        )
+
+    def write(self, exchange: Exchange) -> None:
+        """Write a record whole, or not at all, over an earlier state of itself, and count it.
+
+        Raises:
+            InfrastructureError: the disk is full or the folder cannot be written.
+        """
+        self._count(exchange)
+        path = self._path(exchange.id)
+        draft = path.with_suffix(".tmp")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with draft.open("w", encoding="utf-8") as file:
+                file.write(exchange.model_dump_json(indent=1))
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(path)
+        except OSError as error:
+            raise InfrastructureError(
+                f"cannot write {path}: {error.strerror}", hint="free space on that disk, then resume the run"
+            ) from error
+
+    def _take_in(self, path: Path) -> None:
+        number = path.stem.removeprefix("x-")
+        if number.isdigit():
+            self._last = max(self._last, int(number))
+        try:
+            exchange = Exchange.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            log.warning("exchange %s is damaged and left out: %s", path.name, _cause(error))
+            self._counted[path.stem] = (1, 0)
+            self.calls += 1
+            return
+        self._count(exchange)
+        if exchange.response is not None:
+            self._answered[exchange.key].append(exchange.id)
+
+    def _count(self, exchange: Exchange) -> None:
+        calls, tokens = self._counted.get(exchange.id, (0, 0))
+        self.calls += exchange.calls - calls
+        self.tokens += exchange.usage.tokens - tokens
+        self._counted[exchange.id] = (exchange.calls, exchange.usage.tokens)
+
+    def _path(self, exchange_id: str) -> Path:
+        return self.folder / f"{exchange_id}.json"
+
+
+def _cause(error: OSError | ValidationError) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False)[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}".lstrip(": ")
+    return error.strerror or str(error)

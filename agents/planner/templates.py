@@ -1,0 +1,219 @@
+"""Prompt templates: found, rendered strictly, and versioned.
+
+Templates are Jinja2 files in the layout of `cambrian.prompts`: `base/NAME.j2` for all spaces and
+`<space>/NAME.j2` for one. A folder of the user's in the same layout goes before the shipped one, file by
+file: the one that `CAMBRIAN_PROMPTS` names, else `prompts/` in the working directory.
+
+| name in a template       | file that is taken                                        |
+| ------------------------ | --------------------------------------------------------- |
+| `propose.j2`             | `<space>/propose.j2`, else `base/propose.j2`              |
+| `base/propose.j2`        | that file, the user's before the shipped one              |
+| `shipped/base/propose.j2`| the shipped one: for a user's file that extends its equal |
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import jinja2
+from jinja2 import meta
+from jinja2.exceptions import SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import missing
+
+from cambrian import prompts
+from cambrian.agents.errors import UserError
+from cambrian.search_spaces import near_names
+
+SHIPPED = "shipped/"
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A prompt and what it was made from.
+
+    Attributes:
+        version: short hash of the template and of all it extends, includes and imports.
+    """
+
+    text: str
+    name: str
+    version: str
+
+
+class _MissingVariable(jinja2.UndefinedError):
+    def __init__(self, message: str, name: str, owner: object) -> None:
+        super().__init__(message)
+        self.name, self.owner = name, owner
+
+
+class _NamedUndefined(jinja2.StrictUndefined):
+    """A strict undefined whose error remembers what was missing, so that near names can be told."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        hint: str | None = None,
+        obj: Any = missing,
+        name: str | None = None,
+        exc: type[jinja2.TemplateRuntimeError] = jinja2.UndefinedError,
+    ) -> None:
+        del exc
+        # called with the message only, so a partial does where Jinja2 asks for a type
+        named = functools.partial(_MissingVariable, name=str(name), owner=obj)
+        super().__init__(hint, obj, name, cast("type[jinja2.TemplateRuntimeError]", named))
+
+
+class Templates:
+    """The templates for one space.
+
+    Args:
+        space: name of the space, which is the name of its folder.
+        user_folder: looked into before the shipped templates; None finds it as the module tells.
+
+    Raises:
+        UserError: `CAMBRIAN_PROMPTS` names no folder.
+    """
+
+    def __init__(self, space: str, user_folder: Path | None = None) -> None:
+        self.space = space
+        self.shipped = Path(str(prompts.__file__)).resolve().parent
+        self.user_folder = user_folder or _find_user_folder(self.shipped)
+        self._environment = ImmutableSandboxedEnvironment(
+            loader=jinja2.FunctionLoader(self._load),
+            undefined=_NamedUndefined,
+            autoescape=False,  # prompts are text, not HTML
+            trim_blocks=True,
+            lstrip_blocks=True,
+            auto_reload=False,
+        )
+        self._sources: dict[str, tuple[str, str, None]] = {}
+        self._versions: dict[str, str] = {}
+
+    def render(self, name: str, variables: Mapping[str, Any]) -> Rendered:
+        """Render a template.
+
+        Args:
+            name: such as `propose.j2`.
+            variables: plain data only: strings, numbers, lists and mappings.
+
+        Raises:
+            UserError: there is no such template, it cannot be parsed, it uses a variable that does not exist
+                (near names are told) or does what the sandbox forbids.
+        """
+        try:
+            template = self._environment.get_template(name)
+            text = template.render(variables)
+            return Rendered(text.strip() + "\n", name, self.version(name))
+        except _MissingVariable as error:
+            owner = variables if error.owner is missing else error.owner
+            known = sorted(map(str, owner)) if isinstance(owner, Mapping) else []
+            raise UserError(
+                f"prompt template {self._place(error, name)} uses {error.name!r}, which is not defined",
+                hint=near_names(error.name, known),
+            ) from error
+        except jinja2.TemplateNotFound as error:
+            wanted = str(error.name or name)
+            raise UserError(
+                f"prompt template {wanted!r} is not there", hint=near_names(wanted, self.names())
+            ) from error
+        except jinja2.TemplateSyntaxError as error:
+            place = f"{error.name or name} line {error.lineno}"
+            raise UserError(f"prompt template {place} cannot be parsed: {error.message}") from error
+        except SecurityError as error:
+            place = self._place(error, name)
+            raise UserError(
+                f"prompt template {place} does what templates may not: {error.message}"
+            ) from error
+        except RecursionError as error:
+            raise UserError(
+                f"prompt template {name} extends or includes itself without end",
+                hint=f"write '{SHIPPED}base/{name}' to extend the shipped template of the same name",
+            ) from error
+        except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
+            raise UserError(f"prompt template {self._place(error, name)}: {error}") from error
+
+    def version(self, name: str) -> str:
+        """Short hash over the resolved sources of `name` and of every template it draws upon."""
+        if name not in self._versions:
+            sources: dict[str, str] = {}
+            self._gather(name, sources)
+            digest = hashlib.sha256()
+            for source in sources.values():
+                digest.update(len(source).to_bytes(8, "big") + source.encode())
+            self._versions[name] = digest.hexdigest()[:12]
+        return self._versions[name]
+
+    def names(self) -> list[str]:
+        """Names of all templates that can be rendered for this space."""
+        found = {
+            path.name
+            for root in self._roots()
+            for folder in ("base", self.space)
+            for path in (root / folder).glob("*.j2")
+        }
+        return sorted(found)
+
+    def path(self, name: str) -> Path | None:
+        """The file that is taken for `name`; None when there is none."""
+        roots = self._roots()
+        if name.startswith(SHIPPED):
+            name, roots = name.removeprefix(SHIPPED), [self.shipped]
+        if ".." in name.split("/") or name.startswith("/"):
+            return None
+        wanted = [name] if "/" in name else [f"{self.space}/{name}", f"base/{name}"]
+        paths = (root / item for item in wanted for root in roots)
+        return next((path for path in paths if path.is_file()), None)
+
+    def _roots(self) -> list[Path]:
+        return [self.shipped] if self.user_folder is None else [self.user_folder, self.shipped]
+
+    def _load(self, name: str) -> tuple[str, str, None] | None:
+        """Source and file, read once: what is rendered and what is hashed must not differ."""
+        if name in self._sources:
+            return self._sources[name]
+        path = self.path(name)
+        if path is None:
+            return None
+        try:
+            return self._sources.setdefault(name, (path.read_text(encoding="utf-8"), str(path), None))
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"prompt template {path} cannot be read: {error}") from error
+
+    def _gather(self, name: str, sources: dict[str, str]) -> None:
+        loaded = self._load(name)
+        if name in sources or loaded is None:
+            return
+        sources[name] = loaded[0]
+        for other in meta.find_referenced_templates(self._environment.parse(loaded[0])):
+            if other is not None:
+                self._gather(other, sources)
+
+    def _place(self, error: BaseException, name: str) -> str:
+        """The innermost template frame of a traceback: Jinja2 puts the templates' own lines there."""
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.endswith(".j2")]
+        if not frames:
+            return name
+        path = Path(frames[-1].filename)
+        return f"{path.parent.name}/{path.name} line {frames[-1].lineno}"
+
+
+def _find_user_folder(shipped: Path) -> Path | None:
+    named = os.environ.get("CAMBRIAN_PROMPTS", "").strip()
+    if named:
+        folder = Path(named).expanduser().resolve()
+        if not folder.is_dir():
+            raise UserError(
+                f"CAMBRIAN_PROMPTS names {named!r}, which is no folder", hint="name a folder, or unset it"
+            )
+        return folder
+    folder = Path("prompts").resolve()
+    return folder if folder.is_dir() and folder != shipped else None
