@@ -1,0 +1,120 @@
+from pathlib import Path
+
+import pytest
+
+from cambrian.agents.errors import RunFileError
+from cambrian.agents.runfile import Constraint, load_run_file, parse_budget
+
+GOOD = """
+name: test
+space: convnet
+task: digits
+budget: {evaluations: 5, wall_s: 10m}
+constraints: [latency_ms <= 2, params <= 100k]
+arms: {random: 1, mutation: 0.5}
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_good_file_is_read_with_its_units(tmp_path: Path) -> None:
+    config = load_run_file(write(tmp_path, GOOD))
+    assert config.budget.wall_s == 600
+    assert [str(c) for c in config.constraints] == ["latency_ms <= 2", "params <= 100000"]
+    assert config.task.name == "digits"
+    assert config.arms["mutation"].weight == 0.5
+
+
+def test_the_resolved_configuration_reads_back_as_itself(tmp_path: Path) -> None:
+    import yaml
+
+    config = load_run_file(write(tmp_path, GOOD), {"task.data": "some/folder", "seed": 3})
+    again = load_run_file(write(tmp_path, yaml.safe_dump(config.model_dump(mode="json"))))
+    assert again == config
+    assert again.task.options() == {"data": "some/folder"}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (GOOD + "slotz: 3", "slotz: unknown key, did you mean slots"),
+        (GOOD.replace("wall_s", "wall"), "budget.wall: unknown key, did you mean wall_s"),
+        (GOOD.replace("convnet", "convnets"), "unknown name 'convnets' (did you mean convnet"),
+        (GOOD.replace("digits", "digit"), "did you mean digits"),
+        (GOOD.replace("mutation", "mutations"), "arms: unknown name 'mutations' (did you mean mutation"),
+        (GOOD.replace("latency_ms <=", "latency <="), "did you mean latency_ms"),
+        (GOOD.replace("latency_ms <= 2", "latency_ms below 2"), "is not of the form"),
+        (GOOD.replace("{evaluations: 5, wall_s: 10m}", "{}"), "would never end"),
+        (GOOD.replace("random: 1, mutation: 0.5", "random: 0"), "all weights are 0"),
+        (GOOD.replace("name: test", "name: My Run"), "name: string should match"),
+        (GOOD.replace("name: test", ""), "name: field required"),
+        (GOOD + "slots: none", "slots: input should be a valid integer"),
+        (GOOD + "seed: -1", "seed: input should be greater than or equal to 0"),
+        ("name: [", "is not YAML at line"),
+        ("- a list", "holds no mapping"),
+        ("", "holds no mapping"),
+    ],
+)
+def test_a_bad_file_is_refused_in_one_line_that_names_the_field(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(RunFileError) as caught:
+        load_run_file(write(tmp_path, text))
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "run.yaml" in str(caught.value)
+
+
+def test_unreadable_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(RunFileError, match=r"none\.yaml: No such file"):
+        load_run_file(tmp_path / "none.yaml")
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"\xff\xfe\x00name")
+    with pytest.raises(RunFileError, match="not UTF-8"):
+        load_run_file(binary)
+    with pytest.raises(RunFileError, match="Is a directory"):
+        load_run_file(tmp_path)
+
+
+def test_overrides_reach_nested_keys_and_are_validated(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD)
+    config = load_run_file(path, {"budget.wall_s": "2h", "llm.model": "m", "task.data": "d"})
+    assert (config.budget.wall_s, config.llm.model, config.task.options()) == (7200, "m", {"data": "d"})
+    with pytest.raises(RunFileError, match=r"llm\.modle: unknown key, did you mean model"):
+        load_run_file(path, {"llm.modle": "m"})
+
+
+@pytest.mark.parametrize(
+    ("text", "means"),
+    [
+        ("10m", {"budget.wall_s": 600.0}),
+        ("50", {"budget.evaluations": 50}),
+        ("evaluations=50,wall_s=90s", {"budget.evaluations": 50, "budget.wall_s": "90s"}),
+    ],
+)
+def test_budget_option(text: str, means: dict[str, object]) -> None:
+    assert parse_budget(text) == means
+
+
+@pytest.mark.parametrize("text", ["soon", "eval=3", "10parsecs"])
+def test_budget_option_refuses(text: str) -> None:
+    with pytest.raises(RunFileError, match="--budget"):
+        parse_budget(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "holds"),
+    [("params <= 100k", 100_000, True), ("params <= 100k", 100_001, False), ("flops >= 1m", 2e6, True)],
+)
+def test_constraints(text: str, value: float, holds: bool) -> None:
+    assert Constraint.parse(text).holds(value) is holds
+
+
+def test_shipped_run_files_are_valid() -> None:
+    folder = Path(__file__).parents[2] / "runs"
+    files = sorted(folder.glob("*.yaml"))
+    assert {f.name for f in files} >= {"first-light.yaml", "fashion-mnist.yaml"}
+    for file in files:
+        assert load_run_file(file).name == file.stem
