@@ -98,6 +98,12 @@ def test_every_import_is_declared() -> None:
 # The wheel --------------------------------------------------------------------------------------------------
 
 
+def pip(command: str, *arguments: str | Path) -> None:
+    pip_command = [sys.executable, "-m", "pip", command, "--quiet", "--no-deps", "--no-index", *arguments]
+    done = subprocess.run(pip_command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel built from a copy, so that no old build output can get into it."""
@@ -107,8 +113,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     target = tmp_path_factory.mktemp("wheel")
-    command = ["wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "-w", target, source]
-    subprocess.run([sys.executable, "-m", "pip", *command], check=True, capture_output=True)
+    pip("wheel", "--no-build-isolation", "--wheel-dir", target, source)
     (built,) = target.glob("cambrian-*.whl")
     return built
 
@@ -139,8 +144,7 @@ print(json.dumps(places))
 @pytest.mark.slow
 def test_an_installed_wheel_can_import_all_its_modules(wheel: Path, tmp_path: Path) -> None:
     target = tmp_path / "installed"
-    command = ["install", "--quiet", "--no-deps", "--no-index", "--target", target, wheel]
-    subprocess.run([sys.executable, "-m", "pip", *command], check=True, capture_output=True)
+    pip("install", "--target", target, wheel)
     modules = [
         "cambrian." + ".".join(path.with_suffix("").parts).removesuffix(".__init__")
         for path in sources()
