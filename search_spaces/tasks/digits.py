@@ -1,0 +1,54 @@
+"""The embedded task: scikit-learn's handwritten digits, which ship with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cambrian.search_spaces.space import Signature
+from cambrian.search_spaces.tasks.classification import ClassificationTask, held_out
+from cambrian.search_spaces.tasks.task import Recipe, Rung, Splits
+
+_HELD_OUT = 300
+
+
+class Digits(ClassificationTask):
+    """1,797 handwritten digits of 8x8 pixels: 1,197 to train on, 300 to validate, 300 to test.
+
+    Args:
+        recipe: single fields of the recipe by name.
+        rungs: mappings with `epochs` and `promote`.
+        train_samples: use only this many training samples.
+    """
+
+    def __init__(
+        self,
+        *,
+        recipe: Mapping[str, Any] | None = None,
+        rungs: Sequence[Mapping[str, Any]] | None = None,
+        train_samples: int | None = None,
+    ) -> None:
+        super().__init__(
+            name="digits",
+            version="1",
+            signature=Signature(input_shape=(1, 8, 8), n_outputs=10),
+            defaults=Recipe(batch_size=32, learning_rate=3e-3, augment=("shift",)),
+            default_rungs=(Rung(epochs=5), Rung(epochs=15)),
+            recipe=recipe,
+            rungs=rungs,
+            train_samples=train_samples,
+        )
+
+    def _read(self) -> Splits:
+        from sklearn.datasets import load_digits
+
+        data = load_digits()
+        images = (data.images / 16.0).astype(np.float32)[:, None]
+        labels = data.target.astype(np.int64)
+        val, test, train = held_out(labels, (_HELD_OUT, _HELD_OUT), seed=0)
+        return Splits(images[train], labels[train], images[val], labels[val], images[test], labels[test])
+
+    def _subject(self) -> str:
+        return "scikit-learn's handwritten digits 0 to 9, grey values of 8x8 pixels."
