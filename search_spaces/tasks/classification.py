@@ -136,8 +136,8 @@ class ClassificationTask(ABC):
             f"samples. "
             f"Candidates are ranked by validation {self.metric} "
             f"({'higher' if self.maximize else 'lower'} is better). "
-            f"All are trained alike: {epochs} epochs, batches of {recipe.batch_size}, {recipe.optimizer} at a "
-            f"peak rate of {recipe.learning_rate:g} ({recipe.schedule}), weight decay "
+            f"All are trained alike: {epochs} epochs, batches of {recipe.batch_size}, {recipe.optimizer} at "
+            f"a peak rate of {recipe.learning_rate:g} ({recipe.schedule}), weight decay "
             f"{recipe.weight_decay:g}, label smoothing {recipe.label_smoothing:g}, {augment} augmentation."
         )
 
