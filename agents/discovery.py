@@ -102,7 +102,7 @@ class Discovery:
 
     def predictor_line(self) -> str:
         """How far the predictor could be trusted, in one line; empty when it was never asked."""
-        return self.services.admission.screen.describe()
+        return self.services.admission.describe_predictor()
 
     # -- slots --------------------------------------------------------------------------------------
 
@@ -236,8 +236,9 @@ class Discovery:
                 else 1
             )
             try:
-                return do.admission.choose(await arm.propose(context, n))
-            except ProposalError:
+                drafts = await arm.propose(context, n)
+            except ProposalError as error:
+                self.portfolio.failed(arm.name, error.message)
                 excluded.add(arm.name)
             except LimitReached as limit:
                 self.portfolio.retire(arm.name, limit.message)
@@ -245,6 +246,9 @@ class Discovery:
             except ModelUnavailable as error:
                 self.portfolio.pause(arm.name, error.message)
                 self.say(f"arm {arm.name} pauses: {error.message}; the other arms go on")
+            else:
+                self.portfolio.succeeded(arm.name)
+                return do.admission.choose(drafts)
 
     def _next_baseline(self) -> Proposal | None:
         names, space = self.services.config.baselines, self.services.space

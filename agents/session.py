@@ -21,9 +21,10 @@ from cambrian.agents.discovery import Discovery
 from cambrian.agents.errors import InfrastructureError, RunFileError
 from cambrian.agents.evaluator.admission import Admission
 from cambrian.agents.lifecycle import Lifecycle, Services
-from cambrian.agents.planner import ARMS, Arm
-from cambrian.agents.planner.client import endpoint_status
+from cambrian.agents.planner import Arm
+from cambrian.agents.planner.endpoint import endpoint_status
 from cambrian.agents.planner.exchange import ExchangeLog
+from cambrian.agents.planner.portfolio import build_arms
 from cambrian.agents.population.model import Candidate
 from cambrian.agents.population.store import PopulationStore, RunRecord
 from cambrian.agents.population.view import Population
@@ -158,7 +159,7 @@ async def _carry_out(
 ) -> EndReport:
     torch.set_num_threads(1)  # our own checks are tiny: more threads would only fight the trainings
     population = Population(task.maximize, store.candidates())
-    exchanges = ExchangeLog(store.folder / "exchanges")
+    exchanges = ExchangeLog(store.folder)
     stop_reason, status = "", "stopped"
     try:
         with _plain_infrastructure_errors(), _signals() as signals:
@@ -177,10 +178,8 @@ async def _carry_out(
                 finally:
                     signals.cancels(None)
         front = {c.id for c in population.front()}
-        totals = exchanges.totals()
-        return end_report(
-            store, front, calls=totals.calls, tokens=totals.tokens, predictor=discovery.predictor_line()
-        )
+        predictor = discovery.predictor_line()
+        return end_report(store, front, calls=exchanges.calls, tokens=exchanges.tokens, predictor=predictor)
     except BaseException as error:
         _try_to_note(store, status, str(error) or type(error).__name__)
         raise
@@ -265,16 +264,12 @@ def _recorder(
 
 
 def _arms(config: RunConfig, exchanges: ExchangeLog, say: Say) -> dict[str, Arm]:
-    wanted = {name for name, arm in config.arms.items() if arm.weight > 0} | (
-        {"random"} if config.warmup else set()
-    )
-    if "llm" in wanted:
+    """The run's arms; one line says so when the LLM arm is wanted and cannot be had."""
+    if "llm" in config.arms and config.arms["llm"].weight > 0:
         endpoint = endpoint_status(config.llm)
         if not endpoint.configured:
-            say(f"no model: {endpoint.detail}; the run goes on with the other arms")
-            if len(wanted) > 1:
-                wanted.remove("llm")
-    return {name: ARMS.create(name, config=config, exchanges=exchanges) for name in sorted(wanted)}
+            say(f"{endpoint.detail}; the run goes on with the other arms ({endpoint.hint})")
+    return build_arms(config, exchanges)
 
 
 @contextmanager

@@ -155,9 +155,9 @@ def report_of(store: PopulationStore) -> EndReport:
     """The report of a run that may still be going on."""
     from cambrian.agents.planner.exchange import ExchangeLog
 
-    totals = ExchangeLog(store.folder / "exchanges").totals()
+    exchanges = ExchangeLog(store.folder)
     front = {c.id for c in Population(store.run.maximize, store.candidates()).front()}
-    report = end_report(store, front, calls=totals.calls, tokens=totals.tokens)
+    report = end_report(store, front, calls=exchanges.calls, tokens=exchanges.tokens)
     return report.model_copy(update={"status": _status(store)})
 
 

@@ -166,7 +166,7 @@ def _docker() -> Finding:
 
 
 def _model(config: RunConfig | None) -> Finding:
-    from cambrian.agents.planner.client import endpoint_status
+    from cambrian.agents.planner.endpoint import endpoint_status
 
     endpoint = endpoint_status(config.llm if config is not None else LLMSection(), probe=True)
     return _finding(

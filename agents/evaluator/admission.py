@@ -27,10 +27,10 @@ class Admission:
     def __init__(self, config: RunConfig, space: Space, task: Task, store: PopulationStore) -> None:
         self._config, self._space, self._task, self._store = config, space, task, store
         self.screen = Screen(config.predictor, space, maximize=task.maximize, seed=config.seed)
-        genotypes = {c.id: c.genotype for c in store.candidates()}
+        by_id = {c.id: c for c in store.candidates()}
         self.screen.rebuild(
             [
-                (genotypes[e.candidate_id], e.metrics[task.metric])
+                (by_id[e.candidate_id].genotype, e.metrics[task.metric], by_id[e.candidate_id].prediction)
                 for e in store.evaluations()
                 if e.rung == 0 and e.metrics
             ]
@@ -71,6 +71,16 @@ class Admission:
         if len(drafts) == 1:
             return drafts[0]
         return drafts[self.screen.choose([draft.genotype for draft in drafts])]
+
+    def describe_predictor(self) -> str:
+        """How far the predictor could be trusted, in one line; empty while it has seen too little."""
+        trust, running = self.screen.trust, self.screen.running_tau
+        if trust is None:
+            return ""
+        said = f"Kendall tau {trust:.2f} in cross-validation"
+        if running is not None:
+            said += f", {running:.2f} on candidates it had not seen"
+        return said + ("" if self.screen.trusted else "; it only watched")
 
     def learn(self, candidate: Candidate) -> None:
         """Let the predictor see a score of rung 0."""
