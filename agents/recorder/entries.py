@@ -1,0 +1,229 @@
+"""What MLflow shows of a candidate and of a run: names, parameters, metrics, tags. No MLflow in here."""
+
+from __future__ import annotations
+
+import getpass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cambrian.agents.population.model import Candidate, CandidateState, Evaluation
+from cambrian.agents.population.store import RunRecord
+from cambrian.agents.recorder.tracking import MetricPoint
+from cambrian.agents.recorder.wording import flatten_config, flatten_genes, one_line, show_score
+
+TAG_CANDIDATE = "cambrian.candidate"
+TAG_RUN = "cambrian.run"
+TAG_ROLE = "cambrian.role"
+TAG_NOTE_HASH = "cambrian.note"
+TAG_REVIEW = "review"
+TAG_REASON = "review.reason"
+NOTE = "mlflow.note.content"
+PENDING = "pending"
+
+_MLFLOW_STATUS = {
+    CandidateState.PROPOSED: "RUNNING",
+    CandidateState.PARKED: "SCHEDULED",
+    CandidateState.TRAINING: "RUNNING",
+    CandidateState.EVALUATED: "FINISHED",
+    CandidateState.FAILED: "FAILED",
+}
+_PARENT_STATUS = {"running": "RUNNING", "finished": "FINISHED", "stopped": "KILLED"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One MLflow run as it should be; times in seconds since the epoch, `end` None while it goes on."""
+
+    name: str
+    status: str
+    start: float
+    end: float | None = None
+    params: dict[str, str] = field(default_factory=dict)
+    metrics: tuple[MetricPoint, ...] = ()
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+def candidate_entry(candidate: Candidate, evaluations: Sequence[Evaluation], run: RunRecord) -> Entry:
+    """The child run of a candidate.
+
+    Equal candidates give equal entries, times of metrics included, so that a repeated delivery adds nothing.
+    """
+    state, arm = candidate.state, candidate.proposal.arm
+    start = candidate.created_s or run.created
+    ended = state.ended
+    return Entry(
+        name=candidate_name(candidate, run.metric),
+        status=_MLFLOW_STATUS.get(state, "KILLED"),
+        start=start,
+        end=(candidate.ended_s or start) if ended else None,
+        params=_params(candidate),
+        metrics=tuple(_metrics(candidate, evaluations, run)),
+        tags=_drop_empty(
+            {
+                TAG_CANDIDATE: candidate.id,
+                TAG_RUN: run.run_id,
+                "state": state.value,
+                "reason": one_line(candidate.reason, 500),
+                "arm": arm,
+                "identity": candidate.identity or "",
+                "duplicate_of": candidate.duplicate_of or "",
+                "exchange": candidate.proposal.exchange or "",
+                "feasible": "" if candidate.score is None else "yes" if candidate.feasible else "no",
+                **_isolation(evaluations),
+                **_source(),
+            }
+        ),
+    )
+
+
+def candidate_name(candidate: Candidate, metric: str) -> str:
+    """`c-0012 mutation 97.1 %`, or the state where there is no score."""
+    if candidate.state is CandidateState.DUPLICATE and candidate.duplicate_of:
+        ending = f"same as {candidate.duplicate_of}"
+    elif candidate.state is CandidateState.EVALUATED:
+        ending = show_score(metric, candidate.score)
+    else:
+        ending = candidate.state.value
+    return f"{candidate.id} {candidate.proposal.arm} {ending}"
+
+
+def run_entry(run: RunRecord) -> Entry:
+    """The parent run of a discovery run; its metrics come with the pictures."""
+    return Entry(
+        name=run.run_id,
+        status=_PARENT_STATUS[run.status],
+        start=run.created,
+        params={**flatten_config(run.config)},
+        tags=_drop_empty(
+            {
+                TAG_RUN: run.run_id,
+                TAG_ROLE: "run",
+                "state": run.status,
+                "reason": one_line(run.stop_reason, 500),
+                "sandbox": run.sandbox,
+                **_source(),
+            }
+        ),
+    )
+
+
+def run_metrics(
+    run: RunRecord, candidates: Sequence[Candidate], best: Candidate | None
+) -> tuple[MetricPoint, ...]:
+    """What the parent run shows: the champion's numbers, and how the best score rose, of all and of control.
+
+    Only improvements are points of a curve, so that it stays short however long the run is.
+    """
+    scored = [c for c in candidates if c.state is CandidateState.EVALUATED and c.score is not None]
+    scored.sort(key=lambda c: (c.ended_s or 0.0, c.index))
+    at = max([c.ended_s or 0.0 for c in candidates], default=0.0) or run.created
+    points = [
+        MetricPoint("candidates", float(len(candidates)), at, len(candidates)),
+        MetricPoint("evaluated", float(len(scored)), at, len(candidates)),
+    ]
+    for key, keep in ((f"best_{run.metric}", None), (f"random_best_{run.metric}", "random")):
+        top: float | None = None
+        for step, candidate in enumerate(scored, start=1):
+            score = candidate.score
+            if score is None or not candidate.feasible or keep not in {None, candidate.proposal.arm}:
+                continue
+            if top is None or (score > top if run.maximize else score < top):
+                top = score
+                points.append(MetricPoint(key, score, candidate.ended_s or run.created, step))
+    if best is not None:
+        own = {"score": best.score, run.metric: best.score, f"test_{run.metric}": best.test_score}
+        own |= {key: value for key, value in best.values().items() if key != "score"}
+        points += [MetricPoint(k, v, at, len(scored)) for k, v in own.items() if v is not None]
+    return tuple(point for point in points if math.isfinite(point.value))
+
+
+def _params(candidate: Candidate) -> dict[str, str]:
+    """Never changed once written: the genes wait until the space has made them canonical."""
+    proposal = candidate.proposal
+    params = {
+        "arm": proposal.arm,
+        "parents": ", ".join(proposal.parents),
+        "edit": one_line(proposal.edit, 300),
+    }
+    if candidate.state not in {CandidateState.PROPOSED, CandidateState.INVALID}:
+        params["architecture"] = one_line(candidate.summary, 200)
+        params |= {f"gene.{_key(k)}": v for k, v in flatten_genes(candidate.genotype).items()}
+    return _drop_empty(params)
+
+
+def _metrics(candidate: Candidate, evaluations: Sequence[Evaluation], run: RunRecord) -> list[MetricPoint]:
+    at = candidate.ended_s or candidate.created_s or run.created
+    step = max(candidate.rung, 0)
+    values: dict[str, float | None] = dict(candidate.values())
+    values["predicted"] = candidate.prediction
+    values[run.metric] = candidate.score
+    values[f"test_{run.metric}"] = candidate.test_score
+    if candidate.static is not None:
+        values["depth"] = float(candidate.static.depth)
+    if evaluations:
+        last = evaluations[-1]
+        values |= {k: v for k, v in last.metrics.items() if k not in values}
+        values |= {f"test_{k}": v for k, v in last.test_metrics.items() if f"test_{k}" not in values}
+        values["peak_memory_mb"] = last.peak_memory_mb or None
+        values["train_s"] = sum(e.train_s for e in evaluations)
+        values["wall_s"] = sum(e.wall_s for e in evaluations)
+        timed = next((e.latency for e in reversed(evaluations) if e.latency is not None), None)
+        if timed is not None:
+            values |= {"latency_q1_ms": timed.q1_ms, "latency_q3_ms": timed.q3_ms}
+            values.setdefault("latency_ms", timed.median_ms)
+    points = [MetricPoint(_key(k), v, at, step) for k, v in values.items() if v is not None]
+    for evaluation, prefix in zip(evaluations, curve_prefixes(evaluations), strict=True):
+        curves: Mapping[str, Sequence[float]] = {
+            f"{prefix}/val_{run.metric}": evaluation.val_curve,
+            f"{prefix}/train_loss": evaluation.train_loss,
+        }
+        points += [
+            MetricPoint(_key(key), value, at, epoch)
+            for key, curve in curves.items()
+            for epoch, value in enumerate(curve, start=1)
+        ]
+    return [point for point in points if math.isfinite(point.value)]
+
+
+def curve_prefixes(evaluations: Sequence[Evaluation]) -> list[str]:
+    """Where each evaluation's curves go: `rung0` for the first at a rung, `rung0-repeat1` for a repeat.
+
+    MLflow draws all metrics that share what stands before the slash in one section.
+    """
+    seen: dict[int, int] = {}
+    prefixes = []
+    for evaluation in evaluations:
+        n = seen[evaluation.rung] = seen.get(evaluation.rung, -1) + 1
+        prefixes.append(f"rung{evaluation.rung}" + (f"-repeat{n}" if n else ""))
+    return prefixes
+
+
+def _isolation(evaluations: Sequence[Evaluation]) -> dict[str, str]:
+    if not evaluations:
+        return {}
+    isolation = evaluations[-1].isolation
+    latency = next((e.latency for e in reversed(evaluations) if e.latency is not None), None)
+    return {
+        "isolation": isolation.level,
+        "not_enforced": "; ".join(isolation.not_enforced),
+        "device": f"{latency.device}, {latency.threads} threads" if latency else "",
+    }
+
+
+def _source() -> dict[str, str]:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a uid without a name, as in many containers
+        user = "unknown"
+    return {"mlflow.source.name": "cambrian", "mlflow.source.type": "LOCAL", "mlflow.user": user}
+
+
+def _key(text: str) -> str:
+    """A name as MLflow takes it."""
+    return "".join(ch if ch.isascii() and (ch.isalnum() or ch in "_-./ ") else "_" for ch in text)[:250]
+
+
+def _drop_empty(values: Mapping[str, Any]) -> dict[str, str]:
+    return {key: str(value) for key, value in values.items() if value not in {"", None}}

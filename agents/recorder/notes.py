@@ -1,0 +1,163 @@
+"""Descriptions in Markdown: what a reader of MLflow is told of a candidate and of a run.
+
+Everything that a model or another person wrote is escaped: see `wording.escape_markdown`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from cambrian.agents.population.model import Candidate, CandidateState, Evaluation
+from cambrian.agents.population.store import RunRecord
+from cambrian.agents.recorder.wording import (
+    clean,
+    escape_markdown,
+    flatten_genes,
+    one_line,
+    show_cost,
+    show_count,
+    show_score,
+)
+
+_REVIEW = (
+    "> **Waiting for a reviewer.** Set the tag `review` to `approve` or `reject`; write the reason into "
+    "the tag `review.reason`, or here.\n"
+)
+
+
+def artifact_link(run_id: str, path: str) -> str:
+    """Address of an artifact as MLflow's own pages reach it."""
+    return f"get-artifact?path={path}&run_uuid={run_id}"
+
+
+def run_link(experiment_id: str, run_id: str) -> str:
+    """Address of a run's page, relative to MLflow's own."""
+    return f"#/experiments/{experiment_id}/runs/{run_id}"
+
+
+def candidate_note(
+    candidate: Candidate,
+    evaluations: Sequence[Evaluation],
+    run: RunRecord,
+    parents: Sequence[Candidate],
+    links: Mapping[str, str],
+    picture: str | None,
+) -> str:
+    """The description of a candidate's run.
+
+    Args:
+        candidate: whose run it is.
+        evaluations: all of it, in order.
+        run: what the score means.
+        parents: of the candidate, those that still exist.
+        links: page of a candidate's run by its id.
+        picture: address of its drawing.
+    """
+    proposal = candidate.proposal
+    parts = [f"**{_plain(candidate.summary)}**\n"] if candidate.summary else []
+    if candidate.state is CandidateState.PARKED:
+        parts.append(_REVIEW)
+    parts.append(_table(_facts(candidate, evaluations, run, links)))
+    if picture is not None:
+        parts.append(f"![architecture of {candidate.id}]({picture})\n")
+    for title, text in (
+        ("Hypothesis", proposal.hypothesis),
+        ("Expected effect", proposal.expected_effect),
+        ("Edit", proposal.edit),
+    ):
+        if text.strip():
+            parts.append(f"**{title}**\n\n{_quote(text)}\n")
+    if parents and (changes := _changes(candidate, parents[0])):
+        parts.append(f"**Against {parents[0].id}**\n\n{changes}")
+    return "\n".join(parts)
+
+
+def run_note(run: RunRecord, counts: Mapping[str, int], board: str, pictures: Mapping[str, str]) -> str:
+    """The description of a discovery run: how it stands, the leaderboard and the pictures.
+
+    Args:
+        run: the run as it stands.
+        counts: candidates by state.
+        board: the leaderboard in Markdown.
+        pictures: address by title.
+    """
+    states = ", ".join(f"{n} {state}" for state, n in sorted(counts.items(), key=lambda item: -item[1]))
+    reason = f" ({_plain(run.stop_reason)})" if run.stop_reason else ""
+    parts = [
+        f"Discovery in **{run.space}** on **{run.task}**, {run.status}{reason}: "
+        f"{sum(counts.values())} candidates ({states}).\n"
+    ]
+    if board:
+        parts.append(board)
+    parts += [f"![{title}]({address})\n" for title, address in pictures.items()]
+    return "\n".join(parts)
+
+
+def _facts(
+    candidate: Candidate, evaluations: Sequence[Evaluation], run: RunRecord, links: Mapping[str, str]
+) -> list[tuple[str, str]]:
+    def linked(candidate_id: str) -> str:
+        return f"[{candidate_id}]({links[candidate_id]})" if candidate_id in links else candidate_id
+
+    state = candidate.state.value
+    if candidate.reason:
+        state += f": {_plain(candidate.reason, 500)}"
+    made = candidate.proposal.arm
+    if candidate.proposal.parents:
+        made += " from " + ", ".join(linked(parent) for parent in candidate.proposal.parents)
+    rows = [("state", state), ("proposed by", made)]
+    if candidate.duplicate_of:
+        rows.append(("same network as", linked(candidate.duplicate_of)))
+    if candidate.score is not None:
+        test = (
+            f" (test {show_score(run.metric, candidate.test_score)})"
+            if candidate.test_score is not None
+            else ""
+        )
+        rows.append((run.metric, f"**{show_score(run.metric, candidate.score)}**{test}"))
+    if candidate.prediction is not None:
+        rows.append(("predicted", show_score(run.metric, candidate.prediction)))
+    latency = next((e.latency for e in reversed(evaluations) if e.latency is not None), None)
+    if latency is not None:
+        rows.append(
+            (
+                "latency",
+                f"{latency.median_ms:.3g} ms (quartiles {latency.q1_ms:.3g} to {latency.q3_ms:.3g}) on "
+                f"{_plain(latency.device)}",
+            )
+        )
+    if candidate.static is not None:
+        rows.append(("parameters", show_count(candidate.static.parameters)))
+        rows.append(("FLOPs", show_count(candidate.static.flops)))
+        rows.append(("memory of a step", show_cost("memory_mb", candidate.static.peak_memory_mb)))
+    if not candidate.feasible:
+        rows.append(("constraints", "broken: cannot win"))
+    if evaluations:
+        isolation = evaluations[-1].isolation
+        gaps = f", which does not stop: {'; '.join(isolation.not_enforced)}" if isolation.not_enforced else ""
+        rows.append(("isolation", f"{isolation.level}{_plain(gaps, 400)}"))
+    return rows
+
+
+def _changes(candidate: Candidate, parent: Candidate) -> str:
+    if candidate.state is CandidateState.INVALID:
+        return ""
+    ours, theirs = flatten_genes(candidate.genotype), flatten_genes(parent.genotype)
+    keys = [k for k in {**theirs, **ours} if ours.get(k) != theirs.get(k)]
+    if not keys:
+        return ""
+    rows = [f"| {_plain(k)} | {_plain(theirs.get(k, '-'))} | {_plain(ours.get(k, '-'))} |" for k in keys[:20]]
+    head = [f"| gene | {parent.id} | {candidate.id} |", "|---|---|---|"]
+    return "\n".join([*head, *rows]) + "\n"
+
+
+def _table(rows: Sequence[tuple[str, str]]) -> str:
+    return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows)]) + "\n"
+
+
+def _quote(text: str) -> str:
+    return "\n".join(f"> {line}" for line in escape_markdown(clean(text, 1500)).splitlines())
+
+
+def _plain(text: str, limit: int = 200) -> str:
+    return escape_markdown(one_line(text, limit))

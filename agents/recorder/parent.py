@@ -1,0 +1,110 @@
+"""The parent run: the discovery run itself in MLflow, with its configuration, pictures and leaderboard."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+
+from cambrian.agents.population.model import Candidate
+from cambrian.agents.population.store import PopulationStore
+from cambrian.agents.recorder.delivery import edited, get_run, links_of, note_tags, upload
+from cambrian.agents.recorder.entries import TAG_ROLE, TAG_RUN, run_entry, run_metrics
+from cambrian.agents.recorder.notes import artifact_link, run_note
+from cambrian.agents.recorder.tracking import Tracking
+from cambrian.search_spaces import Space, Task
+
+logger = logging.getLogger(__name__)
+
+RUN_KEY = "run"
+_EVERY_S = 20.0
+_GROWTH = 1.2
+_FEWEST = 3
+_DRAWN_ON_PAGE = 12
+
+
+class Parent:
+    """MLflow's run of a discovery run, opened or made.
+
+    Attributes:
+        info: the run.
+        fresh: it was made just now, so that it has no children yet.
+        moved: the store knew a run that this server does not: its children have to be made again.
+    """
+
+    def __init__(self, store: PopulationStore, space: Space, task: Task, tracking: Tracking) -> None:
+        self._store = store
+        self._space = space
+        self._task = task
+        self._tracking = tracking
+        self._drawn = 0  # candidates that had ended
+        self._drawn_at = float("-inf")
+        run = store.run
+        entry = run_entry(run)
+        known = store.tracked(RUN_KEY)
+        info = get_run(tracking, known) if known is not None else None
+        self.moved = known is not None and info is None
+        self.fresh = False
+        if info is None:
+            found = tracking.find({TAG_RUN: run.run_id, TAG_ROLE: entry.tags[TAG_ROLE]})
+            self.fresh = found is None
+            info = tracking.get(found) if found else tracking.create(entry.name, entry.tags, entry.start)
+            store.track(RUN_KEY, info.run_id)
+        self.info = info
+        tracking.log(info.run_id, params=entry.params, tags=entry.tags)
+        if info.status != "RUNNING":
+            tracking.set_status(info.run_id, "RUNNING", None)
+        with tempfile.TemporaryDirectory() as name:
+            text = yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True)
+            (Path(name) / "config.yaml").write_text(text, encoding="utf-8")
+            upload(tracking, info, Path(name))
+
+    def end(self) -> None:
+        """End it. The recorder closes before a run is written off: one that is not finished was stopped."""
+        run = self._store.run
+        entry = run_entry(run if run.status == "finished" else run.model_copy(update={"status": "stopped"}))
+        tags: dict[str, str] = {k: v for k, v in entry.tags.items() if k in {"state", "reason"}}
+        self._tracking.log(self.info.run_id, tags=tags)
+        self._tracking.set_status(self.info.run_id, entry.status, time.time())
+
+    def illustrate(self, *, last: bool) -> None:
+        """Renew pictures, leaderboard and curves when enough has happened, and in any case at the end."""
+        if not last and time.monotonic() - self._drawn_at < _EVERY_S:
+            return
+        candidates = self._store.candidates()
+        ended = sum(1 for c in candidates if c.state.ended)
+        if not last and ended < max(_FEWEST, _GROWTH * self._drawn):
+            return
+        # Imported here: matplotlib takes a second, and only this thread should wait for it.
+        from cambrian.agents.recorder.pictures import PICTURES, Scene, draw_all, markdown
+
+        run = self._store.run
+        if last and run.status == "running":
+            run = run.model_copy(update={"status": "stopped"})
+        scene = Scene(run, tuple(candidates))
+        top = scene.ranking[:_DRAWN_ON_PAGE]
+        drawings = {c.id: svg for c in top if (svg := self._draw(c)) is not None}
+        links = links_of(self._store, self._tracking, [c.id for c in (*top, *scene.scored[:50])])
+        with tempfile.TemporaryDirectory() as name:
+            # Until the end one kind is enough: the next ones replace it soon.
+            draw_all(scene, Path(name), kinds=("png", "svg") if last else ("png",), drawings=drawings)
+            upload(self._tracking, self.info, Path(name))
+        shown = {t: artifact_link(self.info.run_id, f"{t}.png") for t in PICTURES if t != "leaderboard"}
+        note = run_note(run, scene.counts, markdown(scene, links=links), shown)
+        is_edited = edited(self._tracking.get(self.info.run_id).tags)
+        self._tracking.log(
+            self.info.run_id,
+            run_metrics(run, candidates, scene.best),
+            tags={} if is_edited else note_tags(note),
+        )
+        self._drawn, self._drawn_at = ended, time.monotonic()
+
+    def _draw(self, candidate: Candidate) -> str | None:
+        try:
+            return self._space.draw(candidate.genotype, self._task.signature)
+        except Exception as error:  # a third party's space: its picture is not worth the others
+            logger.debug("%s cannot be drawn: %s", candidate.id, error)
+            return None

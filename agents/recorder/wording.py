@@ -1,0 +1,119 @@
+"""How numbers and foreign text are written for people: the same in MLflow and in pictures."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+RATIO_METRICS = ("accuracy", "precision", "recall", "f1", "auc")
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|!~:&])")
+
+
+def is_ratio(metric: str) -> bool:
+    """Whether values of `metric` lie between 0 and 1 and read best as a percentage."""
+    return any(metric == name or metric.endswith(f"_{name}") for name in RATIO_METRICS)
+
+
+def show_score(metric: str, value: float | None) -> str:
+    """`97.1 %` for ratios, else four digits; `-` for None."""
+    if value is None:
+        return "-"
+    if not is_ratio(metric):
+        return f"{value:.4g}"
+    percent = 100 * value
+    # close to 100 % the errors are what differs: one more digit there
+    return f"{percent:.2f} %" if 99 <= percent < 100 else f"{percent:.1f} %"
+
+
+def show_count(value: float | None) -> str:
+    """`950`, `23.4k`, `1.2M`; `-` for None."""
+    if value is None:
+        return "-"
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.0f}"
+
+
+def show_cost(cost: str, value: float | None) -> str:
+    """A value of a cost objective with its unit; `-` for None."""
+    if value is None:
+        return "-"
+    if cost.endswith("_ms"):
+        return f"{value:.3g} ms"
+    return f"{value:.3g} MiB" if cost.endswith("_mb") else show_count(value)
+
+
+COST_TITLES: Mapping[str, str] = {
+    "latency_ms": "latency of one call (ms, median)",
+    "params": "parameters",
+    "flops": "FLOPs of one sample",
+    "memory_mb": "memory of one training step (MiB)",
+}
+
+
+def clean(text: str, limit: int = 2000) -> str:
+    """Foreign text made harmless to store and show: no control or invisible characters, a bounded length.
+
+    Newlines stay, at most two in a row; tabs become spaces.
+    """
+    kept = "".join(
+        ch if ch == "\n" or unicodedata.category(ch)[0] != "C" else " " if ch == "\t" else ""
+        for ch in text.replace("\r\n", "\n").replace("\r", "\n")
+    )
+    kept = re.sub(r"\n{3,}", "\n\n", kept).strip()
+    return kept if len(kept) <= limit else kept[: limit - 1].rstrip() + "…"
+
+
+def one_line(text: str, limit: int = 200) -> str:
+    """`clean`, on one line."""
+    return clean(" ".join(clean(text, 4 * limit).split()), limit)
+
+
+def escape_markdown(text: str) -> str:
+    """Text that Markdown shows as it is: a model's words can bring no link, picture, heading or HTML.
+
+    Pictures matter most: one in a description would be fetched by every reader's browser.
+    """
+    return _MARKDOWN.sub(r"\\\1", text)
+
+
+def compact(value: Any) -> str:
+    """A gene's value on one line: `kernel=3 width=16` for mappings, words for lists."""
+    if isinstance(value, Mapping):
+        return " ".join(f"{key}={compact(below)}" for key, below in value.items())
+    if isinstance(value, list | tuple):
+        return ",".join(compact(below) for below in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def flatten_genes(genotype: Mapping[str, Any]) -> dict[str, str]:
+    """A genotype as few short lines: a scalar gene is one, each element of a list of objects is one.
+
+    Long texts (the source of a code space) are left out; they are artifacts of their own.
+    """
+    found: dict[str, str] = {}
+    for key, value in genotype.items():
+        if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+            found.update({f"{key}.{i}": compact(item) for i, item in enumerate(value, start=1)})
+        else:
+            found[key] = compact(value)
+    return {key: text for key, text in found.items() if len(text) <= 500 and "\n" not in text}
+
+
+def flatten_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """A nested configuration as dotted keys; lists become text."""
+    found: dict[str, str] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            found.update(flatten_config(value, f"{name}."))
+        elif isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
+            found[name] = "; ".join(compact(item) for item in value)
+        else:
+            found[name] = "none" if value is None or value == {} else compact(value)
+    return found
