@@ -74,7 +74,7 @@ class Job(_Data):
         latency: None when latency is not to be measured (again).
     """
 
-    id: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,80}$")
+    id: str = Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,79}$")
     run_id: str
     candidate_id: str
     space: str

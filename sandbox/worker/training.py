@@ -1,0 +1,220 @@
+"""The training loop: one recipe for every candidate, the whole data set in memory, no data loader."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cambrian.search_spaces import Recipe
+
+EVAL_BATCH = 512
+"""Samples per forward pass when no gradients are kept."""
+CHECK_EVERY = 16
+"""Training steps between looks at the loss; looking makes a GPU wait."""
+ONE_CYCLE_RISE = 0.3
+ONE_CYCLE_START = 1 / 25
+ONE_CYCLE_END = 1 / 250_000
+
+
+class CandidateError(Exception):
+    """The candidate is at fault and the message says all there is to say."""
+
+
+@dataclass
+class Data:
+    """Tensors on the training device; labels of the held-out splits are not among them."""
+
+    x_train: Tensor
+    y_train: Tensor
+    x_val: Tensor
+    x_test: Tensor
+
+
+@dataclass
+class History:
+    """What was seen epoch by epoch; of equal length unless training broke off."""
+
+    train_loss: list[float] = field(default_factory=list)
+    epoch_s: list[float] = field(default_factory=list)
+    val_classes: list[NDArray[np.int16]] = field(default_factory=list)
+
+
+def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
+    """The rate of training step `step` (from 0) of `steps`.
+
+    `one-cycle` rises for 30% of the steps from 1/25 of the peak and falls to 1/250,000 of it, both along
+    half a cosine (Smith and Topin, Super-Convergence, 2018); `cosine` falls from the peak to 0.
+    """
+    peak = recipe.learning_rate
+    if recipe.schedule == "constant":
+        return peak
+    if recipe.schedule == "cosine":
+        return peak * 0.5 * (1 + math.cos(math.pi * step / steps))
+    rise = max(1.0, ONE_CYCLE_RISE * steps)
+    if step < rise:
+        low, high, share = ONE_CYCLE_START, 1.0, step / rise
+    else:
+        low, high, share = 1.0, ONE_CYCLE_END, (step - rise) / max(1.0, steps - 1 - rise)
+    return peak * (low + (high - low) * 0.5 * (1 - math.cos(math.pi * min(share, 1.0))))
+
+
+def shift_pixels(input_shape: tuple[int, ...]) -> int:
+    """How far the `shift` augmentation moves an image: 2 pixels of 28, and in proportion."""
+    return max(1, round(min(input_shape[-2:]) / 14))
+
+
+def shift(images: Tensor, reach: int, rng: torch.Generator) -> Tensor:
+    """Move each image by up to `reach` pixels in both directions; edges are repeated.
+
+    Args:
+        images: `(n, channels, height, width)`.
+        reach: largest move in pixels.
+        rng: a CPU generator.
+    """
+    n, channels, height, width = images.shape
+    device = images.device
+    padded = functional.pad(images, (reach, reach, reach, reach), mode="replicate")
+    moves = torch.randint(0, 2 * reach + 1, (2, n, 1), generator=rng).to(device)
+    rows = moves[0] + torch.arange(height, device=device)
+    columns = moves[1] + torch.arange(width, device=device)
+    sample = torch.arange(n, device=device).view(n, 1, 1, 1)
+    channel = torch.arange(channels, device=device).view(1, channels, 1, 1)
+    return padded[sample, channel, rows.view(n, 1, height, 1), columns.view(n, 1, 1, width)]
+
+
+def flip(images: Tensor, rng: torch.Generator) -> Tensor:
+    """Mirror each image left to right with probability one half."""
+    chosen = torch.rand(len(images), generator=rng).to(images.device) < 0.5
+    return torch.where(chosen.view(-1, 1, 1, 1), images.flip(-1), images)
+
+
+def augment(batch: Tensor, recipe: Recipe, rng: torch.Generator) -> Tensor:
+    """Apply the recipe's augmentations in order; they need inputs of shape `(channels, height, width)`."""
+    for name in recipe.augment:
+        if batch.ndim != 4:
+            raise CandidateError(
+                f"augmentation {name!r} needs images (channels, height, width), "
+                f"the task's inputs have shape {tuple(batch.shape[1:])}"
+            )
+        reach = shift_pixels(tuple(batch.shape))
+        batch = shift(batch, reach, rng) if name == "shift" else flip(batch, rng)
+    return batch
+
+
+def make_optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimizer in two groups: `decay` is applied to matrices and kernels only."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if recipe.optimizer == "adamw":
+        groups = [{**group, "weight_decay": group["decay"]} for group in groups]
+        return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
+    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=0.9, nesterov=True, fused=True)
+
+
+def predict(module: nn.Module, inputs: Tensor) -> NDArray[np.float32]:
+    """Raw outputs `(n, n_outputs)` in eval mode."""
+    module.eval()
+    with torch.inference_mode():
+        parts = [module(inputs[i : i + EVAL_BATCH]) for i in range(0, len(inputs), EVAL_BATCH)]
+        return torch.cat(parts).float().cpu().numpy()
+
+
+def train(
+    module: nn.Module,
+    data: Data,
+    recipe: Recipe,
+    epochs: int,
+    seed: int,
+    history: History,
+    on_first_step: Callable[[], None],
+) -> NDArray[np.float32]:
+    """Train `module` in place and return its raw outputs on the validation split.
+
+    Batches are drawn by a fresh permutation each epoch; the samples that do not fill the last batch are
+    left out of that epoch. Shuffling and augmentation have their own generator on the CPU, so that what a
+    candidate draws from the global one changes nothing for it and the device makes no difference.
+
+    Args:
+        module: on the device of `data`.
+        data: tensors of all splits.
+        recipe: the same for every candidate of a task.
+        epochs: 0 leaves the network as it is.
+        seed: of shuffling and augmentation.
+        history: filled epoch by epoch, also when training breaks off.
+        on_first_step: called once, just before the first step.
+
+    Raises:
+        CandidateError: the loss is no longer finite, or nothing can be trained.
+    """
+    if epochs == 0:
+        on_first_step()
+        return predict(module, data.x_val)
+    n, batch_size = len(data.x_train), min(recipe.batch_size, len(data.x_train))
+    per_epoch = n // batch_size
+    if not any(p.requires_grad for p in module.parameters()):
+        raise CandidateError("the network has no trainable parameters")
+    rng = torch.Generator().manual_seed(seed)
+    optimizer = make_optimizer(module, recipe)
+    outputs = np.empty((0, 0), dtype=np.float32)
+    for epoch in range(epochs):
+        start = time.perf_counter()
+        module.train()
+        order = torch.randperm(n, generator=rng).to(data.x_train.device)
+        total = torch.zeros((), device=data.x_train.device)
+        for i in range(per_epoch):
+            if epoch == 0 and i == 0:
+                on_first_step()
+            chosen = order[i * batch_size : (i + 1) * batch_size]
+            batch = augment(data.x_train[chosen], recipe, rng)
+            rate = learning_rate(recipe, epoch * per_epoch + i, epochs * per_epoch)
+            total += _step(module, optimizer, batch, data.y_train[chosen], recipe, rate)
+            if (i + 1) % CHECK_EVERY == 0 or i + 1 == per_epoch:
+                _check_finite(float(total), epoch)
+        outputs = predict(module, data.x_val)
+        history.train_loss.append(float(total) / per_epoch)
+        history.epoch_s.append(time.perf_counter() - start)
+        history.val_classes.append(outputs.argmax(axis=1).astype(np.int16))
+    return outputs
+
+
+def _step(
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Tensor,
+    labels: Tensor,
+    recipe: Recipe,
+    rate: float,
+) -> Tensor:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    loss = functional.cross_entropy(module(batch), labels, label_smoothing=recipe.label_smoothing)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    if recipe.gradient_clip > 0:
+        nn.utils.clip_grad_norm_(module.parameters(), recipe.gradient_clip)
+    if recipe.optimizer == "sgd":
+        # torch's own weight decay of SGD is coupled to the gradient; the recipe promises the decoupled one
+        with torch.no_grad():
+            for group in optimizer.param_groups:
+                if group["decay"]:
+                    torch._foreach_mul_(group["params"], 1 - rate * group["decay"])
+    optimizer.step()
+    return loss.detach()
+
+
+def _check_finite(total: float, epoch: int) -> None:
+    if not math.isfinite(total):
+        what = "NaN" if math.isnan(total) else "infinite"
+        raise CandidateError(f"loss became {what} in epoch {epoch + 1}")
