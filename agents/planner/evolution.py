@@ -110,16 +110,19 @@ class _EvolutionArm(ABC):
         if len(parents.everyone) < needed:
             raise ProposalError(f"arm {self.name!r} needs {needed} evaluated candidates as parents")
         known = _known(context.population, parents)
-        drafts: dict[str, Proposal] = {}
+        drafts: list[Proposal] = []
+        spare: Proposal | None = None
         for _ in range(max(1, n)):
-            for left in reversed(range(ATTEMPTS)):
+            for _ in range(ATTEMPTS):
                 draft = self._draft(context, parents)
                 shape = fingerprint(draft.genotype)
-                # a known genotype is better than none: the identity check ends it without a training
-                if shape not in drafts and (shape not in known or not (left or drafts)):
-                    drafts[shape] = draft
+                if shape not in known:
+                    known.add(shape)
+                    drafts.append(draft)
                     break
-        return list(drafts.values())
+                spare = spare or draft
+        # a known genotype is better than none: the identity check ends it without a training
+        return drafts or [spare or self._draft(context, parents)]
 
     @abstractmethod
     def _draft(self, context: ProposalContext, parents: Parents) -> Proposal: ...
