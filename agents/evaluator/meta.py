@@ -1,0 +1,111 @@
+"""Building a module on the meta device: no memory, no random numbers, all initial values known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._device import _device_constructors
+
+from cambrian.search_spaces import Genotype, Signature, Space
+
+Provenance = tuple[Any, ...]
+"""How a tensor's values came about: its factory, then what was done to it in place; plain nested tuples."""
+
+_FACTORIES = frozenset(_device_constructors())
+_HARMLESS = frozenset(
+    {"_set_grad_enabled", "__get__", "__len__", "dim", "is_contiguous", "numel", "size", "stride"}
+)
+_FILLING = frozenset(
+    {
+        "add_", "clamp_", "constant_", "copy_", "div_", "erfinv_", "exponential_", "fill_", "kaiming_normal_",
+        "kaiming_uniform_", "mul_", "normal_", "sub_", "uniform_", "zero_",
+    }
+)  # fmt: skip
+"""In-place calls that change values only, so that they may be left out where nobody reads values."""
+_META = torch.device("meta")
+
+
+class InitLog(TorchFunctionMode):
+    """Puts every new tensor on the meta device, and notes how it would get its first values.
+
+    Layers initialise themselves when they are built. On the meta device there is nothing to fill, and torch's
+    meta kernels for random numbers are slow, so in-place calls are only written down: `kaiming_uniform_` with
+    its arguments says all there is to know. What is computed from tensors (`0.02 * torch.randn(n)`) is noted
+    with the provenance of its inputs.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        # By address of the storage; the tensor is kept as well, or its address could be given to another.
+        self._notes: dict[int, tuple[Tensor, list[Any]]] = {}
+
+    def provenance(self, tensor: Tensor) -> Provenance:
+        """All notes on the memory of `tensor`, in order; as text and numbers only."""
+        found = self._notes.get(tensor.untyped_storage()._cdata)
+        return tuple(found[1]) if found else ()
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = dict(kwargs) if kwargs else {}
+        name = func.__name__
+        if name in _HARMLESS:
+            return func(*args, **kwargs)
+        if func in _FACTORIES:
+            if kwargs.get("device") is None:
+                kwargs["device"] = _META
+            made = func(*args, **kwargs)
+            del kwargs["device"]
+            self._notes[made.untyped_storage()._cdata] = (made, [(name, *self._plain(args, kwargs))])
+            return made
+        if name[-1] == "_" and name[-2] != "_":
+            target = kwargs.pop("tensor", None) if not args else args[0]
+            if isinstance(target, Tensor):
+                _, notes = self._notes.setdefault(target.untyped_storage()._cdata, (target, []))
+                place = (*target.shape, target.storage_offset())
+                notes.append((name, place, *self._plain(args[1:], kwargs)))
+                return target if name in _FILLING else func(target, *args[1:], **kwargs)
+        result = func(*args, **kwargs)
+        if isinstance(result, Tensor) and result.untyped_storage()._cdata not in self._notes:
+            entry = (name, *self._plain(args, kwargs))
+            self._notes[result.untyped_storage()._cdata] = (result, [entry])
+        return result
+
+    def _plain(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterable[Any]:
+        for value in args:
+            yield self._as_plain(value)
+        for key in sorted(kwargs):
+            if kwargs[key] is not None:
+                yield key, self._as_plain(kwargs[key])
+
+    def _as_plain(self, value: Any) -> Any:
+        if value is None or isinstance(value, int | float | str):
+            return value
+        if isinstance(value, Tensor):
+            return self.provenance(value)
+        if isinstance(value, list | tuple):
+            return tuple(self._as_plain(item) for item in value)
+        return repr(value)
+
+
+def build_on_meta(space: Space, genotype: Genotype, signature: Signature) -> tuple[nn.Module, InitLog]:
+    """The module of a canonical genotype on the meta device, and how it would be initialised.
+
+    Raises:
+        ProposalError: from the space.
+        ValueError: the space holds code, which is never run outside a sandbox.
+    """
+    if space.kind != "declarative":
+        raise ValueError(f"space {space.name!r} holds code: check its candidates inside a sandbox")
+    log = InitLog()
+    with log:
+        module = space.build(genotype, signature)
+    return module, log

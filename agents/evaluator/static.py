@@ -1,0 +1,150 @@
+"""The static check: shapes, parameters, operations and memory of a network, before anything is allocated."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cambrian.agents.evaluator.meta import InitLog, build_on_meta
+from cambrian.agents.evaluator.rules import ForwardTrace
+from cambrian.agents.population.model import StaticFacts
+from cambrian.search_spaces import Genotype, ProposalError, Signature, Space
+
+_MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Examination:
+    """A genotype's module on the meta device, and what one forward pass of it showed."""
+
+    module: nn.Module
+    init: InitLog
+    trace: ForwardTrace
+    facts: StaticFacts
+
+
+_latest = threading.local()
+
+
+def check(space: Space, genotype: Genotype, signature: Signature, batch_size: int) -> StaticFacts:
+    """`static_check` of the module that a canonical genotype stands for.
+
+    Raises:
+        ProposalError: from the space, or as in `static_check`.
+        ValueError: the space holds code, which is never run outside a sandbox.
+    """
+    module, init = build_on_meta(space, genotype, signature)
+    facts, trace = trace_forward(module, signature, batch_size)
+    # the identity of the same genotype is asked for next, and starts from the same module
+    _latest.value = (space, genotype, signature, Examination(module, init, trace, facts))
+    return facts
+
+
+def take_examination(space: Space, genotype: Genotype, signature: Signature) -> Examination:
+    """What `check` saw of this genotype, anew unless it was this thread's last; the caller may spoil it.
+
+    Raises:
+        ProposalError: as in `check`.
+        ValueError: as in `check`.
+    """
+    if getattr(_latest, "value", None) is None or _latest.value[:3] != (space, genotype, signature):
+        check(space, genotype, signature, batch_size=2)
+    found: Examination = _latest.value[3]
+    _latest.value = None
+    return found
+
+
+def static_check(module: nn.Module, signature: Signature, batch_size: int) -> StaticFacts:
+    """Run one forward pass on the meta device in the module's mode, and report what training would take.
+
+    Args:
+        module: built on the meta device, in training mode.
+        signature: what it takes and gives.
+        batch_size: samples of a training step.
+
+    Raises:
+        ProposalError: a layer cannot take what it is given, or the outputs have another shape than
+            `(n, n_outputs)`; the message names the layer and the shapes.
+    """
+    facts, _ = trace_forward(module, signature, batch_size)
+    return facts
+
+
+def trace_forward(
+    module: nn.Module, signature: Signature, batch_size: int
+) -> tuple[StaticFacts, ForwardTrace]:
+    """`static_check`, and the trace of the forward pass that it was read from."""
+    inputs = torch.empty((batch_size, *signature.input_shape), device="meta")
+    trace = ForwardTrace()
+    try:
+        with torch.no_grad(), trace:
+            outputs = module(inputs)
+    except Exception as error:  # any exception of a layer is the proposal's fault
+        raise _located(module, inputs, error) from error
+    wanted = (batch_size, signature.n_outputs)
+    if not isinstance(outputs, Tensor) or tuple(outputs.shape) != wanted:
+        given = _shapes(outputs)
+        raise ProposalError(
+            f"the network's output has shape {given}, not (n, n_outputs) = {wanted}",
+            hint=f"end with a layer of {signature.n_outputs} outputs on features of shape (n, width)",
+        )
+    parameters = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    facts = StaticFacts(
+        parameters=parameters,
+        flops=trace.flops // batch_size,
+        peak_memory_mb=_peak_bytes(module, inputs, trace) / _MIB,
+        depth=sum(parameter.dim() > 1 for parameter in trace.used.values()),
+    )
+    return facts, trace
+
+
+def _peak_bytes(module: nn.Module, inputs: Tensor, trace: ForwardTrace) -> int:
+    """Peak of one step of Adam in float32.
+
+    Weights and both moments are always there. The peak is either where the backward pass starts, with every
+    saved activation and two gradients as large as the largest one, or where the optimizer has all gradients.
+    """
+    weights = sum(p.numel() * p.element_size() for p in module.parameters())
+    buffers = sum(b.numel() * b.element_size() for b in module.buffers())
+    backward = trace.saved + 2 * trace.largest + inputs.numel() * inputs.element_size()
+    return 3 * weights + buffers + max(backward, weights)
+
+
+def _located(module: nn.Module, inputs: Tensor, error: Exception) -> ProposalError:
+    """The failure again, with the innermost layer that raised it and the shapes it was given."""
+    path: list[tuple[str, nn.Module, str]] = []
+    names = {child: name for name, child in module.named_modules()}
+
+    def enter(child: nn.Module, args: tuple[object, ...]) -> None:
+        path.append((names[child], child, ", ".join(_shapes(arg) for arg in args)))
+
+    def leave(child: nn.Module, args: tuple[object, ...], output: object) -> None:
+        path.pop()
+
+    cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    with ExitStack() as hooks, torch.no_grad(), ForwardTrace():
+        for child in names:
+            hooks.callback(child.register_forward_pre_hook(enter).remove)
+            hooks.callback(child.register_forward_hook(leave).remove)
+        try:
+            module(inputs)
+        except Exception as again:
+            cause = str(again).strip().splitlines()[0] if str(again).strip() else type(again).__name__
+    name, child, shapes = path[-1] if path else ("", module, _shapes(inputs))
+    where = f"{name} ({type(child).__name__})" if name else f"the network ({type(child).__name__})"
+    return ProposalError(
+        f"{where} cannot take an input of shape {shapes}: {cause}",
+        hint="shapes are (batch, channels, height, width); make this layer fit the one before it",
+    )
+
+
+def _shapes(value: object) -> str:
+    if isinstance(value, Tensor):
+        return str(tuple(value.shape))
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_shapes(item) for item in value)}]"
+    return type(value).__name__
