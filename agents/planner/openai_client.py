@@ -170,9 +170,9 @@ class OpenAIClient(RecordingClient):
             )
         except openai.APIStatusError as error:
             return self._status_trouble(error)
-        except openai.APIError as error:
-            if isinstance(error.__cause__, _BodyTooLarge):
-                return _Trouble(f"its answer is longer than {MAX_BODY_BYTES // 2**20} MiB")
+        except _BodyTooLarge:
+            return _Trouble(f"its answer is longer than {MAX_BODY_BYTES // 2**20} MiB")
+        except (openai.OpenAIError, httpx2.HTTPError) as error:
             cause = self._redact(str(error.__cause__ or error)) or "connection lost"
             return _Trouble(
                 f"cannot talk to it ({cause})", transient=True, hint="is the server running and reachable?"
