@@ -111,6 +111,7 @@ class Discovery:
             self._slot_of[work.candidate_id] = slot
             before = self._evaluations(work.candidate_id)
             made, ending = 0, "ended"
+            ended: Candidate | None = None
             try:
                 if work.decision is not None:
                     ending = await self.lifecycle.decide(work.decision)
@@ -119,7 +120,7 @@ class Discovery:
                 made = self._evaluations(work.candidate_id) - before
                 if ending == "ended":
                     self.services.store.land(work.candidate_id)
-                    self.landed(self.services.population.get(work.candidate_id))
+                    ended = self.services.population.get(work.candidate_id)
             finally:
                 self.account.settle(made)
                 self._busy.discard(work.candidate_id)
@@ -128,6 +129,8 @@ class Discovery:
                 self._fruitless = 0 if made or ending == "parked" else self._fruitless + 1
                 async with self._changed:
                     self._changed.notify_all()
+            if ended is not None:
+                self.landed(ended)
 
     async def _next(self, slot: int) -> Work | None:
         """The next thing for a free slot, with one evaluation reserved for it; None at the end of the run."""

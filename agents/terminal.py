@@ -115,10 +115,12 @@ class Terminal:
         if self._discovery is None or candidate.score is None or not candidate.feasible:
             return False
         elite = self._discovery.services.population.elite(1)
-        if elite and elite[0].id == candidate.id and elite[0].score != self._best:
-            self._best = elite[0].score
-            return True
-        return False
+        if not elite or elite[0].id != candidate.id or elite[0].score == self._best:
+            return False
+        risen = self._best is None or candidate.score > self._best
+        better = risen == self._discovery.services.task.maximize or self._best is None
+        self._best = elite[0].score
+        return better
 
     def _view(self) -> Group:
         discovery = self._discovery

@@ -108,7 +108,7 @@ class TreePredictor:
                 )
                 tree.fit(rows[known], scores[known])
                 forest.append(tree)
-                unseen[fold_of == fold] += tree.tree_.predict(rows[fold_of == fold])[:, 0, 0] / each
+                unseen[fold_of == fold] += tree.tree_.predict(rows[fold_of == fold]).reshape(-1) / each
         self._keys, self._forest = keys, forest
         self.trust = kendall_tau(scores, unseen) if len(scores) > folds else None
 
