@@ -9,22 +9,27 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch, Rectangle
+from matplotlib.patches import Rectangle
 
-from cambrian.agents.population.model import Candidate
+from cambrian.agents.population.model import BASELINE_ARM, CONTROL_ARM, Candidate
 from cambrian.agents.recorder.pictures import style
-from cambrian.agents.recorder.pictures.scene import BASELINE_ARM, CONTROL_ARM, Scene
+from cambrian.agents.recorder.pictures.scene import Scene
 from cambrian.agents.recorder.wording import escape_markdown, one_line, show_cost, show_count, show_score
+
+_LINE_INCH = 0.34
+_TOP = 3.1  # lines above the first row
+_TRACK = (20.0, 31.0)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the leaderboard; `rank` is empty for those shown for comparison only."""
+    """One line of the leaderboard; `is_extra` for those shown for comparison only."""
 
     rank: str
     candidate: Candidate
     name: str
     on_front: bool
+    is_extra: bool
 
 
 def rows(scene: Scene, n: int = 12) -> list[Row]:
@@ -36,7 +41,10 @@ def rows(scene: Scene, n: int = 12) -> list[Row]:
     for candidate in [control, *(c for c in scene.scored if c.proposal.arm == BASELINE_ARM)]:
         if candidate is not None and candidate not in chosen:
             chosen.append(candidate)
-    return [Row(ranks.get(c.id, "-"), c, _name(scene, c), c.id in front) for c in chosen]
+    return [
+        Row(ranks.get(c.id, "-"), c, _name(scene, c), c.id in front, is_extra=place >= n)
+        for place, c in enumerate(chosen)
+    ]
 
 
 def markdown(scene: Scene, n: int = 12, links: Mapping[str, str] | None = None) -> str:
@@ -97,79 +105,74 @@ def page(scene: Scene, drawings: Mapping[str, str], n: int = 12) -> str:
 
 
 def leaderboard(scene: Scene, n: int = 12) -> Figure:
-    """The leaderboard as a picture, with a bar for each score."""
+    """The leaderboard as a picture; a dot shows each score between the least and the best of the table."""
     found = rows(scene, n)
-    height = 1.25 + 0.36 * max(len(found), 4)
-    figure = Figure(figsize=(11.0, height))
-    axes = figure.add_axes((0.02, 0.02, 0.96, 0.96))
+    lines = _TOP + max(len(found), 4) + 0.9
+    figure = Figure(figsize=(12.6, lines * _LINE_INCH))
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set_axis_off()
-    axes.set_xlim(0, 100)
-    total = height * 0.96 / 0.36  # rows of 0.36 inch
-    axes.set_ylim(total, 0)
-    axes.text(0, 0.75, "Leaderboard", fontsize=13, fontweight="bold", va="center")
+    axes.set_xlim(-1, 101)
+    axes.set_ylim(lines, 0)
+    axes.text(0, 0.7, "Leaderboard", fontsize=13, fontweight="bold", va="center")
     subtitle = f"{scene.run.run_id}: {scene.run.space} on {scene.run.task}, {len(scene.scored)} evaluated"
-    axes.text(0, 1.6, subtitle, fontsize=9, color=style.SOFT, va="center")
+    axes.text(0, 1.5, subtitle, fontsize=9, color=style.SOFT, va="center")
     if not found:
-        style.empty(axes, "no candidate has a score yet")
+        axes.text(50, lines / 2, "no candidate has a score yet", color=style.SOFT, fontsize=12, ha="center")
         return figure
-    heads = ((3, "#", "right"), (5, "candidate", "left"), (15, "arm", "left"), (27, scene.run.metric, "left"))
-    more = (
-        (52, "test", "right"),
-        (62, "latency", "right"),
-        (71, "params", "right"),
-        (73, "architecture", "left"),
-    )
-    for x, text, side in (*heads, *more):
-        axes.text(x, 2.7, text, ha=side, va="center", fontsize=8.5, color=style.SOFT)
-    axes.plot([0, 100], [3.15, 3.15], color=style.SOFT, linewidth=0.8)
-    worths = [scene.worth(row.candidate) for row in found]
-    low, high = min(worths), max(worths)
-    for n_row, row in enumerate(found):
-        filled = 0.12 + 0.88 * ((scene.worth(row.candidate) - low) / (high - low) if high > low else 1.0)
-        _draw_row(axes, scene, row, 3.75 + n_row, filled)
-    bottom = 3.75 + len(found)
-    axes.text(0, bottom, "◆ on the Pareto front", fontsize=8, color=style.SOFT, va="center")
+    for x, text, side in (
+        (2.5, "#", "right"),
+        (4, "candidate", "left"),
+        (12.5, "arm", "left"),
+        (_TRACK[0], scene.run.metric, "left"),
+        (44.5, "test", "right"),
+        (52, "latency", "right"),
+        (58.5, "params", "right"),
+        (60, "architecture", "left"),
+    ):
+        axes.text(x, 2.5, text, ha=side, va="center", fontsize=8.5, color=style.SOFT)
+    axes.plot([0, 100], [2.95, 2.95], color=style.SOFT, linewidth=0.8)
+    scores = [row.candidate.score or 0.0 for row in found]
+    scale = style.ScoreScale(scores, scene.run.metric, scene.run.maximize)
+    for place, row in enumerate(found):
+        if place and row.is_extra and not found[place - 1].is_extra:
+            axes.plot([0, 100], [_TOP + place - 0.02] * 2, color=style.FAINT, linewidth=0.9)
+        _draw_row(axes, scene, scale, row, _TOP + 0.5 + place)
+    below = "◆ on the Pareto front"
+    if any(row.is_extra for row in found):
+        below += "; beneath the line, for comparison: the best of the control arm and the baselines"
+    axes.text(0, _TOP + len(found) + 0.45, below, fontsize=8, color=style.SOFT, va="center")
     return figure
 
 
-def _draw_row(axes: Axes, scene: Scene, row: Row, y: float, filled: float) -> None:
+def _draw_row(axes: Axes, scene: Scene, scale: style.ScoreScale, row: Row, y: float) -> None:
     c = row.candidate
     colour = style.arm_colour(c.proposal.arm)
     first = row.rank == "1"
     weight = "bold" if first else "normal"
     if first:
-        axes.add_patch(Rectangle((0, y - 0.5), 100, 1.0, facecolor="#f3f6fa", edgecolor="none", zorder=0))
-    axes.text(3, y, row.rank, ha="right", va="center", color=style.SOFT)
-    axes.text(5, y, f"{c.id}{' ◆' if row.on_front else ''}", va="center", fontweight=weight)
+        axes.add_patch(Rectangle((0, y - 0.5), 100, 1.0, facecolor="#f1f4f8", edgecolor="none", zorder=0))
+    axes.text(2.5, y, row.rank, ha="right", va="center", color=style.SOFT)
+    axes.text(4, y, f"{c.id}{' ◆' if row.on_front else ''}", va="center", fontweight=weight)
     chip = {"boxstyle": "round,pad=0.25,rounding_size=0.5", "facecolor": colour, "edgecolor": "none"}
-    axes.text(15.4, y, c.proposal.arm, va="center", fontsize=8, color=style.PAPER, bbox=chip)
-    bar = FancyBboxPatch(
-        (27, y - 0.26),
-        max(12.0 * filled, 0.4),
-        0.52,
-        boxstyle="round,pad=0,rounding_size=0.2",
-        facecolor=colour,
-        edgecolor="none",
-        alpha=0.85,
-        mutation_aspect=1.0,
-    )
-    axes.add_patch(bar)
-    axes.text(40, y, show_score(scene.run.metric, c.score), va="center", fontweight=weight)
+    axes.text(12.8, y, c.proposal.arm, va="center", fontsize=8, color=style.PAPER, bbox=chip)
+    left, right = _TRACK
+    axes.plot([left, right], [y, y], color=style.FAINT, linewidth=1.4, solid_capstyle="round")
+    at = left + (right - left) * scale.share(c.score or 0.0)
+    axes.plot([at], [y], marker=style.arm_marker(c.proposal.arm), color=colour, markersize=7.5, clip_on=False)
+    axes.text(right + 1.2, y, show_score(scene.run.metric, c.score), va="center", fontweight=weight)
     parameters = c.static.parameters if c.static is not None else None
     for x, text in (
-        (52, show_score(scene.run.metric, c.test_score)),
-        (62, show_cost("latency_ms", c.latency_ms)),
-        (71, show_count(parameters)),
+        (44.5, show_score(scene.run.metric, c.test_score)),
+        (52, show_cost("latency_ms", c.latency_ms)),
+        (58.5, show_count(parameters)),
     ):
         axes.text(x, y, text, ha="right", va="center")
-    axes.text(73, y, one_line(row.name, 52), va="center", fontsize=8, color=style.INK)
+    axes.text(60, y, one_line(row.name, 82), va="center", fontsize=8, color=style.INK)
 
 
 def _name(scene: Scene, candidate: Candidate) -> str:
     if candidate.proposal.arm == BASELINE_ARM:
-        return one_line(
-            f"baseline {scene.baseline_name(candidate)}".replace("baseline baseline", "baseline"), 100
-        )
+        return one_line(f"{scene.baseline_name(candidate)}: {candidate.summary}", 100)
     return one_line(candidate.summary, 100)
 
 

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from cambrian.agents.population.model import Candidate
+from cambrian.agents.population.model import BASELINE_ARM, CONTROL_ARM, Candidate
 from cambrian.agents.recorder.pictures import style
-from cambrian.agents.recorder.pictures.scene import BASELINE_ARM, Scene
+from cambrian.agents.recorder.pictures.scene import Scene
 from cambrian.agents.recorder.wording import COST_TITLES, one_line, show_cost, show_score
 
 
@@ -21,45 +21,30 @@ def pareto(scene: Scene) -> Figure:
     if not shown:
         style.empty(axes, "no candidate has a score and a cost yet")
         return figure
-    costs = [c.cost for c in shown if c.cost is not None]
+    scale = style.ScoreScale([c.score or 0.0 for c in shown], scene.run.metric, scene.run.maximize)
+    scale.dress(axes, f"{scene.run.metric} (validation)")
+    costs = [c.cost or 0.0 for c in shown]
     style.cost_axis(axes, costs, COST_TITLES.get(scene.run.cost, scene.run.cost))
-    style.score_axis(axes, scene.run.metric)
-    axes.set_ylabel(f"{scene.run.metric} (validation)")
-    _limits(axes, scene, shown)
-    _points(axes, scene, shown)
-    _front(axes, scene)
+    _cost_limits(axes, scene, costs)
+    _points(axes, scene, scale, shown)
+    _front(axes, scene, scale)
     _forbidden(axes, scene)
-    _names(axes, scene)
-    _legend(axes, scene, shown)
+    _names(axes, scene, scale)
+    style.legend(figure, _handles(scene, shown))
     style.title(axes, "Score against cost", _subtitle(scene, shown))
     return figure
 
 
 def _subtitle(scene: Scene, shown: Sequence[Candidate]) -> str:
-    limits = ", ".join(str(c) for c in scene.constraints)
-    front = len(scene.front)
-    return (
-        f"{scene.run.run_id}: {len(shown)} evaluated, {front} on the front"
-        + (f"; limits: {limits}" if limits else "")
-        + "; up and to the left is better" * scene.run.maximize
-    )
+    limits = ", ".join(str(constraint) for constraint in scene.constraints)
+    text = f"{scene.run.run_id}: {len(shown)} evaluated, {len(scene.front)} on the front"
+    return f"{text}; limits: {limits}" if limits else text
 
 
-def _limits(axes: Axes, scene: Scene, shown: Sequence[Candidate]) -> None:
-    """Limits of both axes, set by hand: what lies far below is drawn at the lower edge."""
-    worths = [scene.worth(c) for c in shown]
-    floor = style.robust_floor(worths)
-    low = min(worths) if floor is None else floor
-    span = max(max(worths) - low, 1e-6)
-    bottom, top = low - 0.07 * span, max(worths) + 0.10 * span
-    sign = 1 if scene.run.maximize else -1
-    axes.set_ylim(sign * bottom, sign * top)
-    if not scene.run.maximize:
-        axes.invert_yaxis()
-        axes.set_ylim(-bottom, -top)
-    costs = [c.cost for c in shown if c.cost is not None]
+def _cost_limits(axes: Axes, scene: Scene, costs: Sequence[float]) -> None:
+    """Limits of the cost axis; a constraint is in sight unless it is far away."""
     bounds = [c.bound for c in scene.constraints if c.name == scene.run.cost and c.bound < 4 * max(costs)]
-    left, right = min(costs), max([*costs, *bounds])
+    left, right = min([*costs, *bounds]), max([*costs, *bounds])
     if axes.get_xscale() == "log":
         axes.set_xlim(left / 1.25, right * 1.35)
     else:
@@ -67,75 +52,58 @@ def _limits(axes: Axes, scene: Scene, shown: Sequence[Candidate]) -> None:
         axes.set_xlim(left - pad, right + 1.5 * pad)
 
 
-def _points(axes: Axes, scene: Scene, shown: Sequence[Candidate]) -> None:
-    bottom = min(axes.get_ylim()) if scene.run.maximize else max(axes.get_ylim())
+def _points(axes: Axes, scene: Scene, scale: style.ScoreScale, shown: Sequence[Candidate]) -> None:
     cut = 0
-    size = 52 if len(shown) <= 80 else 30 if len(shown) <= 250 else 18
+    size = 52 if len(shown) <= 80 else 30 if len(shown) <= 250 else 20
     for arm in scene.arms:
+        colour = style.arm_colour(arm)
         for feasible in (False, True):
             group = [c for c in shown if c.proposal.arm == arm and c.feasible is feasible]
-            inside = [c for c in group if c.score is not None and _visible(scene, c.score, bottom)]
-            colour = style.arm_colour(arm)
+            inside = [c for c in group if scale.shows(c.score or 0.0)]
             axes.scatter(
                 [c.cost or 0.0 for c in inside],
-                [c.score or 0.0 for c in inside],
+                [scale.place(c.score or 0.0) for c in inside],
                 s=size * (3.4 if arm == BASELINE_ARM else 1),
                 marker=style.arm_marker(arm),
                 facecolors=colour if feasible else "none",
                 edgecolors=style.PAPER if feasible else colour,
                 linewidths=0.7 if feasible else 1.1,
                 alpha=0.92,
-                zorder=4 if arm != "random" else 3,
+                zorder=5 if arm == BASELINE_ARM else 3 if arm == CONTROL_ARM else 4,
             )
-            outside = [c for c in group if c not in inside]
+            outside = [c.cost or 0.0 for c in group if not scale.shows(c.score or 0.0)]
+            style.mark_cut(axes, outside, colour)
             cut += len(outside)
-            axes.plot(
-                [c.cost or 0.0 for c in outside],
-                [0.012] * len(outside),
-                transform=axes.get_xaxis_transform(),
-                linestyle="none",
-                marker=11,  # caret down, its base on the point
-                markersize=6,
-                color=colour,
-                clip_on=False,
-                zorder=5,
-            )
-    if cut:
-        axes.text(
-            0.995,
-            0.03,
-            f"▼ {cut} further down",
-            transform=axes.transAxes,
-            ha="right",
-            va="bottom",
-            color=style.SOFT,
-            fontsize=8.5,
-        )
+    style.say_cut(axes, cut)
 
 
-def _visible(scene: Scene, score: float, bottom: float) -> bool:
-    return score >= bottom if scene.run.maximize else score <= bottom
-
-
-def _front(axes: Axes, scene: Scene) -> None:
+def _front(axes: Axes, scene: Scene, scale: style.ScoreScale) -> None:
+    """The edge of what is reached: at each cost, the best score that does not cost more."""
     front = scene.front
     if not front:
         return
-    right = axes.get_xlim()[1]
+    limits = [c.bound for c in scene.constraints if c.name == scene.run.cost and c.op == "<="]
+    right = min([axes.get_xlim()[1], *limits])
+    xs = [front[0].cost or 0.0, *(c.cost or 0.0 for c in front), max(right, front[-1].cost or 0.0)]
+    ys = [scale.place(c.score or 0.0) for c in front]
     bottom = axes.get_ylim()[0]
-    xs = [front[0].cost or 0.0, *(c.cost or 0.0 for c in front), right]
-    ys = [bottom, *(c.score or 0.0 for c in front), front[-1].score or 0.0]
-    axes.plot(xs, ys, drawstyle="steps-post", color=style.FRONT, linewidth=1.3, alpha=0.75, zorder=2)
+    axes.plot(
+        xs,
+        [bottom, *ys, ys[-1]],
+        drawstyle="steps-post",
+        color=style.FRONT,
+        linewidth=1.3,
+        alpha=0.75,
+        zorder=2,
+    )
 
 
 def _forbidden(axes: Axes, scene: Scene) -> None:
     """Shade what a constraint on the cost axis forbids."""
     left, right = axes.get_xlim()
     for constraint in scene.constraints:
-        if constraint.name != scene.run.cost:
-            continue
         bound = constraint.bound
-        if not left < bound < right:
+        if constraint.name != scene.run.cost or not left < bound < right:
             continue
         edges = (bound, right) if constraint.op == "<=" else (left, bound)
         axes.axvspan(*edges, color=style.FORBIDDEN, zorder=0, linewidth=0)
@@ -154,66 +122,48 @@ def _forbidden(axes: Axes, scene: Scene) -> None:
         )
 
 
-def _names(axes: Axes, scene: Scene) -> None:
-    """Name the champion and the baselines; each label goes to the side where there is room."""
+def _names(axes: Axes, scene: Scene, scale: style.ScoreScale) -> None:
+    """Name the champion and the baselines; a label goes to the side where there is room."""
     best = scene.best
     if best is not None and best.cost is not None and best.score is not None:
+        place = scale.place(best.score)
         axes.scatter(
-            [best.cost],
-            [best.score],
-            s=190,
-            facecolors="none",
-            edgecolors=style.INK,
-            linewidths=1.5,
-            zorder=6,
+            [best.cost], [place], s=190, facecolors="none", edgecolors=style.INK, linewidths=1.5, zorder=6
         )
         score = show_score(scene.run.metric, best.score)
-        label = f"{best.id}  {score}, {show_cost(scene.run.cost, best.cost)}"
-        _label(axes, best.cost, best.score, label, weight="bold", lift=13)
+        text = f"{best.id}  {score}, {show_cost(scene.run.cost, best.cost)}"
+        _label(axes, best.cost, place, text, weight="bold", lift=14)
     for candidate in scene.scored:
-        if candidate.proposal.arm != BASELINE_ARM or candidate is best:
+        if candidate.proposal.arm != BASELINE_ARM or candidate is best or candidate.cost is None:
             continue
-        if candidate.cost is None or candidate.score is None:
-            continue
-        low, high = sorted(axes.get_ylim())
-        if low <= candidate.score <= high:
-            name = one_line(scene.baseline_name(candidate), 28)
-            _label(axes, candidate.cost, candidate.score, name, weight="normal", lift=-15)
+        if candidate.score is not None and scale.shows(candidate.score):
+            text = one_line(scene.baseline_name(candidate), 28)
+            _label(axes, candidate.cost, scale.place(candidate.score), text, weight="normal", lift=-12)
 
 
 def _label(axes: Axes, x: float, y: float, text: str, *, weight: str, lift: float) -> None:
     across = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))[0]
-    right_side = across > 0.6
+    to_left = across > 0.6
     axes.annotate(
         text,
         xy=(x, y),
-        xytext=(8 if not right_side else -8, lift),
+        xytext=(-7 if to_left else 7, lift),
         textcoords="offset points",
-        ha="right" if right_side else "left",
+        ha="right" if to_left else "left",
         va="center",
         fontsize=9,
         fontweight=weight,
         zorder=8,
-        bbox={"boxstyle": "round,pad=0.15", "facecolor": style.PAPER, "edgecolor": "none", "alpha": 0.75},
+        bbox={"boxstyle": "round,pad=0.1", "facecolor": style.PAPER, "edgecolor": "none", "alpha": 0.7},
     )
 
 
-def _legend(axes: Axes, scene: Scene, shown: Sequence[Candidate]) -> None:
+def _handles(scene: Scene, shown: Sequence[Candidate]) -> list[Line2D]:
     handles = style.arm_handles(scene.arms)
     if scene.front:
         handles.append(Line2D([], [], color=style.FRONT, linewidth=1.3, label="Pareto front"))
     if any(not c.feasible for c in shown):
-        handles.append(
-            Line2D(
-                [],
-                [],
-                linestyle="none",
-                marker="o",
-                markerfacecolor="none",
-                markeredgecolor=style.SOFT,
-                label="breaks a limit",
-            )
-        )
-    axes.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.3, handletextpad=0.5
-    )
+        ring = Line2D([], [], linestyle="none", marker="o", markerfacecolor="none", label="breaks a limit")
+        ring.set_markeredgecolor(style.SOFT)
+        handles.append(ring)
+    return handles

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from cambrian.agents.population.model import Candidate
+from cambrian.agents.population.model import BASELINE_ARM, CONTROL_ARM, Candidate
 from cambrian.agents.recorder.pictures import style
-from cambrian.agents.recorder.pictures.scene import BASELINE_ARM, CONTROL_ARM, Scene
+from cambrian.agents.recorder.pictures.scene import Scene
 from cambrian.agents.recorder.wording import show_score
 
 _Dashes = Literal["solid"] | tuple[float, Sequence[float]]
@@ -24,23 +24,13 @@ def progress(scene: Scene) -> Figure:
     if not scene.scored:
         style.empty(axes, "no candidate has a score yet")
         return figure
+    scale = style.ScoreScale([c.score or 0.0 for c in scene.scored], scene.run.metric, scene.run.maximize)
+    scale.dress(axes, f"{scene.run.metric} (validation)")
     axes.set_xlabel("evaluated candidates, in the order in which they ended")
-    axes.set_ylabel(f"{scene.run.metric} (validation)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    style.score_axis(axes, scene.run.metric)
     axes.set_xlim(0.4, len(scene.scored) + 0.6)
-    worths = [scene.worth(c) for c in scene.scored]
-    floor = style.robust_floor(worths)
-    low = min(worths) if floor is None else floor
-    span = max(max(worths) - low, 1e-6)
-    bottom, top = low - 0.07 * span, max(worths) + 0.08 * span
-    axes.set_ylim((bottom, top) if scene.run.maximize else (-bottom, -top))
-    _points(axes, scene, bottom)
-    handles = style.arm_handles(scene.arms)
-    handles += _lines(axes, scene)
-    axes.legend(
-        handles=handles, loc="upper left", bbox_to_anchor=(1.06, 1.0), borderaxespad=0.3, handletextpad=0.5
-    )
+    _points(axes, scene, scale)
+    style.legend(figure, style.arm_handles(scene.arms) + _lines(axes, scene, scale))
     style.title(axes, "Progress", _subtitle(scene))
     return figure
 
@@ -55,18 +45,18 @@ def _subtitle(scene: Scene) -> str:
     return text
 
 
-def _points(axes: Axes, scene: Scene, bottom: float) -> None:
+def _points(axes: Axes, scene: Scene, scale: style.ScoreScale) -> None:
     place = {c.id: n for n, c in enumerate(scene.scored, start=1)}
-    size = 40 if len(place) <= 80 else 22 if len(place) <= 250 else 12
+    size = 40 if len(place) <= 80 else 22 if len(place) <= 250 else 13
     cut = 0
     for arm in scene.arms:
         colour = style.arm_colour(arm)
         for feasible in (False, True):
             group = [c for c in scene.scored if c.proposal.arm == arm and c.feasible is feasible]
-            inside = [c for c in group if scene.worth(c) >= bottom]
+            inside = [c for c in group if scale.shows(c.score or 0.0)]
             axes.scatter(
                 [place[c.id] for c in inside],
-                [c.score or 0.0 for c in inside],
+                [scale.place(c.score or 0.0) for c in inside],
                 s=size * (3.4 if arm == BASELINE_ARM else 1),
                 marker=style.arm_marker(arm),
                 facecolors=colour if feasible else "none",
@@ -75,79 +65,52 @@ def _points(axes: Axes, scene: Scene, bottom: float) -> None:
                 alpha=0.85,
                 zorder=3,
             )
-            outside = [c for c in group if scene.worth(c) < bottom]
+            outside = [place[c.id] for c in group if not scale.shows(c.score or 0.0)]
+            style.mark_cut(axes, outside, colour)
             cut += len(outside)
-            axes.plot(
-                [place[c.id] for c in outside],
-                [0.012] * len(outside),
-                transform=axes.get_xaxis_transform(),
-                linestyle="none",
-                marker=11,
-                markersize=5,
-                color=colour,
-                clip_on=False,
-            )
-    if cut:
-        axes.text(
-            0.995,
-            0.03,
-            f"▼ {cut} further down",
-            transform=axes.transAxes,
-            ha="right",
-            va="bottom",
-            color=style.SOFT,
-            fontsize=8.5,
-        )
+    style.say_cut(axes, cut)
 
 
-def _lines(axes: Axes, scene: Scene) -> list[Line2D]:
-    handles = []
+def _lines(axes: Axes, scene: Scene, scale: style.ScoreScale) -> list[Line2D]:
     control = [c for c in scene.scored if c.proposal.arm == CONTROL_ARM]
-    others = [c for c in scene.scored if c.proposal.arm != CONTROL_ARM]
-    ends: list[tuple[float, str, str]] = []
-    lines: tuple[tuple[list[Candidate], str, _Dashes, str], ...] = (
-        (list(scene.scored), style.INK, "solid", "best so far"),
-        (control if others else [], style.arm_colour(CONTROL_ARM), (0, (4, 2)), "best of random so far"),
+    if len(control) == len(scene.scored):
+        control = []  # nothing else was evaluated: the two lines would be one
+    lines: tuple[tuple[Sequence[Candidate], str, _Dashes, str], ...] = (
+        (control, style.arm_colour(CONTROL_ARM), (0, (4, 2)), "best of random so far"),
+        (scene.scored, style.INK, "solid", "best so far"),
     )
+    handles = []
+    ends: list[tuple[float, str, str]] = []
     for group, colour, dashes, name in lines:
-        line = _best_line(axes, scene, group, colour, dashes, name)
-        if line is not None:
-            handles.append(line[0])
-            ends.append((line[1], show_score(scene.run.metric, line[1]), colour))
+        steps = scene.best_so_far(group)
+        if not steps:
+            continue
+        last = steps[-1][1].score or 0.0
+        xs = [float(n) for n, _ in steps] + [len(scene.scored) + 0.6]
+        ys = [scale.place(c.score or 0.0) for _, c in steps]
+        axes.plot(
+            xs,
+            [*ys, ys[-1]],
+            drawstyle="steps-post",
+            color=colour,
+            linestyle=dashes,
+            linewidth=1.9,
+            zorder=4,
+        )
+        handles.append(Line2D([], [], color=colour, linestyle=dashes, linewidth=1.9, label=name))
+        ends.append((ys[-1], show_score(scene.run.metric, last), colour))
     _ends(axes, ends)
-    return handles
-
-
-def _best_line(
-    axes: Axes,
-    scene: Scene,
-    group: Sequence[Candidate],
-    colour: str,
-    dashes: _Dashes,
-    name: str,
-) -> tuple[Line2D, float] | None:
-    steps = scene.best_so_far(group)
-    if not steps:
-        return None
-    xs = [float(n) for n, _ in steps] + [len(scene.scored) + 0.6]
-    ys = [c.score or 0.0 for _, c in steps]
-    ys.append(ys[-1])
-    axes.plot(xs, ys, drawstyle="steps-post", color=colour, linestyle=dashes, linewidth=1.9, zorder=4)
-    return Line2D([], [], color=colour, linestyle=dashes, linewidth=1.9, label=name), ys[-1]
+    return handles[::-1]
 
 
 def _ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
-    """Values at the right end of the lines, moved apart when they would touch."""
+    """Values at the right end of the lines, moved apart where they would touch."""
     low, high = axes.get_ylim()
-    gap = 0.045
-    places = sorted(((score - low) / (high - low), text, colour) for score, text, colour in ends)
     previous = float("-inf")
-    for place, text, colour in places:
-        previous = max(place, previous + gap)
+    for share, text, colour in sorted(((y - low) / (high - low), text, colour) for y, text, colour in ends):
+        previous = max(share, previous + 0.045)
         axes.text(
-            1.01,
-            previous,
-            text,
+            *(1.01, previous, text),
             transform=axes.transAxes,
             va="center",
             color=colour,

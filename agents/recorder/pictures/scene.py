@@ -7,12 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from cambrian.agents.population.model import Candidate, CandidateState
+from cambrian.agents.population.model import BASELINE_ARM, CONTROL_ARM, Candidate, CandidateState
 from cambrian.agents.population.store import RunRecord
 from cambrian.agents.runfile import Constraint
-
-BASELINE_ARM = "baseline"
-CONTROL_ARM = "random"
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ The colours of arms are those of Okabe and Ito, "Color Universal Design" (2008).
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -113,12 +114,81 @@ def title(axes: Axes, text: str, below: str) -> None:
     )
 
 
-def score_axis(axes: Axes, metric: str, *, horizontal: bool = False) -> None:
-    """Ticks of the score as people write it."""
-    axis = axes.xaxis if horizontal else axes.yaxis
-    axis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 2.5, 5, 10]))
-    if is_ratio(metric):
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
+class ScoreScale:
+    """How scores are laid along an axis: better is further, and far outliers do not flatten the rest.
+
+    A ratio whose best value is 90 % or more is stretched so that halving the error is the same step
+    everywhere: linear, 95 % and 98 % would be nearly one point. Scores far below the others are off it.
+
+    Attributes:
+        low: the least score on the scale.
+        high: the best score.
+        cut: scores worse than `low` exist.
+    """
+
+    def __init__(self, scores: Sequence[float], metric: str, maximize: bool) -> None:
+        self._sign = 1.0 if maximize else -1.0
+        self._percent = is_ratio(metric)
+        self._stretch = self._percent and maximize and max(scores) >= 0.9
+        errors = [1 - score for score in scores if score < 1]
+        self._least_error = max(min(errors, default=0.01) / 2, 1e-5)
+        places = sorted(self.place(score) for score in scores)
+        floor = _robust_floor(places)
+        self.cut = floor is not None
+        self._bottom = places[0] if floor is None else floor
+        self._top = max(places[-1], self._bottom + 1e-6)
+        self.low, self.high = self.score(self._bottom), self.score(self._top)
+
+    def place(self, score: float) -> float:
+        """Where a score lies on the axis; more is better."""
+        if self._stretch:
+            return -math.log10(max(1 - score, self._least_error))
+        return self._sign * score
+
+    def score(self, place: float) -> float:
+        """The score that lies at `place`."""
+        return float(1 - 10**-place) if self._stretch else self._sign * place
+
+    def shows(self, score: float) -> bool:
+        """Whether the score is on the scale."""
+        return self.place(score) >= self._bottom
+
+    def share(self, score: float) -> float:
+        """Where a score lies between the least, 0, and the best, 1."""
+        return min(1.0, max(0.0, (self.place(score) - self._bottom) / (self._top - self._bottom)))
+
+    def text(self, score: float) -> str:
+        """A tick's label."""
+        return f"{100 * score:.4g} %" if self._percent else f"{score:.4g}"
+
+    def ticks(self) -> list[float]:
+        """Scores worth a tick, at least a twelfth of the axis apart."""
+        span = self._top - self._bottom
+        low, high = self._bottom - 0.05 * span, self._top + 0.05 * span
+        if self._stretch:
+            wanted: list[float] = [score for score in _ROUND if low <= self.place(score) <= high]
+            if len(wanted) < 4:
+                wanted += list(MaxNLocator(6).tick_values(self.score(low), min(self.score(high), 1.0)))
+        else:
+            wanted = [self._sign * v for v in MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)]
+        chosen: list[float] = []
+        for score in wanted:
+            place = self.place(score)
+            if low <= place <= high and all(abs(place - self.place(c)) >= span / 12 for c in chosen):
+                chosen.append(score)
+        return sorted(chosen)
+
+    def dress(self, axes: Axes, label: str) -> None:
+        """Make it the vertical axis of `axes`, whose data must then be places."""
+        span = self._top - self._bottom
+        axes.set_ylim(self._bottom - 0.07 * span, self._top + 0.10 * span)
+        ticks = self.ticks()
+        axes.set_yticks([self.place(score) for score in ticks], [self.text(score) for score in ticks])
+        axes.set_ylabel(label)
+
+
+# The first ones get their place first.
+_ROUND = (0.9, 0.99, 0.5, 0.8, 0.95, 0.98, 0.999, 0.7, 0.995, 0.6, 0.97, 0.96, 0.998, 0.4, 0.85, 0.2, 0.0)
 
 
 def cost_axis(axes: Axes, values: Sequence[float], title_text: str) -> None:
@@ -134,18 +204,56 @@ def cost_axis(axes: Axes, values: Sequence[float], title_text: str) -> None:
     axes.set_xlabel(title_text)
 
 
-def robust_floor(worths: Sequence[float]) -> float | None:
-    """Where to cut an axis of scores, so that a few that learned nothing do not flatten all the others.
-
-    None when nothing needs to be cut. The cut lies a little below the lower quarter's reach (three
-    interquartile ranges), as in a box plot, but further out.
-    """
-    ordered = sorted(worths)
-    if len(ordered) < 8:
+def _robust_floor(places: Sequence[float]) -> float | None:
+    """Where to cut sorted places, None when nothing lies far below: Tukey's fence, as in a box plot."""
+    if len(places) < 8:
         return None
-    q1, q3 = ordered[len(ordered) // 4], ordered[(3 * len(ordered)) // 4]
+    q1, q3 = places[len(places) // 4], places[(3 * len(places)) // 4]
     floor = q1 - 1.5 * max(q3 - q1, 1e-9)
-    return floor if ordered[0] < floor - 0.15 * (ordered[-1] - floor) else None
+    return floor if places[0] < floor - 0.15 * (places[-1] - floor) else None
+
+
+def mark_cut(axes: Axes, xs: Sequence[float], colour: str) -> None:
+    """Carets at the lower edge for points that lie below it."""
+    if not xs:
+        return  # the layout would make room for an empty line
+    axes.plot(
+        xs,
+        [0.012] * len(xs),
+        transform=axes.get_xaxis_transform(),
+        linestyle="none",
+        marker=11,  # a caret that points down, its tip on the place
+        markersize=6,
+        color=colour,
+        clip_on=False,
+        zorder=5,
+    )
+
+
+def say_cut(axes: Axes, n: int) -> None:
+    """Say how many points lie below the lower edge."""
+    if n:
+        text = f"▼ {n} further down"
+        axes.text(
+            *(0.995, 0.03, text),
+            transform=axes.transAxes,
+            ha="right",
+            va="bottom",
+            color=SOFT,
+            fontsize=8.5,
+        )
+
+
+def legend(figure: Figure, handles: Sequence[Line2D]) -> None:
+    """A legend in one row beneath the plot."""
+    figure.legend(
+        handles=list(handles),
+        loc="outside lower center",
+        ncols=min(len(handles), 8),
+        handletextpad=0.4,
+        columnspacing=1.4,
+        fontsize=9,
+    )
 
 
 def arm_handles(arms: Sequence[str], size: float = 6.5) -> list[Line2D]:
@@ -171,7 +279,7 @@ def save(figure: Figure, stem: Path, *, kinds: Sequence[str] = ("png", "svg")) -
     for kind in kinds:
         path = stem.with_suffix(f".{kind}")
         metadata = {"Date": None} if kind == "svg" else None
-        figure.savefig(path, dpi=144, metadata=metadata)
+        figure.savefig(path, dpi=144, metadata=metadata, bbox_inches="tight", pad_inches=0.15)
         paths.append(path)
     return paths
 
