@@ -118,7 +118,7 @@ class Templates:
             known = sorted(map(str, owner)) if isinstance(owner, Mapping) else []
             raise UserError(
                 f"prompt template {self._place(error, name)} uses {error.name!r}, which is not defined",
-                hint=near_names(error.name, known),
+                hint=near_names(error.name, known) if known else "",
             ) from error
         except jinja2.TemplateNotFound as error:
             wanted = str(error.name or name)
