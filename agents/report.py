@@ -70,10 +70,10 @@ class EndReport(_Data):
     predictor: str
     next: str
 
-    def lines(self) -> list[str]:
-        """The report for people: ten lines or fewer."""
-        out = [f"{self.run_id}: {self.status}, {self.stop_reason}"]
-        out += [row_text(row, self.metric) for row in self.leaderboard[:3]]
+    def lines(self, top: int = 3) -> list[str]:
+        """The report for people: ten lines or fewer, with the `top` of the leaderboard."""
+        out = [f"{self.run_id}: {self.status}" + (f", {self.stop_reason}" if self.stop_reason else "")]
+        out += [row_text(row, self.metric) for row in self.leaderboard[:top]]
         if not self.leaderboard:
             out.append("no candidate was evaluated within the limits")
         if self.baselines:

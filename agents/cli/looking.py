@@ -20,6 +20,9 @@ from cambrian.agents.report import EndReport, count_text, end_report
 from cambrian.agents.workspace import Workspace
 from cambrian.search_spaces import SPACES, near_names
 
+MIN_WIDTH = 110
+"""Columns of a table with a leaderboard's numbers and one architecture."""
+
 
 def runs_command(as_json: bool, runs: Path | None) -> None:
     """List all runs, oldest first."""
@@ -48,7 +51,7 @@ def runs_command(as_json: bool, runs: Path | None) -> None:
     if not rows:
         print(f"no runs in {workspace.root}; start one: cambrian run runs/first-light.yaml")
         return
-    table = _table("run", "space / task", "status", "started", "candidates", "best")
+    table = _table("run", "space / task", "status", "started", "size", "best")
     for row in rows:
         best_text = (
             "" if row["best"] is None else f"{row['metric']} {row['best']:.4f} ({row['best_candidate']})"
@@ -61,7 +64,7 @@ def runs_command(as_json: bool, runs: Path | None) -> None:
             str(row["candidates"]),
             best_text,
         )
-    Console().print(table)
+    _console().print(table)
 
 
 def show_command(name: str, as_json: bool, runs: Path | None) -> None:
@@ -76,7 +79,7 @@ def show_command(name: str, as_json: bool, runs: Path | None) -> None:
     if as_json:
         emit(report.model_dump(mode="json"))
         return
-    print("\n".join(report.lines()))
+    print("\n".join(report.lines(top=0)))
     table = _table(
         "", "candidate", "arm", report.metric, "test", "latency", "params", "front", "architecture"
     )
@@ -92,7 +95,7 @@ def show_command(name: str, as_json: bool, runs: Path | None) -> None:
             "*" if row.on_front else "",
             row.summary,
         )
-    Console().print(table)
+    _console().print(table)
 
 
 def export_command(name: str, out: Path | None, as_json: bool, runs: Path | None) -> None:
@@ -226,7 +229,7 @@ def _show_candidate(store: PopulationStore, candidate: Candidate, as_json: bool)
             table.add_row(
                 Text(key, style="bold"), Text(f"{value:.4f}" if isinstance(value, float) else str(value))
             )
-    Console().print(Text(f"{store.run.run_id}/{candidate.id}", style="bold"), table)
+    _console().print(Text(f"{store.run.run_id}/{candidate.id}", style="bold"), table)
 
 
 def _table(*columns: str) -> Table:
@@ -234,3 +237,9 @@ def _table(*columns: str) -> Table:
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
+
+
+def _console() -> Console:
+    """Wide enough for a table: a narrower terminal wraps its lines, which beats cropped cells."""
+    console = Console()
+    return console if console.width >= MIN_WIDTH else Console(width=MIN_WIDTH)
