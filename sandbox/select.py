@@ -37,7 +37,7 @@ def engine_status(timeout_s: float = ENGINE_S) -> EngineStatus:
     try:
         import docker
 
-        client = docker.from_env(timeout=timeout_s)
+        client = docker.from_env(timeout=timeout_s)  # type: ignore[arg-type]  # the stubs know ints only
         try:
             version = str(client.version()["Version"])
         finally:

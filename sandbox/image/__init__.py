@@ -1,1 +1,1 @@
-"""The image that containers start from."""
+"""The image that containers start from: one layer of packages, built rarely, and one of our code."""

@@ -1,0 +1,217 @@
+"""Builds the worker's image with the engine's own builder and no network.
+
+Two images, each tagged with a hash of what it is made of, so that an existing tag is an up-to-date image:
+    cambrian-deps:HASH     base, pinned packages, `deps.Dockerfile`
+    cambrian-worker:HASH   deps, our sources and plugins, `code.Dockerfile`
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import IO
+
+import docker
+from docker.errors import APIError, DockerException, ImageNotFound
+from requests.exceptions import RequestException
+
+import cambrian.sandbox
+import cambrian.search_spaces
+from cambrian.sandbox.errors import InfrastructureError
+from cambrian.sandbox.image.wheels import pins, wheelhouse
+
+LOCAL_BASE = "cambrian-base:latest"
+"""Taken as base where it exists; `debian-base.sh` makes it."""
+BUILD_S = 1800
+"""Seconds that the builder may be silent: installing torch prints nothing for minutes on a slow disk."""
+
+
+def default_base() -> str:
+    """The image that is taken when no other is named and `cambrian-base` does not exist."""
+    return f"python:{sys.version_info.major}.{sys.version_info.minor}-slim"
+
+
+def ensure_image(
+    base_image: str | None, plugins: Sequence[Path] = (), progress: Callable[[str], None] | None = None
+) -> str:
+    """The tag of an up-to-date worker image; what is missing is built. Blocks, for minutes the first time.
+
+    Args:
+        base_image: what to build from: anything with Python 3.11 or newer and its `venv` module.
+        plugins: folders that are copied onto the workers' import path.
+        progress: told, line by line, what takes long.
+
+    Raises:
+        InfrastructureError: the engine, the base image or the packages cannot be had.
+    """
+    say = progress or (lambda _line: None)
+    try:
+        client = docker.from_env(timeout=BUILD_S)
+        try:
+            return _ensure(client, base_image, plugins, say)
+        finally:
+            client.close()
+    except (DockerException, RequestException) as error:
+        raise InfrastructureError(
+            f"the Docker engine cannot build the sandbox's image: {_reason(error)}",
+            hint="see 'docker info', or set 'sandbox.kind: process'",
+        ) from error
+
+
+def _ensure(
+    client: docker.DockerClient, base_image: str | None, plugins: Sequence[Path], say: Callable[[str], None]
+) -> str:
+    base, base_id = _base(client, base_image, say)
+    recipe = _text("deps.Dockerfile")
+    deps = f"cambrian-deps:{_digest(base_id, recipe, *pins())}"
+    files = dict(_code(plugins))
+    worker = f"cambrian-worker:{_digest(deps, _text('code.Dockerfile'), *_flat(files))}"
+    if _exists(client, worker):
+        return worker
+    if not _exists(client, deps):
+        wheels = wheelhouse(_python_of(client, base), say)
+        say(f"building the sandbox's image from {base}, once for this machine")
+        with tempfile.TemporaryFile() as context:
+            _pack(context, recipe, {f"wheels/{p.name}": p for p in sorted(wheels.glob("*.whl"))})
+            _build(client, context, deps, {"BASE": base, "PINS": " ".join(pins())})
+        _remove_stages(client)
+    with tempfile.TemporaryFile() as context:
+        _pack(context, _text("code.Dockerfile"), files)
+        _build(client, context, worker, {"DEPS": deps})
+    return worker
+
+
+def _base(client: docker.DockerClient, base_image: str | None, say: Callable[[str], None]) -> tuple[str, str]:
+    """Name and id of the base image, pulled when it is not here."""
+    for name in (base_image,) if base_image else (LOCAL_BASE, default_base()):
+        if _exists(client, name):
+            return name, str(client.images.get(name).id)
+    name = base_image or default_base()
+    say(f"pulling the base image {name}")
+    try:
+        return name, str(client.images.pull(name if ":" in name else f"{name}:latest").id)
+    except (APIError, RequestException) as error:
+        raise InfrastructureError(
+            f"the base image {name!r} is not on this machine and cannot be pulled: {_reason(error)}",
+            hint="make one with sandbox/image/debian-base.sh, or name one in 'sandbox.base_image'",
+        ) from error
+
+
+def _python_of(client: docker.DockerClient, base: str) -> str:
+    """The version of the base's Python, such as `3.11`."""
+    code = "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2])"
+    try:
+        printed = client.containers.run(
+            base, ["python3", "-c", code], network_mode="none", remove=True, labels={"cambrian.image": "ask"}
+        )
+    except APIError as error:
+        raise InfrastructureError(
+            f"the base image {base!r} has no usable python3: {_reason(error)}",
+            hint="it needs Python 3.11 or newer with its venv module",
+        ) from error
+    except docker.errors.ContainerError as error:
+        raise InfrastructureError(
+            f"python3 of the base image {base!r} lacks venv or ensurepip",
+            hint="on Debian: the package python3-venv",
+        ) from error
+    version = printed.decode().strip()
+    if tuple(int(part) for part in version.split(".")) < (3, 11):
+        raise InfrastructureError(
+            f"the base image {base!r} has Python {version}", hint="it needs Python 3.11 or newer"
+        )
+    return version
+
+
+def _code(plugins: Sequence[Path]) -> Iterator[tuple[str, Path]]:
+    """What goes into the code layer, as path in the context and file here."""
+    spaces = Path(cambrian.search_spaces.__file__).parent
+    sandbox = Path(cambrian.sandbox.__file__).parent
+    parts = [(spaces, spaces, "cambrian/search_spaces"), (sandbox, sandbox / "worker", "cambrian/sandbox")]
+    for root, folder, name in parts:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                yield f"code/{name}/{path.relative_to(root)}", path
+    for file in ("__init__.py", "errors.py", "protocol.py"):
+        yield f"code/cambrian/sandbox/{file}", sandbox / file
+    for plugin in plugins:
+        for path in sorted(plugin.rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                yield f"code/{path.relative_to(plugin)}", path
+
+
+def _flat(files: dict[str, Path]) -> Iterator[str]:
+    for name, path in sorted(files.items()):
+        yield name
+        yield hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _text(name: str) -> str:
+    return (resources.files("cambrian.sandbox.image") / name).read_text(encoding="utf-8")
+
+
+def _exists(client: docker.DockerClient, name: str) -> bool:
+    try:
+        client.images.get(name)
+    except ImageNotFound:
+        return False
+    return True
+
+
+def _pack(context: IO[bytes], dockerfile: str, files: dict[str, Path]) -> None:
+    """Write a build context as a tar; times and owners are left out, so that equal files cache alike."""
+    with tarfile.open(fileobj=context, mode="w") as tar:
+        for name, path in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = path.stat().st_size
+            with path.open("rb") as content:
+                tar.addfile(info, content)
+        body = dockerfile.encode()
+        info = tarfile.TarInfo("Dockerfile")
+        info.size = len(body)
+        tar.addfile(info, io.BytesIO(body))
+    context.seek(0)
+
+
+def _build(client: docker.DockerClient, context: IO[bytes], tag: str, arguments: dict[str, str]) -> None:
+    lines = client.api.build(
+        fileobj=context,
+        custom_context=True,
+        tag=tag,
+        buildargs=arguments,
+        network_mode="none",
+        rm=True,
+        forcerm=True,
+        decode=True,
+    )
+    last = ""
+    for line in lines:
+        last = str(line.get("stream", "")).strip() or last
+        if "error" in line:
+            raise InfrastructureError(
+                f"the image {tag} cannot be built: {' '.join(str(line['error']).split())[:300]}",
+                hint=f"the builder's last words: {last[:200]}",
+            )
+
+
+def _remove_stages(client: docker.DockerClient) -> None:
+    """Drop the stage that held the wheels; without a tag it is only dead weight."""
+    for image in client.images.list(filters={"label": "cambrian.image=stage", "dangling": True}):
+        try:
+            client.images.remove(str(image.id))
+        except APIError:
+            continue  # another build is using it
+
+
+def _reason(error: BaseException) -> str:
+    explanation = getattr(error, "explanation", None)
+    return " ".join(str(explanation or error).split())[:300] or type(error).__name__
