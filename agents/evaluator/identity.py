@@ -14,8 +14,9 @@ Into the hash go
   - momentum and epsilon of batch norms, and the outputs of an evaluation pass wherever that could differ in
     more than by those.
 
-Where this evidence would be weak, because the outputs do not depend on the inputs or are not finite, or dear,
-because the network is huge, the identity is the hash of the canonical genotype: that merges nothing.
+Where this evidence would be weak, because the outputs do not depend on the inputs or are not finite, other
+weights are tried; where it stays weak, or would be dear because the network is huge, the identity is the hash
+of the canonical genotype: that merges nothing.
 
 Known limit: a space whose blocks cut gradients (`detach`) would need their gradients in the hash.
 """
@@ -27,12 +28,15 @@ import hashlib
 import json
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
 
 from cambrian.agents.evaluator.static import Examination, take_examination
 from cambrian.search_spaces import Genotype, Signature, Space
@@ -45,8 +49,13 @@ MAX_PARAMETERS = 20_000_000
 """Above these, for one pass over the probe, a network is hashed by its genotype."""
 
 _DIGITS = 7
+_ATTEMPTS = 3
 _SEED = 20230210
+_PERIOD = 262_139  # prime: no two rows of a repeated window fall on the same numbers
 _generator = threading.Lock()
+
+_Slot = tuple[dict[str, nn.Parameter | None], str, int]
+"""Where a parameter lives, and the `id` of the parameter that the trace saw there."""
 
 
 def identity(space: Space, genotype: Genotype, signature: Signature) -> str:
@@ -60,25 +69,17 @@ def identity(space: Space, genotype: Genotype, signature: Signature) -> str:
         ValueError: the space holds code, which is never run outside a sandbox.
     """
     seen = take_examination(space, genotype, signature)
-    batch = _batch(signature)
-    evidence: list[int] | None = None
-    if seen.facts.flops * batch <= MAX_FLOPS and seen.facts.parameters <= MAX_PARAMETERS:
-        evidence = _behaviour(seen, space, genotype, signature, batch)
     about = (space.name, space.version, signature.input_shape, signature.n_outputs)
+    evidence = _behaviour(seen, space, genotype, signature)
     if evidence is None:
         text = json.dumps(genotype, sort_keys=True, separators=(",", ":"))
         return f"{STRUCTURAL}:{_digest((about, text))}"
-    return f"{FUNCTIONAL}:{_digest((about, evidence, _parameters(seen), seen.trace.norms))}"
+    return f"{FUNCTIONAL}:{_digest((about, evidence, _parameters(seen), _norms(seen)))}"
 
 
 def _digest(content: object) -> str:
     """Hex digest of nested tuples of text and numbers, by their representation."""
     return hashlib.blake2b(repr(content).encode(), digest_size=16).hexdigest()
-
-
-def _batch(signature: Signature) -> int:
-    """Samples of the probe: few for large inputs, but enough for batch statistics on small maps."""
-    return 4 if math.prod(signature.input_shape) <= 512 else 2
 
 
 def _parameters(seen: Examination) -> list[tuple[tuple[int, ...], list[object]]]:
@@ -91,48 +92,86 @@ def _parameters(seen: Examination) -> list[tuple[tuple[int, ...], list[object]]]
     return sorted(by_shape.items())
 
 
+def _norms(seen: Examination) -> tuple[object, ...]:
+    """What a single training pass does not show of batch norms."""
+    averaging = sum(
+        isinstance(child, _BatchNorm) and child.momentum is None for child in seen.module.modules()
+    )
+    return averaging, seen.trace.norms
+
+
 def _in_order(seen: Examination) -> Iterator[nn.Parameter]:
     """Parameters by first use, then the unused ones as they were created."""
     yield from seen.trace.used.values()
-    yield from (p for p in seen.module.parameters() if id(p) not in seen.trace.used)
+    yield from (p for p in seen.parameters if id(p) not in seen.trace.used)
 
 
-def _behaviour(
-    seen: Examination, space: Space, genotype: Genotype, signature: Signature, batch: int
-) -> list[int] | None:
-    """The quantised behaviour under canonical weights; None where it would be weak evidence."""
-    values = _canonical_weights(seen)
-    module = seen.module
-    if not _fill(module, values):
-        # some tensors are computed by the constructor: build it in earnest
-        names = {id(p): name for name, p in seen.module.named_parameters()}
+def _behaviour(seen: Examination, space: Space, genotype: Genotype, signature: Signature) -> list[int] | None:
+    """The quantised outputs under canonical weights; None where they are weak evidence, or too dear."""
+    # few samples of a large input, but enough for statistics of a batch to be more than signs
+    batch = 4 if math.prod(signature.input_shape) <= 512 or seen.trace.narrowest < 2 else 2
+    if seen.facts.flops * batch > MAX_FLOPS or seen.facts.parameters > MAX_PARAMETERS:
+        return None
+    inputs = 1.7 * _noise((batch, *signature.input_shape), 0)
+    module, slots = _real_module(seen, space, genotype, signature)
+    twofold = _evaluates_differently(module)
+    for attempt in range(_ATTEMPTS):
+        values = _canonical_weights(seen, attempt)
+        for home, name, key in slots:
+            home[name] = nn.Parameter(values[key], requires_grad=False)
+        _reset_statistics(module)
+        liveness = _Liveness()
+        with torch.no_grad(), liveness, _generator, torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_SEED)
+            outputs = [module.train()(inputs)]
+            if twofold:
+                outputs.append(module.eval()(inputs))
+        found = [_quantised(output) for output in outputs]
+        if liveness.alive and None not in found:
+            return [number for numbers in found if numbers is not None for number in numbers]
+    return None
+
+
+def _real_module(
+    seen: Examination, space: Space, genotype: Genotype, signature: Signature
+) -> tuple[nn.Module, list[_Slot]]:
+    """The module on the CPU in double precision, and where its parameters are still to be put."""
+    module, keys = seen.module, {id(p): id(p) for p in seen.parameters}
+    # batch statistics start from known values; whatever else a constructor computed calls for the real one
+    if any(child._buffers and not isinstance(child, _BatchNorm) for child in module.modules()):
         with _generator, torch.random.fork_rng(devices=[]):
             torch.manual_seed(_SEED)
             module = space.build(genotype, signature).double()
-        real = dict(module.named_parameters())
-        _fill(module, {id(real[names[key]]): value for key, value in values.items()})
-    inputs = 1.7 * _noise(batch * math.prod(signature.input_shape), 0)
-    inputs = inputs.view(batch, *signature.input_shape)
-    found: list[int] = []
-    with torch.no_grad():
-        with _generator, torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_SEED)
-            outputs = [module.train()(inputs)]
-        if _evaluates_differently(module):
-            outputs.append(module.eval()(inputs))
-    for output in outputs:
-        if output.dtype != torch.float64 or (numbers := _quantised(output)) is None:
-            return None
-        found += numbers
-    return found
+        keys = {id(real): id(p) for real, p in zip(module.parameters(), seen.parameters, strict=True)}
+    slots = [
+        (child._parameters, name, keys[id(parameter)])
+        for child in module.modules()
+        for name, parameter in child._parameters.items()
+        if parameter is not None
+    ]
+    return module, slots
+
+
+def _reset_statistics(module: nn.Module) -> None:
+    """Give every batch norm the statistics that it is born with, in double precision."""
+    for child in module.modules():
+        if isinstance(child, _BatchNorm) and child.running_mean is not None:
+            child._buffers["running_mean"] = torch.zeros(child.num_features, dtype=torch.float64)
+            child._buffers["running_var"] = torch.ones(child.num_features, dtype=torch.float64)
+            child._buffers["num_batches_tracked"] = torch.zeros((), dtype=torch.long)
 
 
 def _evaluates_differently(module: nn.Module) -> bool:
     """Whether evaluation could differ from training by more than batch norm and dropout account for."""
-    return any(_reads_mode(type(child)) for child in module.modules())
+    kinds = {type(child) for child in module.modules()}
+    for kind in kinds - _MODES.keys():
+        _MODES[kind] = _reads_mode(kind)
+    return any(_MODES[kind] for kind in kinds)
 
 
-@functools.cache
+_MODES: dict[type, bool] = {}
+
+
 def _reads_mode(kind: type) -> bool:
     """Whether code of a module class other than torch's looks at `training`."""
     for base in kind.__mro__:
@@ -145,7 +184,45 @@ def _reads_mode(kind: type) -> bool:
     return False
 
 
-def _canonical_weights(seen: Examination) -> dict[int, Tensor]:
+class _Liveness(TorchFunctionMode):
+    """Notices when an activation that is flat in places was met in flat places only.
+
+    What leads to such an activation is then invisible in the outputs, as it would not be for other weights.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive = True
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        # the first few values nearly always tell already
+        if func in _FLAT and _constant(result.flatten()[:256]) and _constant(result):
+            self.alive = False
+        return result
+
+
+_FLAT = frozenset(
+    {
+        functional.relu, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_, functional.relu6,
+        functional.hardtanh, functional.hardsigmoid, functional.hardswish, functional.threshold, torch.clamp,
+        Tensor.clamp, Tensor.clamp_, Tensor.clip, torch.clip,
+    }
+)  # fmt: skip
+
+
+def _constant(values: Tensor) -> bool:
+    low, high = values.aminmax()
+    return bool(low == high)
+
+
+def _canonical_weights(seen: Examination, attempt: int) -> dict[int, Tensor]:
     """A value for each parameter, by its `id`, from its shape and rank among those of its shape alone.
 
     Matrices and kernels keep the size of a signal (He et al., arXiv:1502.01852). Vectors, which shift and
@@ -157,7 +234,7 @@ def _canonical_weights(seen: Examination) -> dict[int, Tensor]:
     for parameter in _in_order(seen):
         shape = tuple(parameter.shape)
         ranks[shape] = rank = ranks.get(shape, 0) + 1
-        noise = _noise(parameter.numel(), _offset(shape, rank)).view(shape)
+        noise = _noise(shape, _offset(shape, rank, attempt))
         if len(shape) > 1:
             values[id(parameter)] = noise * math.sqrt(6 * shape[0] / parameter.numel())
         else:
@@ -165,46 +242,25 @@ def _canonical_weights(seen: Examination) -> dict[int, Tensor]:
     return values
 
 
-def _fill(module: nn.Module, values: dict[int, Tensor]) -> bool:
-    """Put `values` in place of the parameters, and fresh statistics into batch norms.
-
-    Returns:
-        False when some other tensor is left on the meta device.
-    """
-    complete = True
-    for child in module.modules():
-        for name, parameter in child._parameters.items():
-            if parameter is not None:
-                child._parameters[name] = nn.Parameter(values[id(parameter)], requires_grad=False)
-        for name, buffer in child._buffers.items():
-            if buffer is None or not buffer.is_meta:
-                continue
-            if not isinstance(child, _BatchNorm):
-                complete = False
-            elif name == "num_batches_tracked":
-                child._buffers[name] = torch.zeros((), dtype=torch.long)
-            else:
-                start = torch.ones if name == "running_var" else torch.zeros
-                child._buffers[name] = start(buffer.shape, dtype=torch.float64)
-    return complete
+def _offset(shape: tuple[int, ...], rank: int, attempt: int) -> int:
+    key = hashlib.blake2b(repr((shape, rank, attempt)).encode(), digest_size=8).digest()
+    return int.from_bytes(key, "little") % _PERIOD
 
 
-def _offset(shape: tuple[int, ...], rank: int) -> int:
-    key = hashlib.blake2b(repr((shape, rank)).encode(), digest_size=8).digest()
-    return int.from_bytes(key, "little") % 65_521
+def _noise(shape: tuple[int, ...], offset: int) -> Tensor:
+    """Fixed pseudo-random numbers in (-1, 1), float64: a window on one long series."""
+    n = math.prod(shape)
+    series = _series()
+    if offset + n > len(series):
+        series = series[:_PERIOD].repeat(-(-(offset + n) // _PERIOD))
+    return series[offset : offset + n].view(shape)
 
 
-def _noise(n: int, offset: int) -> Tensor:
-    """`n` fixed pseudo-random numbers in (-1, 1), float64, a window on one long series."""
-    size = 1 << max(17, (n + offset).bit_length())
-    return _series(size)[offset : offset + n]
-
-
-@functools.lru_cache(maxsize=2)
-def _series(size: int) -> Tensor:
-    # numpy promises this stream for PCG64's raw output; shorter series are beginnings of longer ones
-    raw = np.random.PCG64(_SEED).random_raw(size)
-    return torch.from_numpy((raw >> np.uint64(11)).astype(np.float64) * 2.0**-52 - 1.0)
+@functools.cache
+def _series() -> Tensor:
+    # numpy promises this stream for PCG64's raw output
+    raw = np.random.PCG64(_SEED).random_raw(_PERIOD)
+    return torch.from_numpy((raw >> np.uint64(11)).astype(np.float64) * 2.0**-52 - 1.0).repeat(3)
 
 
 def _quantised(outputs: Tensor) -> list[int] | None:
@@ -214,12 +270,14 @@ def _quantised(outputs: Tensor) -> list[int] | None:
     million times smaller, almost never shifts a rounding. A handful of random projections of all outputs
     tells functions apart as well as all outputs would, with fewer roundings at risk.
     """
+    if outputs.dtype != torch.float64:
+        return None
     flat = outputs.flatten()
     scale = float(flat.square().mean().sqrt())
     if not math.isfinite(scale) or scale < 1e-30:
         return None
     if float((outputs - outputs[:1]).abs().max()) < 1e-3 * scale:
         return None
-    weights = _noise(8 * flat.numel(), 7).view(8, flat.numel())
+    weights = _noise((8, flat.numel()), 7)
     numbers = (weights @ (flat / scale)) / math.sqrt(flat.numel())
     return [round(number * 10**_DIGITS) for number in (math.log(scale), *numbers.tolist())]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -47,6 +48,10 @@ class InitLog(TorchFunctionMode):
         """All notes on the memory of `tensor`, in order; as text and numbers only."""
         found = self._notes.get(tensor.untyped_storage()._cdata)
         return tuple(found[1]) if found else ()
+
+    def note(self, tensor: Tensor, *entry: Any) -> None:
+        """Say how `tensor` got its values, where no call told."""
+        self._notes[tensor.untyped_storage()._cdata] = (tensor, [entry])
 
     def __torch_function__(
         self,
@@ -108,4 +113,10 @@ def build_on_meta(space: Space, genotype: Genotype, signature: Signature) -> tup
     log = InitLog()
     with log:
         module = space.build(genotype, signature)
+    real = [tensor for tensor in (*module.parameters(), *module.buffers()) if not tensor.is_meta]
+    if real:  # made from an array, say
+        contents = [hashlib.blake2b(tensor.detach().numpy().tobytes()).hexdigest() for tensor in real]
+        module.to(_META)
+        for tensor, content in zip(real, contents, strict=True):
+            log.note(tensor, "array", content)
     return module, log

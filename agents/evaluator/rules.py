@@ -34,6 +34,7 @@ class ForwardTrace(TorchFunctionMode):
         saved: bytes of the tensors that the backward pass needs, parameters and inputs left out.
         largest: bytes of the largest tensor that was computed.
         norms: momentum and epsilon of each batch norm, in order.
+        narrowest: positions in a map (1 for a vector) that a batch norm averages over, at least.
     """
 
     def __init__(self) -> None:
@@ -43,6 +44,7 @@ class ForwardTrace(TorchFunctionMode):
         self.saved = 0
         self.largest = 0
         self.norms: list[tuple[float, float]] = []
+        self.narrowest = 1 << 62
         self._kept: dict[int, Tensor] = {}
 
     def __torch_function__(
@@ -159,8 +161,9 @@ def _batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor | None:
-    trace.norms.append((momentum, eps))
     shape = x.shape
+    trace.norms.append((momentum, eps))
+    trace.narrowest = min(trace.narrowest, math.prod(shape[2:]))
     if len(shape) < 2 or (training and x.numel() <= shape[1]):
         return None
     if any(

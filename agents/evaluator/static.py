@@ -22,6 +22,7 @@ class Examination:
     """A genotype's module on the meta device, and what one forward pass of it showed."""
 
     module: nn.Module
+    parameters: tuple[nn.Parameter, ...]
     init: InitLog
     trace: ForwardTrace
     facts: StaticFacts
@@ -40,7 +41,12 @@ def check(space: Space, genotype: Genotype, signature: Signature, batch_size: in
     module, init = build_on_meta(space, genotype, signature)
     facts, trace = trace_forward(module, signature, batch_size)
     # the identity of the same genotype is asked for next, and starts from the same module
-    _latest.value = (space, genotype, signature, Examination(module, init, trace, facts))
+    _latest.value = (
+        space,
+        genotype,
+        signature,
+        Examination(module, tuple(module.parameters()), init, trace, facts),
+    )
     return facts
 
 
