@@ -134,8 +134,8 @@ def _matrix(features: Sequence[Features], keys: tuple[str, ...]) -> NDArray[np.f
     """`features` as an array of shape (rows, keys), in float32 as trees store their thresholds."""
     for row in features:
         if row.keys() != set(keys):
-            odd = sorted(row.keys() ^ set(keys))
-            raise ValueError(f"features differ between rows: {', '.join(odd[:5])}")
+            lacking, unknown = sorted(set(keys) - row.keys()), sorted(row.keys() - set(keys))
+            raise ValueError(f"features differ: {lacking[:5]} are missing, {unknown[:5]} are unknown")
     found = np.array([[row[key] for key in keys] for row in features], dtype=np.float32)
     if not np.isfinite(found).all():
         raise ValueError("features must be finite")

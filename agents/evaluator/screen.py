@@ -101,7 +101,7 @@ class Screen:
     @property
     def trust(self) -> float | None:
         """Cross-validated Kendall tau of the predictor as last fitted."""
-        return self._predictor.trust if self._fitted_at and self._fit() else None
+        return self._predictor.trust if self._fit() else None
 
     @property
     def trusted(self) -> bool:

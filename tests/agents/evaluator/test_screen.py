@@ -1,0 +1,128 @@
+import random
+from itertools import islice, pairwise
+
+import pytest
+
+from cambrian.agents.evaluator.screen import Screen, fit_counts
+from cambrian.agents.runfile import PredictorSection
+from cambrian.search_spaces import Genotype
+from cambrian.search_spaces.convnet import ConvNetSpace
+
+SPACE = ConvNetSpace()
+CONFIG = PredictorSection(min_evaluations=12, min_tau=0.3)
+
+
+def quality(genotype: Genotype) -> float:
+    """A score that a predictor can learn: wider is better, and so is a hidden layer."""
+    widths = [stage["width"] for stage in genotype["stages"]]
+    return sum(widths) / len(widths) / 128 + genotype["head"]["hidden"] / 512
+
+
+def samples(n: int, seed: int = 0) -> list[Genotype]:
+    rng = random.Random(seed)
+    return [SPACE.sample(rng) for _ in range(n)]
+
+
+def observing(n: int, *, maximize: bool = True, config: PredictorSection = CONFIG) -> Screen:
+    screen = Screen(config, SPACE, maximize=maximize, seed=3)
+    for genotype in samples(n):
+        screen.observe(genotype, quality(genotype) if maximize else -quality(genotype))
+    return screen
+
+
+def test_is_fitted_at_geometrically_growing_counts() -> None:
+    counts = list(islice(fit_counts(12), 40))
+    assert counts[:4] == [12, 17, 22, 27]
+    assert all(b >= 1.2 * a and b - a >= 5 for a, b in pairwise(counts))
+    assert counts[-1] > 5_000
+
+
+class TestAbstention:
+    def test_before_enough_evaluations(self) -> None:
+        screen = observing(11)
+        assert not screen.trusted and screen.trust is None
+        assert screen.choose(samples(5, 1)) == 0
+        verdict = screen.verdict(samples(1, 1)[0])
+        assert verdict.keep and verdict.predicted is None and verdict.reason == ""
+
+    def test_when_disabled(self) -> None:
+        screen = observing(60, config=PredictorSection(enabled=False))
+        assert not screen.trusted
+        assert screen.verdict(samples(1, 1)[0]).predicted is None
+
+    def test_when_scores_are_chance(self) -> None:
+        rng = random.Random(0)
+        screen = Screen(CONFIG, SPACE, maximize=True, seed=3)
+        for genotype in samples(60):
+            screen.observe(genotype, rng.random())
+        assert screen.trust is not None and screen.trust < 0.3
+        assert not screen.trusted
+        assert screen.choose(samples(8, 1)) == 0
+        verdicts = [screen.verdict(genotype) for genotype in samples(30, 1)]
+        assert all(verdict.keep and verdict.predicted is not None for verdict in verdicts)
+
+
+@pytest.mark.parametrize("maximize", [True, False])
+class TestTrusted:
+    def test_drops_what_has_no_chance_and_keeps_the_best(self, maximize: bool) -> None:
+        screen = observing(80, maximize=maximize)
+        assert screen.trusted
+        fresh = sorted(samples(100, 1), key=quality)
+        dropped = [not screen.verdict(genotype).keep for genotype in fresh]
+        assert sum(dropped[:30]) > 15
+        assert not any(dropped[-30:])
+        reason = screen.verdict(fresh[dropped.index(True)]).reason
+        assert "median" in reason and "tau" in reason
+
+    def test_chooses_better_drafts_than_the_first(self, maximize: bool) -> None:
+        screen = observing(80, maximize=maximize)
+        gains = []
+        for seed in range(10, 25):
+            drafts = samples(8, seed)
+            mean = sum(map(quality, drafts)) / len(drafts)
+            gains.append(quality(drafts[screen.choose(drafts)]) - mean)
+        assert sum(gains) / len(gains) > 0.1
+
+    def test_a_single_draft_is_chosen_without_ado(self, maximize: bool) -> None:
+        assert observing(80, maximize=maximize).choose(samples(1, 1)) == 0
+
+
+class TestRebuild:
+    def test_gives_the_decisions_of_the_live_screen(self) -> None:
+        """At every length, whether or not anybody asked in between."""
+        history = [(genotype, quality(genotype)) for genotype in samples(50)]
+        probes = samples(6, 1)
+        live = Screen(CONFIG, SPACE, maximize=True, seed=3)
+        for n, (genotype, score) in enumerate(history, start=1):
+            live.observe(genotype, score)
+            if n % 3:
+                continue
+            resumed = Screen(CONFIG, SPACE, maximize=True, seed=3)
+            resumed.rebuild(history[:n])
+            assert [resumed.verdict(probe) for probe in probes] == [live.verdict(probe) for probe in probes]
+            assert resumed.choose(probes) == live.choose(probes)
+            assert resumed.trust == live.trust
+
+    def test_forgets_what_was_before(self) -> None:
+        screen = observing(40)
+        screen.verdict(samples(1, 1)[0])
+        screen.rebuild([])
+        assert not screen.trusted and screen.running_tau is None
+        assert screen.verdict(samples(1, 1)[0]).predicted is None
+
+    def test_scores_between_two_fits_do_not_change_decisions(self) -> None:
+        screen = observing(22)
+        before = screen.verdict(samples(1, 1)[0])
+        genotype = samples(1, 2)[0]
+        screen.observe(genotype, 99.0)
+        assert screen.verdict(samples(1, 1)[0]) == before
+
+
+def test_running_tau_compares_what_was_predicted_with_what_came() -> None:
+    screen = observing(60)
+    assert screen.running_tau is None
+    for genotype in samples(30, 1):
+        screen.observe(genotype, quality(genotype), screen.verdict(genotype).predicted)
+    assert screen.running_tau is not None and screen.running_tau > 0.3
+    screen.rebuild([(genotype, float(n), float(-n)) for n, genotype in enumerate(samples(5))])
+    assert screen.running_tau == pytest.approx(-1)
