@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import grimp
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,6 +77,14 @@ def test_an_import_against_the_direction_is_found(checkout: Path, module: str, f
     importer = "cambrian." + module.removesuffix(".py").replace("/", ".")
     assert f"{importer} -> {forbidden}" in done.stdout
     assert "BROKEN" in done.stdout
+
+
+def test_the_worker_imports_only_what_its_image_carries() -> None:
+    graph = grimp.build_graph(*(f"cambrian.{package}" for package in PACKAGES), cache_dir=None)
+    needed = graph.find_upstream_modules("cambrian.sandbox.worker", as_package=True)
+    carried = {"cambrian.sandbox", "cambrian.sandbox.errors", "cambrian.sandbox.protocol"}
+    assert "cambrian.sandbox.protocol" in needed
+    assert {name for name in needed if not name.startswith("cambrian.search_spaces")} <= carried
 
 
 @pytest.mark.parametrize("path", SOURCES + TESTS, ids=name_of)
