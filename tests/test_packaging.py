@@ -141,7 +141,6 @@ print(json.dumps(places))
 """
 
 
-@pytest.mark.slow
 def test_an_installed_wheel_can_import_all_its_modules(wheel: Path, tmp_path: Path) -> None:
     target = tmp_path / "installed"
     pip("install", "--target", target, wheel)
