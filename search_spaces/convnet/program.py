@@ -114,7 +114,7 @@ def _se(stage: dict[str, Any], channels: int, kwargs: dict[str, Any]) -> tuple[i
     """Parameters and multiply-accumulates of the gate over `channels`, whose width goes to `kwargs`."""
     if not stage["se"]:
         return 0, 0
-    hidden = max(4, round(channels * stage["se"]))
+    hidden = max(1, round(channels * stage["se"]))
     kwargs["se"] = hidden
     return 2 * channels * hidden + hidden + channels, 2 * channels * hidden
 
