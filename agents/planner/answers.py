@@ -20,6 +20,15 @@ _TEXT_LIMIT = 600
 """Characters of a hypothesis that are kept: it comes back in later prompts."""
 
 
+BOUNDS: dict[str, dict[str, Any]] = {
+    "hypothesis": {"maxLength": 300},
+    "expected_effect": {"maxLength": 200},
+    "parents": {"maxItems": 3, "items": {"type": "string", "pattern": "^c-[0-9]{4,6}$"}},
+    "edit": {"maxLength": 150},
+}
+"""What a server is asked to hold the model to, where it can."""
+
+
 class ProposalAnswer(BaseModel):
     """What the model is asked for. The order of the fields is that of the answer: reasons before genes."""
 

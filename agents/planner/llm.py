@@ -6,7 +6,7 @@ import json
 import logging
 
 from cambrian.agents.errors import ProposalError
-from cambrian.agents.planner.answers import ProposalAnswer, answer_schema, parse_answer
+from cambrian.agents.planner.answers import BOUNDS, ProposalAnswer, answer_schema, parse_answer
 from cambrian.agents.planner.arm import PopulationView, ProposalContext
 from cambrian.agents.planner.client import LLMClient, ModelRequest
 from cambrian.agents.planner.context import prompt_variables, quoted
@@ -72,6 +72,7 @@ class LLMArm:
             ),
             schema_name="proposal",
             schema=schema,
+            bounds=BOUNDS,
             schema_note=note.text,
             templates=_versions(*prompts, note),
         )
@@ -122,6 +123,7 @@ class LLMArm:
             ),
             schema_name=request.schema_name,
             schema=request.schema,
+            bounds=request.bounds,
             schema_note=request.schema_note,
             templates=request.templates | _versions(prompt),
         )

@@ -81,6 +81,7 @@ class OpenAIClient(RecordingClient):
         self._connection: openai.AsyncOpenAI | None = None
         self._dialect = wire.Dialect(
             structured=config.llm.structured,
+            bounded=self._endpoint.own,
             length_key="max_tokens" if self._endpoint.own else "max_completion_tokens",
         )
 

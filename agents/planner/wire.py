@@ -28,12 +28,14 @@ class Dialect:
 
     Attributes:
         structured: it takes a JSON schema of the answer.
+        bounded: such a schema may hold bounds like `maxLength`, which OpenAI's strict mode does not know.
         length_key: what chat completions call the limit of the answer's length. OpenAI's newer models refuse
             the older name, and older servers do not know the newer.
         temperature: it takes one; reasoning models do not.
     """
 
     structured: bool
+    bounded: bool
     length_key: str
     temperature: bool = True
 
@@ -44,6 +46,8 @@ class Dialect:
             return replace(self, length_key="max_completion_tokens")
         if self.temperature and "temperature" in text:
             return replace(self, temperature=False)
+        if self.structured and self.bounded:
+            return replace(self, bounded=False)
         return replace(self, structured=False) if self.structured else None
 
 
@@ -59,7 +63,11 @@ def chat_body(request: ModelRequest, model: str, llm: LLMSection, dialect: Diale
     if request.schema is not None and dialect.structured:
         body["response_format"] = {
             "type": "json_schema",
-            "json_schema": {"name": request.schema_name, "schema": request.schema, "strict": True},
+            "json_schema": {
+                "name": request.schema_name,
+                "schema": _schema(request.schema, request, dialect),
+                "strict": True,
+            },
         }
     return body
 
@@ -79,11 +87,18 @@ def responses_body(request: ModelRequest, model: str, llm: LLMSection, dialect: 
             "format": {
                 "type": "json_schema",
                 "name": request.schema_name,
-                "schema": request.schema,
+                "schema": _schema(request.schema, request, dialect),
                 "strict": True,
             }
         }
     return body
+
+
+def _schema(schema: dict[str, Any], request: ModelRequest, dialect: Dialect) -> dict[str, Any]:
+    if not dialect.bounded or not request.bounds:
+        return schema
+    properties = {name: below | request.bounds.get(name, {}) for name, below in schema["properties"].items()}
+    return schema | {"properties": properties}
 
 
 def _turns(request: ModelRequest, dialect: Dialect) -> list[dict[str, str]]:

@@ -110,7 +110,7 @@ def answer(
             }
             counts = {"prompt_tokens": prompt, "completion_tokens": completion}
         else:
-            part = (
+            part: dict[str, Any] = (
                 {"type": "refusal", "refusal": refusal}
                 if refusal
                 else {"type": "output_text", "text": text, "annotations": []}

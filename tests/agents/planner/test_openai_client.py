@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -91,6 +92,21 @@ async def test_a_structured_answer(
     assert exchange.usage.tokens == server.tokens > 0 and not exchange.usage.estimated
 
 
+async def test_lengths_are_asked_of_servers_of_ones_own_while_they_take_them(
+    server: ModelServer, exchanges: ExchangeLog, waits: Waits, api: str
+) -> None:
+    schema = SCHEMA | {"properties": {"n": {"type": "integer"}, "why": {"type": "string"}}}
+    request = replace(REQUEST, schema=schema, bounds={"why": {"maxLength": 80}})
+    server.says(speak.answer("{}"), speak.error(400, "unknown keyword"), speak.answer("{}"))
+    client = make(server, exchanges, waits, api=api)
+    await client.ask(request)
+    await client.ask(request)
+    bounded = {"n": {"type": "integer"}, "why": {"type": "string", "maxLength": 80}}
+    schemas = [seen.schema or {} for seen in server.seen]
+    assert [s["properties"] for s in schemas] == [bounded, bounded, schema["properties"]]
+    assert "maxLength" not in str(schema), "the schema of the request is left as it is"
+
+
 async def test_structured_off_asks_in_words(
     server: ModelServer, exchanges: ExchangeLog, waits: Waits
 ) -> None:
@@ -104,12 +120,13 @@ async def test_structured_off_asks_in_words(
 async def test_a_server_that_refuses_schemas_is_asked_in_words_from_then_on(
     server: ModelServer, exchanges: ExchangeLog, waits: Waits, api: str
 ) -> None:
-    server.says(speak.error(400, "response_format is not supported"), speak.answer("{}"))
+    refused = speak.error(400, "response_format is not supported")
+    server.says(refused, refused, speak.answer("{}"))
     client = make(server, exchanges, waits, api=api)
     assert (await client.ask(REQUEST)).response == "{}"
     await client.ask(ModelRequest(role="propose", messages=REQUEST.messages[1:], schema=SCHEMA))
-    assert [s.schema is not None for s in server.seen] == [True, False, False]
-    assert waits.seconds == [] and exchanges.calls == 3
+    assert [s.schema is not None for s in server.seen] == [True, True, False, False]
+    assert waits.seconds == [] and exchanges.calls == 4
 
 
 async def test_parameters_that_a_model_refuses_are_left_out(
@@ -134,7 +151,7 @@ async def test_a_request_that_is_refused_in_every_form(
     with pytest.raises(ModelUnavailable, match=r"HTTP 400: .*the context is too long") as caught:
         await client.ask(REQUEST)
     assert not caught.value.permanent
-    assert len(server.seen) == 2
+    assert len(server.seen) == 3
     server.says(speak.answer("{}"))
     await client.ask(REQUEST)
     assert server.seen[-1].schema == SCHEMA, "the schema was not at fault, it is asked for again"

@@ -92,7 +92,7 @@ class ToyTask:
     signature = SIGNATURE
     metric = "accuracy"
     recipe = Recipe()
-    rungs = (Rung(epochs=1),)
+    rungs: tuple[Rung, ...] = (Rung(epochs=1),)
 
     def __init__(self, maximize: bool = True) -> None:
         self.maximize = maximize
