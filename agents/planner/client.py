@@ -41,8 +41,8 @@ class ModelRequest:
         role: what is asked for, such as `propose` or `repair`.
         schema_name: name of the schema, letters, digits, `-` and `_` only.
         schema: JSON schema of the answer, None for free text.
-        bounds: further keywords (`maxLength`, ...) of the schema's own properties, for servers that can hold a
-            model to them: without, a weak one may ramble in its first field until it is cut.
+        bounds: further keywords (`maxLength`, ...) of the schema's own properties, for servers that can hold
+            a model to them: without, a weak one may ramble in its first field until it is cut.
         schema_note: said at the end of the last message where the server cannot be given a schema.
         templates: version of each prompt template behind the messages, for the record.
     """

@@ -11,12 +11,12 @@ from cambrian.agents.errors import LimitReached, ModelUnavailable, ProposalError
 from cambrian.agents.planner import ARMS, Arm
 from cambrian.agents.planner.client import ModelRequest, ScriptedClient
 from cambrian.agents.planner.exchange import ExchangeLog
-from cambrian.agents.planner.llm import LLMArm
+from cambrian.agents.planner.llm import LLMArm, check_prompts
 from cambrian.agents.population.model import CandidateState
 from cambrian.search_spaces import Space
 from tests.agents.planner import server as speak
 from tests.agents.planner.server import ModelServer
-from tests.agents.planner.world import TinySpace, candidate, config, context, convnet, evaluated
+from tests.agents.planner.world import TinySpace, ToyTask, candidate, config, context, convnet, evaluated
 from tests.contracts.arm import ArmContract, Settings
 
 
@@ -181,6 +181,32 @@ async def test_a_users_broken_prompt_is_a_user_error(
     with pytest.raises(UserError, match="'tsk'"):
         await arm.propose(context(convnet(), []), 1)
     assert client.requests == [], "nothing is spent on it"
+
+
+@pytest.mark.parametrize("space", [convnet(), TinySpace()], ids=lambda space: space.name)
+def test_the_shipped_prompts_are_found_sound(space: Space) -> None:
+    check_prompts(config(), space, ToyTask())
+
+
+@pytest.mark.parametrize(
+    ("name", "slip"),
+    [
+        ("system.j2", "{{ task.metrics }}"),
+        ("propose.j2", "{% for c in best %}{{ c.skore }}{% endfor %}"),
+        ("propose.j2", "{% for s in rejected %}{{ s.why }}{% endfor %}"),
+        ("propose.j2", "{% if not best %}{{ nothing }}{% endif %}"),
+        ("repair.j2", "{{ problems }}"),
+        ("schema.j2", "{{ shema }}"),
+    ],
+)
+def test_a_slip_in_any_prompt_is_found_before_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, slip: str
+) -> None:
+    (tmp_path / "convnet").mkdir()
+    (tmp_path / "convnet" / name).write_text(slip)
+    monkeypatch.setenv("CAMBRIAN_PROMPTS", str(tmp_path))
+    with pytest.raises(UserError, match=rf"convnet/{name} line 1 uses"):
+        check_prompts(config(), convnet(), ToyTask())
 
 
 @pytest.mark.parametrize("api", ["chat", "responses"])
