@@ -27,7 +27,6 @@ import functools
 import hashlib
 import json
 import math
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -38,6 +37,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
+from cambrian.agents.evaluator.meta import SEED, seeded
 from cambrian.agents.evaluator.static import Examination, take_examination
 from cambrian.search_spaces import Genotype, Signature, Space
 
@@ -50,9 +50,7 @@ MAX_PARAMETERS = 20_000_000
 
 _DIGITS = 7
 _ATTEMPTS = 3
-_SEED = 20230210
 _PERIOD = 262_139  # prime: no two rows of a repeated window fall on the same numbers
-_generator = threading.Lock()
 
 _Slot = tuple[dict[str, nn.Parameter | None], str, int]
 """Where a parameter lives, and the `id` of the parameter that the trace saw there."""
@@ -121,8 +119,7 @@ def _behaviour(seen: Examination, space: Space, genotype: Genotype, signature: S
             home[name] = nn.Parameter(values[key], requires_grad=False)
         _reset_statistics(module)
         liveness = _Liveness()
-        with torch.no_grad(), liveness, _generator, torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_SEED)
+        with torch.no_grad(), liveness, seeded():
             outputs = [module.train()(inputs)]
             if twofold:
                 outputs.append(module.eval()(inputs))
@@ -139,8 +136,7 @@ def _real_module(
     module, keys = seen.module, {id(p): id(p) for p in seen.parameters}
     # batch statistics start from known values; whatever else a constructor computed calls for the real one
     if any(child._buffers and not isinstance(child, _BatchNorm) for child in module.modules()):
-        with _generator, torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_SEED)
+        with seeded():
             module = space.build(genotype, signature).double()
         keys = {id(real): id(p) for real, p in zip(module.parameters(), seen.parameters, strict=True)}
     slots = [
@@ -259,7 +255,7 @@ def _noise(shape: tuple[int, ...], offset: int) -> Tensor:
 @functools.cache
 def _series() -> Tensor:
     # numpy promises this stream for PCG64's raw output
-    raw = np.random.PCG64(_SEED).random_raw(_PERIOD)
+    raw = np.random.PCG64(SEED).random_raw(_PERIOD)
     return torch.from_numpy((raw >> np.uint64(11)).astype(np.float64) * 2.0**-52 - 1.0).repeat(3)
 
 

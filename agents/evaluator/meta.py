@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._device import _device_constructors
 
-from cambrian.search_spaces import Genotype, Signature, Space
+from cambrian.search_spaces import Genotype, ProposalError, Signature, Space
 
 Provenance = tuple[Any, ...]
 """How a tensor's values came about: its factory, then what was done to it in place; plain nested tuples."""
@@ -28,6 +30,9 @@ _FILLING = frozenset(
 )  # fmt: skip
 """In-place calls that change values only, so that they may be left out where nobody reads values."""
 _META = torch.device("meta")
+
+SEED = 20230210
+_generator = threading.Lock()
 
 
 class InitLog(TorchFunctionMode):
@@ -101,6 +106,14 @@ class InitLog(TorchFunctionMode):
         return repr(value)
 
 
+@contextmanager
+def seeded() -> Iterator[None]:
+    """Torch's global generator at a fixed seed for this thread alone, and as it was afterwards."""
+    with _generator, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        yield
+
+
 def build_on_meta(space: Space, genotype: Genotype, signature: Signature) -> tuple[nn.Module, InitLog]:
     """The module of a canonical genotype on the meta device, and how it would be initialised.
 
@@ -111,12 +124,19 @@ def build_on_meta(space: Space, genotype: Genotype, signature: Signature) -> tup
     if space.kind != "declarative":
         raise ValueError(f"space {space.name!r} holds code: check its candidates inside a sandbox")
     log = InitLog()
-    with log:
-        module = space.build(genotype, signature)
-    real = [tensor for tensor in (*module.parameters(), *module.buffers()) if not tensor.is_meta]
-    if real:  # made from an array, say
-        contents = [hashlib.blake2b(tensor.detach().numpy().tobytes()).hexdigest() for tensor in real]
+    try:
+        with log:
+            module = space.build(genotype, signature)
+    except ProposalError:
+        raise
+    except Exception:  # the constructor reads values that a meta tensor has not
+        log = InitLog()
+        with seeded():
+            module = space.build(genotype, signature)
+    real = {name: tensor for name, tensor in module.state_dict(keep_vars=True).items() if not tensor.is_meta}
+    if real:
         module.to(_META)
-        for tensor, content in zip(real, contents, strict=True):
-            log.note(tensor, "array", content)
+        moved = module.state_dict(keep_vars=True)
+        for name, tensor in real.items():
+            log.note(moved[name], "array", hashlib.blake2b(tensor.detach().numpy().tobytes()).hexdigest())
     return module, log

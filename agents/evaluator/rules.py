@@ -59,7 +59,7 @@ class ForwardTrace(TorchFunctionMode):
             return func(*args, **kwargs)
         self._use(args if not kwargs else (*args, *kwargs.values()))
         rule = _RULES.get(func)
-        if rule is not None:
+        if rule is not None and (args or "input" in kwargs):
             result = rule(self, func, *args, **kwargs)
             if result is not None:
                 return result
@@ -128,31 +128,31 @@ _VIEWS = frozenset(
 
 
 def _convolution(
-    trace: ForwardTrace, func: Rule, x: Tensor, weight: Tensor, *args: Any, **kwargs: Any
+    trace: ForwardTrace, func: Rule, input: Tensor, weight: Tensor, *args: Any, **kwargs: Any
 ) -> Tensor:
-    out: Tensor = func(x, weight, *args, **kwargs)
+    out: Tensor = func(input, weight, *args, **kwargs)
     trace.flops += 2 * out.numel() * weight[0].numel()
     trace.largest = max(trace.largest, out.untyped_storage().nbytes())
-    trace.keep(x)
+    trace.keep(input)
     return out
 
 
 def _linear(
-    trace: ForwardTrace, func: Rule, x: Tensor, weight: Tensor, bias: Tensor | None = None
+    trace: ForwardTrace, func: Rule, input: Tensor, weight: Tensor, bias: Tensor | None = None
 ) -> Tensor | None:
-    fits = weight.dim() == 2 and x.dim() > 0 and x.shape[-1] == weight.shape[1]
+    fits = weight.dim() == 2 and input.dim() > 0 and input.shape[-1] == weight.shape[1]
     if not fits or (bias is not None and bias.shape != weight.shape[:1]):
         return None
-    out = trace.make(x, (*x.shape[:-1], weight.shape[0]))
+    out = trace.make(input, (*input.shape[:-1], weight.shape[0]))
     trace.flops += 2 * out.numel() * weight.shape[1]
-    trace.keep(x)
+    trace.keep(input)
     return out
 
 
 def _batch_norm(
     trace: ForwardTrace,
     func: Rule,
-    x: Tensor,
+    input: Tensor,
     running_mean: Tensor | None,
     running_var: Tensor | None,
     weight: Tensor | None = None,
@@ -161,26 +161,30 @@ def _batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor | None:
-    shape = x.shape
+    shape = input.shape
     trace.norms.append((momentum, eps))
     trace.narrowest = min(trace.narrowest, math.prod(shape[2:]))
-    if len(shape) < 2 or (training and x.numel() <= shape[1]):
+    if len(shape) < 2 or (training and input.numel() <= shape[1]):
         return None
     if any(
         each is not None and each.shape != shape[1:2] for each in (running_mean, running_var, weight, bias)
     ):
         return None
-    trace.keep(x)
-    return trace.make(x, shape)
+    trace.keep(input)
+    return trace.make(input, shape)
 
 
-def _elementwise_of_input(trace: ForwardTrace, func: Rule, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    trace.keep(x)
-    return x if _in_place(func, args, kwargs) else trace.make(x, x.shape)
+def _elementwise_of_input(
+    trace: ForwardTrace, func: Rule, input: Tensor, *args: Any, **kwargs: Any
+) -> Tensor:
+    trace.keep(input)
+    return input if _in_place(func, args, kwargs) else trace.make(input, input.shape)
 
 
-def _elementwise_of_output(trace: ForwardTrace, func: Rule, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    out = x if _in_place(func, args, kwargs) else trace.make(x, x.shape)
+def _elementwise_of_output(
+    trace: ForwardTrace, func: Rule, input: Tensor, *args: Any, **kwargs: Any
+) -> Tensor:
+    out = input if _in_place(func, args, kwargs) else trace.make(input, input.shape)
     trace.keep(out)
     return out
 
@@ -190,63 +194,72 @@ def _in_place(func: Rule, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> b
 
 
 def _dropout(
-    trace: ForwardTrace, func: Rule, x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+    trace: ForwardTrace,
+    func: Rule,
+    input: Tensor,
+    p: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,
 ) -> Tensor | None:
     if not 0 <= p <= 1:
         return None
     if not training or p == 0:
-        return x
-    trace.keep(trace.make(x, x.shape))  # the mask
-    return x if inplace else trace.make(x, x.shape)
+        return input
+    trace.keep(trace.make(input, input.shape))  # the mask
+    return input if inplace else trace.make(input, input.shape)
 
 
-def _sum(trace: ForwardTrace, func: Rule, x: Any, y: Any, **kwargs: Any) -> Tensor | None:
-    return None if kwargs else _broadcast(trace, x, y)
+def _sum(trace: ForwardTrace, func: Rule, input: Any, other: Any, **kwargs: Any) -> Tensor | None:
+    return None if kwargs else _broadcast(trace, input, other)
 
 
-def _product(trace: ForwardTrace, func: Rule, x: Any, y: Any, **kwargs: Any) -> Tensor | None:
-    out = None if kwargs else _broadcast(trace, x, y)
+def _product(trace: ForwardTrace, func: Rule, input: Any, other: Any, **kwargs: Any) -> Tensor | None:
+    out = None if kwargs else _broadcast(trace, input, other)
     if out is not None:
-        trace.keep(*(each for each in (x, y) if isinstance(each, Tensor)))
+        trace.keep(*(each for each in (input, other) if isinstance(each, Tensor)))
     return out
 
 
-def _broadcast(trace: ForwardTrace, x: Any, y: Any) -> Tensor | None:
+def _broadcast(trace: ForwardTrace, input: Any, other: Any) -> Tensor | None:
     """An output for two operands of one type; None where torch should decide on type or shape."""
-    if not isinstance(x, Tensor):
-        x, y = y, x
-    if not isinstance(y, Tensor):
-        return trace.make(x, x.shape) if isinstance(y, int | float) and x.is_floating_point() else None
-    if x.dtype != y.dtype:
+    if not isinstance(input, Tensor):
+        input, other = other, input
+    if not isinstance(other, Tensor):
+        return (
+            trace.make(input, input.shape)
+            if isinstance(other, int | float) and input.is_floating_point()
+            else None
+        )
+    if input.dtype != other.dtype:
         return None
-    if x.shape == y.shape:
-        return trace.make(x, x.shape)
-    if x.dim() != y.dim():
+    if input.shape == other.shape:
+        return trace.make(input, input.shape)
+    if input.dim() != other.dim():
         return None
-    pairs = list(zip(x.shape, y.shape, strict=True))
+    pairs = list(zip(input.shape, other.shape, strict=True))
     if any(a != b and a != 1 and b != 1 for a, b in pairs):
         return None
-    return trace.make(x, [b if a == 1 else a for a, b in pairs])
+    return trace.make(input, [b if a == 1 else a for a, b in pairs])
 
 
-def _adaptive_pool(trace: ForwardTrace, func: Rule, x: Tensor, output_size: Any) -> Tensor | None:
-    if x.dim() not in (3, 4):
+def _adaptive_pool(trace: ForwardTrace, func: Rule, input: Tensor, output_size: Any) -> Tensor | None:
+    if input.dim() not in (3, 4):
         return None
     pair = output_size if isinstance(output_size, list | tuple) else (output_size, output_size)
-    sides = [old if new is None else new for old, new in zip(x.shape[-2:], pair, strict=True)]
+    sides = [old if new is None else new for old, new in zip(input.shape[-2:], pair, strict=True)]
     if sides != [1, 1]:  # means over the whole map need no input for their gradient
-        trace.keep(x)
-    return trace.make(x, (*x.shape[:-2], *sides))
+        trace.keep(input)
+    return trace.make(input, (*input.shape[:-2], *sides))
 
 
-def _mean(trace: ForwardTrace, func: Rule, x: Tensor, dim: Any = None, **kwargs: Any) -> Tensor | None:
-    if kwargs or not isinstance(dim, tuple | list | int) or not x.is_floating_point():
+def _mean(trace: ForwardTrace, func: Rule, input: Tensor, dim: Any = None, **kwargs: Any) -> Tensor | None:
+    if kwargs or not isinstance(dim, tuple | list | int) or not input.is_floating_point():
         return None
     dims = (dim,) if isinstance(dim, int) else dim
-    if any(not -x.dim() <= each < x.dim() for each in dims):
+    if any(not -input.dim() <= each < input.dim() for each in dims):
         return None
-    gone = {each % x.dim() for each in dims}
-    return trace.make(x, [side for at, side in enumerate(x.shape) if at not in gone])
+    gone = {each % input.dim() for each in dims}
+    return trace.make(input, [side for at, side in enumerate(input.shape) if at not in gone])
 
 
 def _attention(

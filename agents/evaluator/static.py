@@ -141,7 +141,8 @@ def _located(module: nn.Module, inputs: Tensor, error: Exception) -> ProposalErr
         except Exception as again:
             cause = str(again).strip().splitlines()[0] if str(again).strip() else type(again).__name__
     name, child, shapes = path[-1] if path else ("", module, _shapes(inputs))
-    where = f"{name} ({type(child).__name__})" if name else f"the network ({type(child).__name__})"
+    layer = type(child).__name__ if any(child.children()) else str(child)
+    where = f"{name}, {layer}," if name else f"the network, {layer},"
     return ProposalError(
         f"{where} cannot take an input of shape {shapes}: {cause}",
         hint="shapes are (batch, channels, height, width); make this layer fit the one before it",
