@@ -251,8 +251,8 @@ class ContainerSandbox:
             container.wait(timeout=ENGINE_S)
             return Ending(why="timeout")
         container.reload()
-        state: dict[str, Any] = container.attrs["State"] if container.attrs is not None else {}
-        code = int(state["ExitCode"])
+        state: dict[str, Any] = (container.attrs or {}).get("State", {})
+        code = int(state.get("ExitCode", -1))
         if code != 0 and state.get("OOMKilled"):
             return Ending(why="memory")
         # the init process reports a signal as 128 and its number
@@ -270,7 +270,7 @@ class ContainerSandbox:
                 chunks, status = container.get_archive(f"/job/{name}", chunk_size=1 << 20)
             except NotFound:
                 continue
-            if int(status["size"]) > limit:
+            if status is None or int(status["size"]) > limit:
                 continue
             content = _unpack(_capped(chunks, limit + (1 << 16)), name)
             if content is not None:

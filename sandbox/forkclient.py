@@ -63,7 +63,6 @@ class ForkClient:
         with theirs, disk("start the fork server"):
             log = (self._folder / "forkserver.log").open("ab")
             with log:
-                # from this thread: the parent-death signal is sent when the thread that forked ends
                 self._process = subprocess.Popen(
                     command,
                     env=self._environment,

@@ -214,7 +214,8 @@ def missing(features: frozenset[Feature]) -> tuple[str, ...]:
         lacks.append("writes files that this user may write")
     if "isolated" not in features:
         lacks += ["reaches the network", "sees and signals processes of this user"]
-    if "user" not in features:
+    # without any capability it may not look into processes that have some, such as all of root's
+    if "user" not in features and os.geteuid() != 0:
         lacks.append("reads memory and environment of this user's processes")
     if "user" in features and os.geteuid() == 0:
         lacks.append("owns root's files, though without any capability")

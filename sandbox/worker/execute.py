@@ -98,6 +98,9 @@ def _run(job: Job, job_folder: Path, data_folder: Path, progress: _Progress) -> 
     if not isinstance(module, nn.Module):
         raise CandidateError(f"the space built a {type(module).__name__}, not an nn.Module")
     module = module.to(device)
+    if len(job.signature.input_shape) == 3:
+        # channels last: a quarter less time on CPUs, for training and for the latency, in every candidate
+        module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     check_outputs(module, data.x_val, job.signature)
     progress.parameters = sum(p.numel() for p in module.parameters() if p.requires_grad)
     if job.latency is not None:

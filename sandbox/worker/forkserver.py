@@ -160,7 +160,8 @@ def warm_up() -> None:
 def main(arguments: list[str]) -> None:
     """Entry point; see the module's docstring."""
     fd, mode, probe_folder, *plugins = arguments
-    confine.die_with_parent()
+    # not `die_with_parent`: a killed server could not end what hid below it, and the end of its socket
+    # tells it as surely that the host is gone
     confine.adopt_orphans()
     os.umask(0o077)
     sys.path.extend(plugins)
