@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -26,6 +27,8 @@ HEARTBEAT_S = 2.0
 REVIEW_POLL_S = 2.0
 FRUITLESS_LIMIT = 200
 """Proposals in a row that led to no evaluation, after which the space counts as exhausted."""
+MODEL_PAUSE_S = 60.0
+"""How long the LLM arm rests when its endpoint is down and does not say for how long."""
 PARKED_PER_SLOT = 4
 """How many proposals may wait for a reviewer, for each slot, before the planner pauses."""
 
@@ -72,6 +75,7 @@ class Discovery:
         self._draws = int(self.services.store.get_meta("draws") or 0)
         self._fruitless = 0
         self._busy: set[str] = set()
+        self._asked: Counter[str] = Counter()
         self._changed = asyncio.Condition()
         self._slot_of: dict[str, int] = {}
         self._waiting_for: list[str] = []
@@ -218,7 +222,8 @@ class Discovery:
         excluded: set[str] = set()
         while True:
             rng = random.Random(f"{do.config.seed}/{draw}")
-            arm = self.portfolio.choose(do.population.spent(), do.population, rng, exclude=excluded)
+            spent = self._asked + Counter(do.population.spent())
+            arm = self.portfolio.choose(spent, do.population, rng, exclude=excluded)
             if arm is None:
                 return None
             self.slots[slot] = f"{arm.name} is proposing"
@@ -238,6 +243,7 @@ class Discovery:
                 if arm.cheap and not arm.control and do.admission.screen.trusted
                 else 1
             )
+            self._asked[arm.name] += 1  # else every free slot would ask one slow model at once
             try:
                 drafts = await arm.propose(context, n)
             except ProposalError as error:
@@ -247,11 +253,17 @@ class Discovery:
                 self.portfolio.retire(arm.name, limit.message)
                 self.say(f"arm {arm.name} is out: {limit.message}; the other arms go on")
             except ModelUnavailable as error:
-                self.portfolio.pause(arm.name, error.message)
-                self.say(f"arm {arm.name} pauses: {error.message}; the other arms go on")
+                if error.permanent:
+                    self.portfolio.retire(arm.name, error.message)
+                else:
+                    self.portfolio.pause(arm.name, error.message, error.retry_after_s or MODEL_PAUSE_S)
+                rests = "is out" if error.permanent else "pauses"
+                self.say(f"arm {arm.name} {rests}: {error.message}; the other arms go on")
             else:
                 self.portfolio.succeeded(arm.name)
                 return do.admission.choose(drafts)
+            finally:
+                self._asked[arm.name] -= 1
 
     def _next_baseline(self) -> Proposal | None:
         names, space = self.services.config.baselines, self.services.space

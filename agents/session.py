@@ -24,6 +24,7 @@ from cambrian.agents.lifecycle import Lifecycle, Services
 from cambrian.agents.planner import Arm
 from cambrian.agents.planner.endpoint import endpoint_status
 from cambrian.agents.planner.exchange import ExchangeLog
+from cambrian.agents.planner.llm import check_prompts
 from cambrian.agents.planner.portfolio import build_arms
 from cambrian.agents.population.model import Candidate
 from cambrian.agents.population.store import PopulationStore, RunRecord
@@ -99,6 +100,8 @@ def check_run(config: RunConfig, origin: str) -> tuple[Space, Task]:
                 f"{origin}: baselines: space {config.space!r} knows no {name!r}", hint=near_names(name, known)
             )
     task.load()
+    if "llm" in config.arms and config.arms["llm"].weight > 0:
+        check_prompts(config, space, task)
     return space, task
 
 
