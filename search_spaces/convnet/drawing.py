@@ -74,9 +74,9 @@ def draw(genotype: Genotype, signature: Signature, title: str) -> str:
     for group, width in zip(groups, widths, strict=True):
         parts.append(_draw_group(group, left, width, slot))
         left += width
-    parts.append(_bar("parameters", [(g.kind, g.params) for g in groups], 332))
-    parts.append(_bar("multiply-accumulates", [(g.kind, g.macs) for g in groups], 356))
-    height = 384
+    parts.append(_bar("parameters", [(g.kind, g.params) for g in groups], 340))
+    parts.append(_bar("multiply-accumulates", [(g.kind, g.macs) for g in groups], 364))
+    height = 392
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" '
         f'height="{height}" role="img" font-family="Helvetica, Arial, sans-serif">'
@@ -131,9 +131,9 @@ def _stage_lines(stage: dict[str, Any]) -> tuple[str, ...]:
     times = f" {_X}{stage['depth']}" if stage["depth"] > 1 else ""
     expand = f"expand {stage['expansion']}" if stage["block"] in ("inverted", "attention") else ""
     kernel = "" if stage["block"] == "attention" else f"{stage['kernel']}{_X}{stage['kernel']}"
-    gate = f"SE {stage['se']:g}, " if stage["se"] else ""
+    gate = f"SE {stage['se']:g}" if stage["se"] else ""
     shape = ", ".join(word for word in (kernel, expand) if word)
-    return stage["block"] + times, shape, gate + stage["activation"]
+    return stage["block"] + times, shape, gate, stage["activation"]
 
 
 def _head_lines(head: dict[str, Any]) -> tuple[str, ...]:
@@ -146,7 +146,7 @@ def _head_lines(head: dict[str, Any]) -> tuple[str, ...]:
 
 def _widths(groups: list[_Group]) -> list[float]:
     """Room for each group: enough for its label, the rest shared by what stands in it."""
-    need = [max(5.9 * max(map(len, group.lines)) + 10, 22.0 * len(group.solids)) for group in groups]
+    need = [max(6.8 * max(map(len, group.lines)) + 8, 22.0 * len(group.solids)) for group in groups]
     spare = _WIDTH - 2 * _MARGIN - sum(need)
     if spare < 0:
         return [width * (1 + spare / sum(need)) for width in need]
@@ -164,10 +164,19 @@ def _draw_group(group: _Group, left: float, width: float, slot: float) -> str:
         f'<path d="M{left + 5:.1f} {_BASE + 14}h{width - 10:.1f}" stroke="{_COLOURS[group.kind]}" '
         'stroke-width="2.5" stroke-linecap="round"/>'
     )
+    size = min(11.0, (width - 2) / (0.62 * max(map(len, group.lines))))
     for index, line in enumerate(group.lines):
         weight, colour = (600, _INK) if index == 0 else (400, _PALE)
         parts.append(
-            _text(centre, _BASE + 32 + 15 * index, line, weight=weight, colour=colour, anchor="middle")
+            _text(
+                centre,
+                _BASE + 32 + 15 * index,
+                line,
+                size=size,
+                weight=weight,
+                colour=colour,
+                anchor="middle",
+            )
         )
     return "".join(parts)
 
@@ -216,11 +225,11 @@ def _bar(name: str, shares: list[tuple[str, int]], y: int) -> str:
 
 
 def _text(
-    x: float, y: float, words: str, *, size: int = 11, weight: int = 400, colour: str = _INK,
+    x: float, y: float, words: str, *, size: float = 11, weight: int = 400, colour: str = _INK,
     anchor: str = "start",
 ) -> str:  # fmt: skip
     return (
-        f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" font-weight="{weight}" fill="{colour}" '
+        f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size:.3g}" font-weight="{weight}" fill="{colour}" '
         f'text-anchor="{anchor}">{escape(words)}</text>'
     )
 

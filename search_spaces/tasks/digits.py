@@ -11,11 +11,11 @@ from cambrian.search_spaces.space import Signature
 from cambrian.search_spaces.tasks.classification import ClassificationTask, held_out
 from cambrian.search_spaces.tasks.task import Recipe, Rung, Splits
 
-_HELD_OUT = 300
+_HELD_OUT = 400
 
 
 class Digits(ClassificationTask):
-    """1,797 handwritten digits of 8x8 pixels: 1,197 to train on, 300 to validate, 300 to test.
+    """1,797 handwritten digits of 8x8 pixels: 997 to train on, 400 to validate, 400 to test.
 
     Args:
         recipe: single fields of the recipe by name.
@@ -34,7 +34,8 @@ class Digits(ClassificationTask):
             name="digits",
             version="1",
             signature=Signature(input_shape=(1, 8, 8), n_outputs=10),
-            defaults=Recipe(batch_size=32, learning_rate=3e-3, augment=("shift",)),
+            # no shifts: one pixel is an eighth of the image, and short trainings lost 4 points by them
+            defaults=Recipe(batch_size=32, learning_rate=6e-3),
             default_rungs=(Rung(epochs=5), Rung(epochs=15)),
             recipe=recipe,
             rungs=rungs,
