@@ -11,8 +11,8 @@ Into the hash go
     in the order of their first use, so the order and names in which they were created do not matter;
   - the outputs of a training pass, with batch statistics and seeded dropout, for canonical weights in double
     precision: they change with whatever the network computes, down to a dropout rate;
-  - momentum and epsilon of batch norms, and the outputs of an evaluation pass wherever that could differ in
-    more than by those.
+  - momentum, epsilon and kind of batch norms, and the outputs of an evaluation pass wherever that could
+    differ by more than those and dropout.
 
 Where this evidence would be weak, because the outputs do not depend on the inputs or are not finite, other
 weights are tried; where it stays weak, or would be dear because the network is huge, the identity is the hash
@@ -72,7 +72,7 @@ def identity(space: Space, genotype: Genotype, signature: Signature) -> str:
     if evidence is None:
         text = json.dumps(genotype, sort_keys=True, separators=(",", ":"))
         return f"{STRUCTURAL}:{_digest((about, text))}"
-    return f"{FUNCTIONAL}:{_digest((about, evidence, _parameters(seen), _norms(seen)))}"
+    return f"{FUNCTIONAL}:{_digest((about, evidence, _parameters(seen), seen.trace.norms))}"
 
 
 def _digest(content: object) -> str:
@@ -90,14 +90,6 @@ def _parameters(seen: Examination) -> list[tuple[tuple[int, ...], list[object]]]
     return sorted(by_shape.items())
 
 
-def _norms(seen: Examination) -> tuple[object, ...]:
-    """What a single training pass does not show of batch norms."""
-    averaging = sum(
-        isinstance(child, _BatchNorm) and child.momentum is None for child in seen.module.modules()
-    )
-    return averaging, seen.trace.norms
-
-
 def _in_order(seen: Examination) -> Iterator[nn.Parameter]:
     """Parameters by first use, then the unused ones as they were created."""
     yield from seen.trace.used.values()
@@ -110,23 +102,32 @@ def _behaviour(seen: Examination, space: Space, genotype: Genotype, signature: S
     batch = 4 if math.prod(signature.input_shape) <= 512 or seen.trace.narrowest < 2 else 2
     if seen.facts.flops * batch > MAX_FLOPS or seen.facts.parameters > MAX_PARAMETERS:
         return None
-    inputs = 1.7 * _noise((batch, *signature.input_shape), 0)
+    inputs = _probe(batch, signature)
     module, slots = _real_module(seen, space, genotype, signature)
-    twofold = _evaluates_differently(module)
+    twofold = _evaluates_differently(seen.module)
     for attempt in range(_ATTEMPTS):
         values = _canonical_weights(seen, attempt)
         for home, name, key in slots:
             home[name] = nn.Parameter(values[key], requires_grad=False)
         _reset_statistics(module)
         liveness = _Liveness()
-        with torch.no_grad(), liveness, seeded():
-            outputs = [module.train()(inputs)]
-            if twofold:
-                outputs.append(module.eval()(inputs))
+        try:
+            with torch.no_grad(), liveness, seeded():
+                outputs = [module.train()(inputs)]
+                if twofold:
+                    outputs.append(module.eval()(inputs))
+        except Exception:  # what only fails on real numbers is for its training to tell, not for its identity
+            return None
         found = [_quantised(output) for output in outputs]
         if liveness.alive and None not in found:
             return [number for numbers in found if numbers is not None for number in numbers]
     return None
+
+
+def _probe(batch: int, signature: Signature) -> Tensor:
+    """Samples of different sizes, `(batch, *input_shape)`, for activations near and far from 0."""
+    sizes = torch.tensor([1.7, 6.0, 0.8, 3.0], dtype=torch.float64)[:batch]
+    return _noise((batch, *signature.input_shape), 0) * sizes.view(-1, *[1] * len(signature.input_shape))
 
 
 def _real_module(
@@ -135,7 +136,7 @@ def _real_module(
     """The module on the CPU in double precision, and where its parameters are still to be put."""
     module, keys = seen.module, {id(p): id(p) for p in seen.parameters}
     # batch statistics start from known values; whatever else a constructor computed calls for the real one
-    if any(child._buffers and not isinstance(child, _BatchNorm) for child in module.modules()):
+    if any(_holds_tensors(child) for child in module.modules()):
         with seeded():
             module = space.build(genotype, signature).double()
         keys = {id(real): id(p) for real, p in zip(module.parameters(), seen.parameters, strict=True)}
@@ -146,6 +147,13 @@ def _real_module(
         if parameter is not None
     ]
     return module, slots
+
+
+def _holds_tensors(child: nn.Module) -> bool:
+    """Whether it has tensors besides parameters and batch statistics, as buffers or plain attributes."""
+    if child._buffers and not isinstance(child, _BatchNorm):
+        return True
+    return any(isinstance(value, Tensor) for value in vars(child).values())
 
 
 def _reset_statistics(module: nn.Module) -> None:
@@ -160,6 +168,8 @@ def _reset_statistics(module: nn.Module) -> None:
 def _evaluates_differently(module: nn.Module) -> bool:
     """Whether evaluation could differ from training by more than batch norm and dropout account for."""
     kinds = {type(child) for child in module.modules()}
+    if any(child._buffers and not isinstance(child, _BatchNorm) for child in module.modules()):
+        return True  # statistics of another kind, perhaps
     for kind in kinds - _MODES.keys():
         _MODES[kind] = _reads_mode(kind)
     return any(_MODES[kind] for kind in kinds)
@@ -222,8 +232,8 @@ def _canonical_weights(seen: Examination, attempt: int) -> dict[int, Tensor]:
     """A value for each parameter, by its `id`, from its shape and rank among those of its shape alone.
 
     Matrices and kernels keep the size of a signal (He et al., arXiv:1502.01852). Vectors, which shift and
-    scale channels, are positive, so that few rectified units die, and span an order of magnitude, so that
-    saturating activations show where they bend.
+    scale channels, and the first row of a matrix are positive, so that no rectified layer dies as a whole.
+    Every fourth element of a vector is large, so that activations show where they saturate.
     """
     values: dict[int, Tensor] = {}
     ranks: dict[tuple[int, ...], int] = {}
@@ -232,9 +242,13 @@ def _canonical_weights(seen: Examination, attempt: int) -> dict[int, Tensor]:
         ranks[shape] = rank = ranks.get(shape, 0) + 1
         noise = _noise(shape, _offset(shape, rank, attempt))
         if len(shape) > 1:
-            values[id(parameter)] = noise * math.sqrt(6 * shape[0] / parameter.numel())
+            value = noise * math.sqrt(6 * shape[0] / parameter.numel())
+            value[0].abs_()
+            values[id(parameter)] = value
         else:
-            values[id(parameter)] = torch.exp(1.35 * noise - 0.25)
+            value = torch.exp(1.1 * noise - 0.2)
+            value.view(-1)[1::4] *= 5
+            values[id(parameter)] = value
     return values
 
 
@@ -266,7 +280,7 @@ def _quantised(outputs: Tensor) -> list[int] | None:
     million times smaller, almost never shifts a rounding. A handful of random projections of all outputs
     tells functions apart as well as all outputs would, with fewer roundings at risk.
     """
-    if outputs.dtype != torch.float64:
+    if not isinstance(outputs, Tensor) or outputs.dtype != torch.float64:
         return None
     flat = outputs.flatten()
     scale = float(flat.square().mean().sqrt())

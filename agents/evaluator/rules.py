@@ -33,7 +33,7 @@ class ForwardTrace(TorchFunctionMode):
         used: parameters in the order of their first use.
         saved: bytes of the tensors that the backward pass needs, parameters and inputs left out.
         largest: bytes of the largest tensor that was computed.
-        norms: momentum and epsilon of each batch norm, in order.
+        norms: momentum and epsilon of each batch norm, and whether it keeps statistics, in order.
         narrowest: positions in a map (1 for a vector) that a batch norm averages over, at least.
     """
 
@@ -43,7 +43,7 @@ class ForwardTrace(TorchFunctionMode):
         self.used: dict[int, nn.Parameter] = {}
         self.saved = 0
         self.largest = 0
-        self.norms: list[tuple[float, float]] = []
+        self.norms: list[tuple[float, float, bool]] = []
         self.narrowest = 1 << 62
         self._kept: dict[int, Tensor] = {}
 
@@ -162,7 +162,7 @@ def _batch_norm(
     eps: float = 1e-5,
 ) -> Tensor | None:
     shape = input.shape
-    trace.norms.append((momentum, eps))
+    trace.norms.append((momentum, eps, running_mean is not None))
     trace.narrowest = min(trace.narrowest, math.prod(shape[2:]))
     if len(shape) < 2 or (training and input.numel() <= shape[1]):
         return None
