@@ -195,7 +195,8 @@ class MLflowRecorder:
             )
         self._drain(self._delivery)
         self._rebuild(self._delivery)
-        self._parent.illustrate(last=last)
+        if not self._late():
+            self._parent.illustrate(last=last)
         if last:
             self._parent.end()
 

@@ -31,8 +31,8 @@ def artifact_link(run_id: str, path: str) -> str:
 
 
 def run_link(experiment_id: str, run_id: str) -> str:
-    """Address of a run's page, relative to MLflow's own."""
-    return f"#/experiments/{experiment_id}/runs/{run_id}"
+    """Address of a run's page, relative to MLflow's own, with the menus for training runs."""
+    return f"#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
 
 
 def candidate_note(
@@ -54,9 +54,11 @@ def candidate_note(
         picture: address of its drawing.
     """
     proposal = candidate.proposal
-    parts = [f"**{_plain(candidate.summary)}**\n"] if candidate.summary else []
+    parts = [_headline(candidate, run) + "\n"]
     if candidate.state is CandidateState.PARKED:
         parts.append(_REVIEW)
+    if candidate.summary:
+        parts.append(f"**{_plain(candidate.summary)}**\n")
     parts.append(_table(_facts(candidate, evaluations, run, links)))
     if picture is not None:
         parts.append(f"![architecture of {candidate.id}]({picture})\n")
@@ -72,25 +74,57 @@ def candidate_note(
     return "\n".join(parts)
 
 
-def run_note(run: RunRecord, counts: Mapping[str, int], board: str, pictures: Mapping[str, str]) -> str:
+def run_note(
+    run: RunRecord,
+    best: Candidate | None,
+    counts: Mapping[str, int],
+    board: str,
+    pictures: Mapping[str, str],
+    links: Mapping[str, str],
+) -> str:
     """The description of a discovery run: how it stands, the leaderboard and the pictures.
 
     Args:
         run: the run as it stands.
+        best: the champion, None while there is none.
         counts: candidates by state.
         board: the leaderboard in Markdown.
         pictures: address by title.
+        links: page of a candidate's run by its id.
     """
     states = ", ".join(f"{n} {state}" for state, n in sorted(counts.items(), key=lambda item: -item[1]))
     reason = f" ({_plain(run.stop_reason)})" if run.stop_reason else ""
-    parts = [
+    parts = []
+    if best is not None:
+        linked = f"[{best.id}]({links[best.id]})" if best.id in links else best.id
+        parts.append(f"Best: {linked}, {_headline(best, run)}\n")
+    parts.append(
         f"Discovery in **{run.space}** on **{run.task}**, {run.status}{reason}: "
         f"{sum(counts.values())} candidates ({states}).\n"
-    ]
+    )
     if board:
         parts.append(board)
     parts += [f"![{title}]({address})\n" for title, address in pictures.items()]
     return "\n".join(parts)
+
+
+def _headline(candidate: Candidate, run: RunRecord) -> str:
+    """What one wants to know first: MLflow folds a description after a few lines."""
+    proposal = candidate.proposal
+    parts = []
+    if candidate.score is not None:
+        parts.append(f"**{show_score(run.metric, candidate.score)}** {run.metric}")
+        if candidate.test_score is not None:
+            parts[-1] += f" (test {show_score(run.metric, candidate.test_score)})"
+    else:
+        parts.append(f"**{candidate.state.value}**")
+    if candidate.latency_ms is not None:
+        parts.append(show_cost("latency_ms", candidate.latency_ms))
+    if candidate.static is not None:
+        parts.append(f"{show_count(candidate.static.parameters)} parameters")
+    made = _plain(proposal.arm)
+    parts.append(f"{made} from {', '.join(proposal.parents)}" if proposal.parents else made)
+    return " · ".join(parts)
 
 
 def _facts(

@@ -93,7 +93,7 @@ class Parent:
             draw_all(scene, Path(name), kinds=("png", "svg") if last else ("png",), drawings=drawings)
             upload(self._tracking, self.info, Path(name))
         shown = {t: artifact_link(self.info.run_id, f"{t}.png") for t in PICTURES if t != "leaderboard"}
-        note = run_note(run, scene.counts, markdown(scene, links=links), shown)
+        note = run_note(run, scene.best, scene.counts, markdown(scene, links=links), shown, links)
         is_edited = edited(self._tracking.get(self.info.run_id).tags)
         self._tracking.log(
             self.info.run_id,

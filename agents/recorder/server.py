@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -51,7 +52,7 @@ class TrackingServer:
 
         Raises:
             UserError: the port is taken.
-            InfrastructureError: it ended or did not answer in time; the message holds its last line.
+            InfrastructureError: it ended or did not answer in time; the message holds what it said last.
         """
         _require_free(self._port)
         self._root.mkdir(parents=True, exist_ok=True)
@@ -87,7 +88,7 @@ class TrackingServer:
         """
         if self._process is not None:
             code = self._process.wait()
-            raise InfrastructureError(f"the MLflow server ended with code {code}: {self._last_line()}")
+            raise InfrastructureError(f"the MLflow server ended with code {code}: {self._cause()}")
 
     def stop(self) -> None:
         """End the server and its workers. Safe to call twice."""
@@ -118,7 +119,7 @@ class TrackingServer:
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 raise InfrastructureError(
-                    f"the MLflow server did not start: {self._last_line()}",
+                    f"the MLflow server did not start: {self._cause()}",
                     hint="`cambrian doctor` shows what this machine lacks",
                 )
             try:
@@ -129,16 +130,18 @@ class TrackingServer:
                 pass
             time.sleep(0.2)
         raise InfrastructureError(
-            f"the MLflow server did not answer within {timeout_s:.0f} s: {self._last_line()}",
+            f"the MLflow server did not answer within {timeout_s:.0f} s: {self._cause()}",
             hint="try again when the machine is less busy",
         )
 
-    def _last_line(self) -> str:
+    def _cause(self) -> str:
         if self._log is None:
             return ""
         self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - 8192))
-        lines = self._log.read().decode("utf-8", "replace").strip().splitlines()
-        return one_line(lines[-1]) if lines else "it printed nothing"
+        text = self._log.read().decode("utf-8", "replace")
+        lines = [line for line in text.splitlines() if line.strip()]
+        errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception): ", line)]
+        return one_line([*lines, *errors][-1]) if lines else "it printed nothing"
 
 
 def serve(
@@ -157,7 +160,8 @@ def serve(
     """
     server = TrackingServer(tracking_uri, port, artifact_root)
     try:
-        ready(server.start(timeout_s))
+        url = server.start(timeout_s)
+        ready(f"{url}/#/experiments?workflowType=machine_learning")  # MLflow opens on its pages for LLMs
         with contextlib.suppress(KeyboardInterrupt):
             server.wait()
     finally:

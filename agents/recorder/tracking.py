@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import sqlite3
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -116,10 +118,13 @@ class Tracking:
         mlflow = load_mlflow()
         self._entities = mlflow.entities
         self._uri = uri
-        if uri.startswith("sqlite:///"):
-            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        database = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+        if database is not None:
+            database.parent.mkdir(parents=True, exist_ok=True)
         self.client = mlflow.MlflowClient(tracking_uri=uri)
         self.experiment_id = self._experiment(experiment, artifact_root, about)
+        if database is not None:
+            _let_readers_in(database)
 
     def _experiment(self, name: str, artifact_root: Path | None, about: str) -> str:
         found = self.client.get_experiment_by_name(name)
@@ -205,6 +210,12 @@ class Tracking:
 
         # The client's own `log_artifacts` asks the database for the run first; we know where it is.
         get_artifact_repository(artifact_uri, tracking_uri=self._uri).log_artifacts(str(folder))
+
+
+def _let_readers_in(database: Path) -> None:
+    """Write ahead: whoever looks at MLflow's pages blocks no delivery, nor the other way round."""
+    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
 
 
 def _info(run: Any) -> RunInfo:

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+
+from cambrian.agents.recorder.wording import (
+    clean,
+    escape_markdown,
+    flatten_config,
+    flatten_genes,
+    one_line,
+    show_cost,
+    show_count,
+    show_score,
+)
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "text"),
+    [
+        ("accuracy", 0.97134, "97.1 %"),
+        ("accuracy", 0.99437, "99.44 %"),
+        ("accuracy", 1.0, "100.0 %"),
+        ("balanced_accuracy", 0.5, "50.0 %"),
+        ("loss", 0.123456, "0.1235"),
+        ("accuracy", None, "-"),
+    ],
+)
+def test_scores(metric: str, value: float | None, text: str) -> None:
+    assert show_score(metric, value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(950, "950"), (23_400, "23.4k"), (1_234_567, "1.23M"), (2.5e9, "2.5G"), (None, "-")]
+)
+def test_counts(value: float | None, text: str) -> None:
+    assert show_count(value) == text
+
+
+def test_costs_have_units() -> None:
+    assert show_cost("latency_ms", 0.12345) == "0.123 ms"
+    assert show_cost("memory_mb", 7.5) == "7.5 MiB"
+    assert show_cost("params", 12_000) == "12k"
+
+
+def test_foreign_text_is_cleaned() -> None:
+    assert clean("a\x00\x1b[31mb\u202e\u200bc\r\nd\te") == "a[31mbc\nd e"
+    assert clean("a\n\n\n\n\nb") == "a\n\nb"
+    assert clean("x" * 50, 10) == "x" * 9 + "…"
+    assert one_line("a\n  b\tc") == "a b c"
+
+
+@pytest.mark.parametrize(
+    "text", ["![x](http://evil.example/y.png)", "[here](http://evil.example)", "<b>hi</b>", "# big", "a | b"]
+)
+def test_foreign_text_brings_no_markdown(text: str) -> None:
+    escaped = escape_markdown(text)
+    assert not {"![", "](", "<", "://"} & {escaped[i : i + n] for n in (1, 2, 3) for i in range(len(escaped))}
+    assert not escaped.startswith("#") and " | " not in escaped
+
+
+def test_genes_are_few_short_lines() -> None:
+    genes = flatten_genes(
+        {"width": 8, "se": True, "stages": [{"kernel": 3}, {"kernel": 5, "r": 0.25}], "source": "a\nb"}
+    )
+    assert genes == {"width": "8", "se": "yes", "stages.1": "kernel=3", "stages.2": "kernel=5 r=0.25"}
+
+
+def test_configurations_become_dotted_keys() -> None:
+    flat = flatten_config({"a": {"b": {"c": 1}, "d": None}, "e": [1, 2], "f": {}, "g": [{"h": 1}, {"h": 2}]})
+    assert flat == {"a.b.c": "1", "a.d": "none", "e": "1,2", "f": "none", "g": "h=1; h=2"}
