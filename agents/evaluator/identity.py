@@ -104,18 +104,19 @@ def _behaviour(seen: Examination, space: Space, genotype: Genotype, signature: S
         return None
     inputs = _probe(batch, signature)
     module, slots = _real_module(seen, space, genotype, signature)
-    twofold = _evaluates_differently(seen.module)
+    twofold = _evaluates_differently(seen.modules)
     for attempt in range(_ATTEMPTS):
         values = _canonical_weights(seen, attempt)
         for home, name, key in slots:
-            home[name] = nn.Parameter(values[key], requires_grad=False)
+            home[name] = values[key]
         _reset_statistics(module)
         liveness = _Liveness()
         try:
             with torch.no_grad(), liveness, seeded():
-                outputs = [module.train()(inputs)]
+                outputs = [module(inputs)]
                 if twofold:
                     outputs.append(module.eval()(inputs))
+                    module.train()
         except Exception:  # what only fails on real numbers is for its training to tell, not for its identity
             return None
         found = [_quantised(output) for output in outputs]
@@ -134,26 +135,31 @@ def _real_module(
     seen: Examination, space: Space, genotype: Genotype, signature: Signature
 ) -> tuple[nn.Module, list[_Slot]]:
     """The module on the CPU in double precision, and where its parameters are still to be put."""
-    module, keys = seen.module, {id(p): id(p) for p in seen.parameters}
+    module, modules, keys = seen.module, seen.modules, {id(p): id(p) for p in seen.parameters}
     # batch statistics start from known values; whatever else a constructor computed calls for the real one
-    if any(_holds_tensors(child) for child in module.modules()):
+    if any(_keeps_statistics(child) or _has_tensors(child) for child in modules):
         with seeded():
             module = space.build(genotype, signature).double()
+        modules = tuple(module.modules())
         keys = {id(real): id(p) for real, p in zip(module.parameters(), seen.parameters, strict=True)}
     slots = [
         (child._parameters, name, keys[id(parameter)])
-        for child in module.modules()
+        for child in modules
         for name, parameter in child._parameters.items()
         if parameter is not None
     ]
     return module, slots
 
 
-def _holds_tensors(child: nn.Module) -> bool:
-    """Whether it has tensors besides parameters and batch statistics, as buffers or plain attributes."""
-    if child._buffers and not isinstance(child, _BatchNorm):
-        return True
-    return any(isinstance(value, Tensor) for value in vars(child).values())
+def _keeps_statistics(child: nn.Module) -> bool:
+    """Whether a module other than a batch norm has buffers."""
+    return bool(child._buffers) and not isinstance(child, _BatchNorm)
+
+
+def _has_tensors(child: nn.Module) -> bool:
+    """Whether it holds tensors as plain attributes, which torch's own layers never do."""
+    ours = not type(child).__module__.startswith("torch.")
+    return ours and any(isinstance(value, Tensor) for value in vars(child).values())
 
 
 def _reset_statistics(module: nn.Module) -> None:
@@ -165,11 +171,13 @@ def _reset_statistics(module: nn.Module) -> None:
             child._buffers["num_batches_tracked"] = torch.zeros((), dtype=torch.long)
 
 
-def _evaluates_differently(module: nn.Module) -> bool:
+def _evaluates_differently(modules: Iterable[nn.Module]) -> bool:
     """Whether evaluation could differ from training by more than batch norm and dropout account for."""
-    kinds = {type(child) for child in module.modules()}
-    if any(child._buffers and not isinstance(child, _BatchNorm) for child in module.modules()):
-        return True  # statistics of another kind, perhaps
+    kinds = set()
+    for child in modules:
+        if _keeps_statistics(child):
+            return True
+        kinds.add(type(child))
     for kind in kinds - _MODES.keys():
         _MODES[kind] = _reads_mode(kind)
     return any(_MODES[kind] for kind in kinds)
@@ -228,28 +236,38 @@ def _constant(values: Tensor) -> bool:
     return bool(low == high)
 
 
-def _canonical_weights(seen: Examination, attempt: int) -> dict[int, Tensor]:
-    """A value for each parameter, by its `id`, from its shape and rank among those of its shape alone.
+def _canonical_weights(seen: Examination, attempt: int) -> dict[int, nn.Parameter]:
+    """A value for each parameter, by its `id`, from its shape and rank among those of its shape alone."""
+    values: dict[int, nn.Parameter] = {}
+    ranks: dict[tuple[int, ...], int] = {}
+    for parameter in _in_order(seen):
+        shape = tuple(parameter.shape)
+        ranks[shape] = rank = ranks.get(shape, 0) + 1
+        make = _weights_kept if parameter.numel() <= _KEPT_SIZE else _weights
+        values[id(parameter)] = make(shape, rank, attempt)
+    return values
+
+
+def _weights(shape: tuple[int, ...], rank: int, attempt: int) -> nn.Parameter:
+    """The canonical value of the parameter number `rank` of `shape`, float64.
 
     Matrices and kernels keep the size of a signal (He et al., arXiv:1502.01852). Vectors, which shift and
     scale channels, and the first row of a matrix are positive, so that no rectified layer dies as a whole.
     Every fourth element of a vector is large, so that activations show where they saturate.
     """
-    values: dict[int, Tensor] = {}
-    ranks: dict[tuple[int, ...], int] = {}
-    for parameter in _in_order(seen):
-        shape = tuple(parameter.shape)
-        ranks[shape] = rank = ranks.get(shape, 0) + 1
-        noise = _noise(shape, _offset(shape, rank, attempt))
-        if len(shape) > 1:
-            value = noise * math.sqrt(6 * shape[0] / parameter.numel())
-            value[0].abs_()
-            values[id(parameter)] = value
-        else:
-            value = torch.exp(1.1 * noise - 0.2)
-            value.view(-1)[1::4] *= 5
-            values[id(parameter)] = value
-    return values
+    noise = _noise(shape, _offset(shape, rank, attempt))
+    if len(shape) > 1:
+        value = noise * math.sqrt(6 * shape[0] / noise.numel())
+        value[0].abs_()
+    else:
+        value = torch.exp(1.1 * noise - 0.2)
+        value.view(-1)[1::4] *= 5
+    return nn.Parameter(value, requires_grad=False)
+
+
+_KEPT_SIZE = 1024
+_weights_kept = functools.lru_cache(maxsize=4096)(_weights)
+"""Small parameters recur from candidate to candidate; nothing changes them in place."""
 
 
 def _offset(shape: tuple[int, ...], rank: int, attempt: int) -> int:

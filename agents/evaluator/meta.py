@@ -29,6 +29,7 @@ _FILLING = frozenset(
     }
 )  # fmt: skip
 """In-place calls that change values only, so that they may be left out where nobody reads values."""
+_SIMPLE = frozenset({bool, float, int, str, type(None)})
 _META = torch.device("meta")
 
 SEED = 20230210
@@ -89,29 +90,35 @@ class InitLog(TorchFunctionMode):
             self._notes[result.untyped_storage()._cdata] = (result, [entry])
         return result
 
-    def _plain(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterable[Any]:
-        for value in args:
-            yield self._as_plain(value)
-        for key in sorted(kwargs):
-            if kwargs[key] is not None:
-                yield key, self._as_plain(kwargs[key])
+    def _plain(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
+        found = [value if type(value) in _SIMPLE else self._as_plain(value) for value in args]
+        for key, value in kwargs.items():
+            if value is not None:
+                found.append((key, value if type(value) in _SIMPLE else self._as_plain(value)))
+        return found
 
     def _as_plain(self, value: Any) -> Any:
-        if value is None or isinstance(value, int | float | str):
+        if type(value) in _SIMPLE:
             return value
-        if isinstance(value, Tensor):
-            return self.provenance(value)
         if isinstance(value, list | tuple):
             return tuple(self._as_plain(item) for item in value)
-        return repr(value)
+        return self.provenance(value) if isinstance(value, Tensor) else repr(value)
+
+
+def _tensors(child: nn.Module) -> list[Tensor]:
+    return [each for each in (*child._parameters.values(), *child._buffers.values()) if each is not None]
 
 
 @contextmanager
 def seeded() -> Iterator[None]:
     """Torch's global generator at a fixed seed for this thread alone, and as it was afterwards."""
-    with _generator, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
-        yield
+    with _generator:
+        before = torch.get_rng_state()
+        torch.default_generator.manual_seed(SEED)
+        try:
+            yield
+        finally:
+            torch.set_rng_state(before)
 
 
 def build_on_meta(space: Space, genotype: Genotype, signature: Signature) -> tuple[nn.Module, InitLog]:
@@ -133,8 +140,9 @@ def build_on_meta(space: Space, genotype: Genotype, signature: Signature) -> tup
         log = InitLog()
         with seeded():
             module = space.build(genotype, signature)
-    real = {name: tensor for name, tensor in module.state_dict(keep_vars=True).items() if not tensor.is_meta}
-    if real:
+    held = (tensor for child in module.modules() for tensor in _tensors(child))
+    if not all(tensor.is_meta for tensor in held):
+        real = {n: tensor for n, tensor in module.state_dict(keep_vars=True).items() if not tensor.is_meta}
         module.to(_META)
         moved = module.state_dict(keep_vars=True)
         for name, tensor in real.items():

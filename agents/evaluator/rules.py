@@ -130,11 +130,40 @@ _VIEWS = frozenset(
 def _convolution(
     trace: ForwardTrace, func: Rule, input: Tensor, weight: Tensor, *args: Any, **kwargs: Any
 ) -> Tensor:
-    out: Tensor = func(input, weight, *args, **kwargs)
+    out = None if kwargs else _convolved(trace, input, weight, *args)
+    if out is None:
+        out = func(input, weight, *args, **kwargs)
     trace.flops += 2 * out.numel() * weight[0].numel()
     trace.largest = max(trace.largest, out.untyped_storage().nbytes())
     trace.keep(input)
     return out
+
+
+def _convolved(
+    trace: ForwardTrace,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor | None:
+    """The output where all is as layers pass it; None where torch should have a look."""
+    old, kernel = input.shape, weight.shape
+    if len(old) != len(kernel) or old[1] != kernel[1] * groups or kernel[0] % groups:
+        return None
+    if (bias is not None and bias.shape != kernel[:1]) or input.dtype != weight.dtype:
+        return None
+    if not (isinstance(stride, tuple) and isinstance(padding, tuple) and isinstance(dilation, tuple)):
+        return None
+    sides = [
+        (side + 2 * pad - spread * (window - 1) - 1) // step + 1
+        for side, window, step, pad, spread in zip(
+            old[2:], kernel[2:], stride, padding, dilation, strict=True
+        )
+    ]
+    return trace.make(input, (old[0], kernel[0], *sides)) if min(sides) > 0 else None
 
 
 def _linear(

@@ -22,6 +22,7 @@ class Examination:
     """A genotype's module on the meta device, and what one forward pass of it showed."""
 
     module: nn.Module
+    modules: tuple[nn.Module, ...]
     parameters: tuple[nn.Parameter, ...]
     init: InitLog
     trace: ForwardTrace
@@ -45,7 +46,7 @@ def check(space: Space, genotype: Genotype, signature: Signature, batch_size: in
         space,
         genotype,
         signature,
-        Examination(module, tuple(module.parameters()), init, trace, facts),
+        Examination(module, tuple(module.modules()), tuple(module.parameters()), init, trace, facts),
     )
     return facts
 
@@ -98,26 +99,26 @@ def trace_forward(
             f"the network's output has shape {given}, not (n, n_outputs) = {wanted}",
             hint=f"end with a layer of {signature.n_outputs} outputs on features of shape (n, width)",
         )
-    parameters = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    tensors = list(module.parameters())
     facts = StaticFacts(
-        parameters=parameters,
+        parameters=sum(p.numel() for p in tensors if p.requires_grad),
         flops=trace.flops // batch_size,
-        peak_memory_mb=_peak_bytes(module, inputs, trace) / _MIB,
+        peak_memory_mb=_peak_bytes(tensors, inputs, trace) / _MIB,
         depth=sum(parameter.dim() > 1 for parameter in trace.used.values()),
     )
     return facts, trace
 
 
-def _peak_bytes(module: nn.Module, inputs: Tensor, trace: ForwardTrace) -> int:
+def _peak_bytes(parameters: list[nn.Parameter], inputs: Tensor, trace: ForwardTrace) -> int:
     """Peak of one step of Adam in float32.
 
     Weights and both moments are always there. The peak is either where the backward pass starts, with every
     saved activation and two gradients as large as the largest one, or where the optimizer has all gradients.
+    Buffers are left out: batch statistics are small beside the activations that they are taken from.
     """
-    weights = sum(p.numel() * p.element_size() for p in module.parameters())
-    buffers = sum(b.numel() * b.element_size() for b in module.buffers())
+    weights = sum(p.numel() * p.element_size() for p in parameters)
     backward = trace.saved + 2 * trace.largest + inputs.numel() * inputs.element_size()
-    return 3 * weights + buffers + max(backward, weights)
+    return 3 * weights + max(backward, weights)
 
 
 def _located(module: nn.Module, inputs: Tensor, error: Exception) -> ProposalError:

@@ -113,7 +113,7 @@ class TestEvidence:
             matrices = {names[key]: p for key, p in seen.trace.used.items() if p.dim() > 1}
             values = module_under_test._canonical_weights(seen, 0)
             for home, name, key in slots:
-                home[name] = nn.Parameter(values[key])
+                home[name] = nn.Parameter(values[key].detach().clone())
             module_under_test._reset_statistics(module)
             outputs = module.train()(module_under_test._probe(2, FASHION))
             flat = (outputs / outputs.detach().square().mean().sqrt()).flatten()
@@ -133,7 +133,9 @@ class TestEvidence:
             found = []
             for noise in (0.0, 1e-15):
                 for home, name, key in slots:
-                    shaken = values[key] * (1 + noise * torch.randn(values[key].shape, dtype=torch.float64))
+                    shaken = values[key].detach() * (
+                        1 + noise * torch.randn(values[key].shape, dtype=torch.float64)
+                    )
                     home[name] = nn.Parameter(shaken, requires_grad=False)
                 module_under_test._reset_statistics(module)
                 torch.manual_seed(0)
