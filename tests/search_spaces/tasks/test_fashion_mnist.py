@@ -109,3 +109,14 @@ def test_the_real_images(real_folder: Path) -> None:
     assert (len(splits.y_train), len(splits.y_val), len(splits.y_test)) == (8500, 1500, 2000)
     assert np.bincount(splits.y_val).tolist() == [150] * 10
     assert abs(splits.x_train.mean()) < 0.02 and abs(splits.x_train.std() - 1) < 0.02
+
+
+def test_the_files_of_debians_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    if not fashion_mnist.DEBIAN.is_dir():
+        pytest.skip("dataset-fashion-mnist is not installed")
+    monkeypatch.delenv("CAMBRIAN_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    splits = FashionMnist().load()
+    assert (len(splits.y_train), len(splits.y_val), len(splits.y_test)) == (55_000, 5_000, 10_000)
+    assert np.bincount(splits.y_test).tolist() == [1000] * 10
+    assert abs(splits.x_train.mean()) < 0.01 and abs(splits.x_train.std() - 1) < 0.01
