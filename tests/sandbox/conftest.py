@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.register_assert_rewrite("tests.contracts.sandbox")
+
 METADATA = "Metadata-Version: 2.1\nName: cambrian-hostile\nVersion: 1.0\n"
 ENTRY_POINTS = "[cambrian.spaces]\nhostile = hostile:HostileSpace\n"
 

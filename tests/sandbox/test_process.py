@@ -84,16 +84,15 @@ class TestProcessSandbox(SandboxContract):
         await sandbox.open(f"{run_id}-twice", tmp_path, digits(), 2)
         try:
             running = asyncio.ensure_future(sandbox.run(self.job("victim", {"act": "slow", "seconds": 9})))
-            killed: set[int] = set()
-            while not running.done():
-                for pid in set(alive(mark)) - killed:
-                    if _parent(pid) == os.getpid() and len(killed) < 2 and _has_child(pid):
-                        os.kill(pid, signal.SIGKILL)
-                        killed.add(pid)
-                await asyncio.sleep(0.05)
+            place = tmp_path / "jobs" / "TestProcessSandbox-victim"
+            for _ in range(2):
+                assert await until((place / "log.txt").exists, 60)  # made by the job's supervisor
+                (place / "log.txt").unlink()
+                (server,) = [pid for pid in alive(mark) if _parent(pid) == os.getpid()]
+                os.kill(server, signal.SIGKILL)
             with pytest.raises(InfrastructureError, match="died twice"):
                 await running
-            assert not (tmp_path / "jobs" / "TestProcessSandbox-victim" / "outcome.json").exists()
+            assert not (place / "outcome.json").exists()
         finally:
             await sandbox.close()
 
@@ -133,10 +132,3 @@ def _parent(pid: int) -> int:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     except OSError:
         return 0
-
-
-def _has_child(pid: int) -> bool:
-    try:
-        return bool(Path(f"/proc/{pid}/task/{pid}/children").read_text().strip())
-    except OSError:
-        return False

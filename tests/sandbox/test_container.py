@@ -1,0 +1,172 @@
+"""The container sandbox against a real engine: the contract, sweeping, an engine that goes away."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cambrian.sandbox import InfrastructureError, JobState, Sandbox
+from cambrian.sandbox.container import ContainerSandbox
+from cambrian.sandbox.image.build import LOCAL_BASE, default_base, ensure_image
+from tests.contracts.sandbox import Make, SandboxContract, digits
+
+pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@contextlib.contextmanager
+def engine() -> Iterator[Any]:
+    import docker
+
+    client = docker.from_env(timeout=60)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def leftovers(run_id: str) -> list[Any]:
+    of_run = {"label": f"cambrian.run={run_id}"}
+    with engine() as client:
+        return [*client.containers.list(all=True, filters=of_run), *client.volumes.list(filters=of_run)]
+
+
+@pytest.fixture(scope="module")
+def image(plugin: Path) -> str:
+    """The worker's image with the plugin in it; built here when it is missing."""
+    try:
+        return ensure_image(None, [plugin])
+    except InfrastructureError as error:
+        if os.environ.get("CAMBRIAN_REQUIRE_DOCKER") == "1":
+            raise
+        pytest.skip(str(error))
+
+
+class TestContainerSandbox(SandboxContract):
+    start_s = 12.0
+
+    @pytest.fixture(scope="class")
+    def make(self, plugin: Path, image: str) -> Make:
+        return lambda: ContainerSandbox(plugins=[plugin])
+
+    @pytest.fixture(autouse=True)
+    def _plugin(self, plugin: Path) -> None:
+        self.plugin = plugin
+
+    def host_command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-P", "-m", "tests.sandbox.host", "docker", str(self.plugin), *arguments]
+
+    def assert_nothing_left(self, run_id: str, folder: Path) -> None:
+        super().assert_nothing_left(run_id, folder)
+        assert leftovers(run_id) == []
+
+    async def after_host_death(self, marker: str, run_id: str) -> None:
+        assert leftovers(run_id) != []  # only `open` can know that nobody will come back for them
+
+    async def test_isolation_is_that_of_a_container(self, sandbox: Sandbox) -> None:
+        assert sandbox.isolation.level == "docker"
+        assert not any("network" in phrase for phrase in sandbox.isolation.not_enforced)
+
+    async def test_each_job_leaves_no_container_and_no_volume(self, sandbox: Sandbox, run_id: str) -> None:
+        assert (await sandbox.run(self.job("tidy", {"act": "raise"}))).state is JobState.ERROR
+        (data,) = leftovers(run_id)
+        assert data.name == sandbox._data  # type: ignore[attr-defined]
+
+    async def test_the_root_is_read_only_and_nobody_is_root(
+        self, sandbox: Sandbox, listener: int, keeper: int
+    ) -> None:
+        paths = [Path("/usr/mine"), Path("/data/mine"), Path("/scratch/mine"), Path("/job/mine")]
+        facts = await self.look(sandbox, paths, listener, keeper)
+        assert facts["writes"] == ["/scratch/mine", "/job/mine"]
+        assert facts["uid"] == 1000
+
+    async def test_other_runs_are_not_swept(self, make: Make, tmp_path: Path, run_id: str) -> None:
+        with engine() as client:
+            stranger = client.volumes.create(labels={"cambrian.run": f"{run_id}-other"})
+            dead = client.volumes.create(labels={"cambrian.run": f"{run_id}-mine"})
+            try:
+                sandbox = make()
+                await sandbox.open(f"{run_id}-mine", tmp_path, digits(), 1)
+                names = {volume.name for volume in client.volumes.list()}
+                await sandbox.close()
+                assert stranger.name in names
+                assert dead.name not in names
+            finally:
+                stranger.remove(force=True)
+
+    async def test_an_engine_that_goes_away_in_mid_run_is_an_infrastructure_error(
+        self, make: Make, tmp_path: Path, run_id: str
+    ) -> None:
+        sandbox = make()
+        await sandbox.open(f"{run_id}-gone", tmp_path, digits(), 1)
+        client = sandbox._client  # type: ignore[attr-defined]
+        address = client.api.base_url
+        try:
+            client.api.base_url = "http://127.0.0.1:9"  # nobody listens there
+            job = self.job("gone", {"act": "plain"})
+            with pytest.raises(InfrastructureError, match=r"engine failed to run job .*gone") as caught:
+                await sandbox.run(job)
+            assert "resume" in caught.value.hint
+            assert not (tmp_path / "jobs" / job.id / "outcome.json").exists()
+        finally:
+            client.api.base_url = address
+        assert (await sandbox.run(job)).state is JobState.TRAINED
+        await sandbox.close()
+        self.assert_nothing_left(f"{run_id}-gone", tmp_path)
+
+
+def test_image_is_built_once_and_follows_the_sources(image: str, plugin: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    assert ensure_image(None, [plugin], lines.append) == image
+    assert lines == []
+    (tmp_path / "another.py").write_text("NAME = 'another'\n")
+    other = ensure_image(None, [tmp_path])
+    with engine() as client:
+        try:
+            assert other != image
+            code = (
+                "import another, cambrian.sandbox.worker.execute as e, torch; print(another.NAME, e.__file__)"
+            )
+            printed = client.containers.run(
+                other,
+                ["/usr/local/lib/cambrian/venv/bin/python", "-s", "-P", "-c", code],
+                network_mode="none",
+                remove=True,
+            )
+            assert printed.decode().startswith("another /usr/local/lib/cambrian/code/cambrian/")
+        finally:
+            client.images.remove(other)
+
+
+def test_a_base_image_that_cannot_be_had_is_named() -> None:
+    with pytest.raises(InfrastructureError, match=r"'cambrian-no-such-base:1'.*cannot be pulled") as caught:
+        ensure_image("cambrian-no-such-base:1")
+    assert "debian-base.sh" in caught.value.hint
+
+
+def test_a_base_without_python_is_refused(tmp_path: Path) -> None:
+    import io
+    import tarfile
+
+    from cambrian.sandbox.image import build
+
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("empty"))
+    with engine() as client:
+        client.api.import_image_from_data(packed.getvalue(), repository="cambrian-test-empty", tag="1")
+        try:
+            with pytest.raises(InfrastructureError, match="no usable python3"):
+                build._python_of(client, "cambrian-test-empty:1")
+        finally:
+            client.images.remove("cambrian-test-empty:1")
+
+
+def test_names_of_bases_are_what_the_documentation_says() -> None:
+    assert LOCAL_BASE == "cambrian-base:latest"
+    assert default_base() == f"python:3.{sys.version_info.minor}-slim"

@@ -1,0 +1,222 @@
+"""The worker's training loop, piece by piece, in this process."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cambrian.sandbox import LatencySpec
+from cambrian.sandbox.worker.execute import one_line
+from cambrian.sandbox.worker.latency import device_name, measure
+from cambrian.sandbox.worker.training import (
+    CandidateError,
+    Data,
+    History,
+    augment,
+    flip,
+    learning_rate,
+    make_optimizer,
+    predict,
+    shift,
+    shift_pixels,
+    train,
+)
+from cambrian.search_spaces import Recipe
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+def blobs(n: int = 96, features: int = 4, classes: int = 3) -> Data:
+    """Well separated clusters."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(classes, size=n)
+    inputs = (3 * np.eye(classes, features)[labels] + 0.1 * rng.normal(size=(n, features))).astype(np.float32)
+    x, y = torch.from_numpy(inputs), torch.from_numpy(labels)
+    return Data(x, y, x, x)
+
+
+def test_one_cycle_rises_to_the_peak_and_falls_to_nothing() -> None:
+    recipe = Recipe(schedule="one-cycle", learning_rate=0.1)
+    rates = [learning_rate(recipe, step, 100) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1 / 25)
+    assert max(rates) == rates[30] == pytest.approx(0.1)
+    assert rates[:31] == sorted(rates[:31])
+    assert rates[30:] == sorted(rates[30:], reverse=True)
+    assert rates[-1] == pytest.approx(0.1 / 250_000)
+
+
+def test_cosine_and_constant_schedules() -> None:
+    cosine = Recipe(schedule="cosine", learning_rate=0.1)
+    assert learning_rate(cosine, 0, 10) == pytest.approx(0.1)
+    assert learning_rate(cosine, 5, 10) == pytest.approx(0.05)
+    constant = Recipe(schedule="constant", learning_rate=0.1)
+    assert {learning_rate(constant, step, 7) for step in range(7)} == {0.1}
+
+
+@pytest.mark.parametrize("schedule", ["one-cycle", "cosine", "constant"])
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_schedules_of_few_steps_are_finite_and_positive_at_first(schedule: str, steps: int) -> None:
+    recipe = Recipe.model_validate({"schedule": schedule})
+    rates = [learning_rate(recipe, step, steps) for step in range(steps)]
+    assert rates[0] > 0
+    assert all(0 <= rate <= recipe.learning_rate * 1.0001 for rate in rates)
+
+
+def test_weight_decay_spares_norms_and_biases() -> None:
+    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 2))
+    decayed, spared = make_optimizer(module, Recipe(weight_decay=0.1)).param_groups
+    assert all(p.ndim > 1 for p in decayed["params"])
+    assert len(decayed["params"]) == 2
+    assert len(spared["params"]) == 4
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0.0)
+
+
+def test_decay_of_sgd_is_decoupled() -> None:
+    """With a zero gradient a weight shrinks by rate times decay, without touching the momentum."""
+    module = nn.Linear(2, 2)
+    with torch.no_grad():
+        module.weight.fill_(1.0)
+    data = Data(torch.zeros(4, 2), torch.tensor([0, 1, 0, 1]), torch.zeros(1, 2), torch.zeros(1, 2))
+    recipe = Recipe(optimizer="sgd", learning_rate=0.1, schedule="constant", weight_decay=0.5, batch_size=4)
+    train(module, data, recipe, 1, 0, History(), lambda: None)
+    assert torch.allclose(module.weight, torch.full((2, 2), 0.95))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_training_learns(optimizer: str) -> None:
+    data, history = blobs(), History()
+    recipe = Recipe.model_validate({"optimizer": optimizer, "learning_rate": 0.05, "batch_size": 16})
+    steps: list[bool] = []
+    outputs = train(nn.Linear(4, 3), data, recipe, 5, 0, history, lambda: steps.append(True))
+    assert (outputs.argmax(1) == data.y_train.numpy()).all()
+    assert history.train_loss[-1] < 0.5 * history.train_loss[0]
+    assert steps == [True]
+    assert [classes.dtype for classes in history.val_classes] == [np.int16] * 5
+
+
+def test_gradients_are_clipped() -> None:
+    moved = []
+    for clip in (0.0, 1e-3):
+        torch.manual_seed(0)
+        module = nn.Linear(4, 3)
+        before = module.weight.detach().clone()
+        recipe = Recipe(
+            optimizer="sgd", learning_rate=1.0, schedule="constant", weight_decay=0, batch_size=96,
+            gradient_clip=clip,
+        )  # fmt: skip
+        train(module, blobs(), recipe, 1, 0, History(), lambda: None)
+        moved.append(float((module.weight.detach() - before).norm()))
+    assert moved[1] < 0.01 < moved[0]
+
+
+def test_a_seed_decides_shuffling_and_the_global_generator_does_not() -> None:
+    losses = []
+    for seed, noise in ((1, 0), (1, 99), (2, 0)):
+        torch.manual_seed(0)
+        module = nn.Linear(4, 3)
+        torch.manual_seed(noise)
+        history = History()
+        train(module, blobs(), Recipe(batch_size=8), 2, seed, history, lambda: None)
+        losses.append(history.train_loss)
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_a_loss_that_is_not_finite_ends_training_at_its_epoch() -> None:
+    class Breaks(nn.Linear):
+        calls = 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.calls += self.training
+            return super().forward(x) * (math.nan if self.calls > 9 else 1)
+
+    history = History()
+    with pytest.raises(CandidateError, match="loss became NaN in epoch 2"):
+        train(Breaks(4, 3), blobs(), Recipe(batch_size=16), 9, 0, history, lambda: None)
+    assert len(history.train_loss) == 1
+
+
+def test_a_network_without_parameters_cannot_be_trained() -> None:
+    with pytest.raises(CandidateError, match="no trainable parameters"):
+        train(nn.Flatten(), blobs(), Recipe(), 1, 0, History(), lambda: None)
+
+
+def test_a_split_smaller_than_a_batch_is_one_batch() -> None:
+    history = History()
+    train(nn.Linear(4, 3), blobs(10), Recipe(batch_size=64), 2, 0, history, lambda: None)
+    assert len(history.train_loss) == 2
+
+
+@pytest.mark.parametrize(("side", "pixels"), [(8, 1), (28, 2), (32, 2), (64, 5)])
+def test_shifts_scale_with_the_image(side: int, pixels: int) -> None:
+    assert shift_pixels((1, side, side)) == pixels
+
+
+def test_shift_moves_each_image_by_whole_pixels() -> None:
+    images = torch.rand(200, 2, 9, 7)
+    moved = shift(images, 2, torch.Generator().manual_seed(0))
+    seen = set()
+    for before, after in zip(images, moved, strict=True):
+        # the middle of the moved image is found, whole, at one place of the old one
+        places = [
+            (dy, dx)
+            for dy in range(-2, 3)
+            for dx in range(-2, 3)
+            if torch.equal(after[:, 2:7, 2:5], before[:, 2 + dy : 7 + dy, 2 + dx : 5 + dx])
+        ]
+        assert len(places) == 1
+        seen.add(places[0])
+    assert len(seen) == 25
+
+
+def test_flip_mirrors_about_half_of_the_images() -> None:
+    images = torch.rand(200, 1, 4, 4)
+    flipped = flip(images, torch.Generator().manual_seed(0))
+    mirrored = [torch.equal(a, b.flip(-1)) for a, b in zip(images, flipped, strict=True)]
+    kept = [torch.equal(a, b) for a, b in zip(images, flipped, strict=True)]
+    assert all(m != k for m, k in zip(mirrored, kept, strict=True))
+    assert 70 < sum(mirrored) < 130
+
+
+def test_augmentation_of_what_is_no_image_is_refused() -> None:
+    with pytest.raises(CandidateError, match=r"'shift' needs images .* shape \(4,\)"):
+        augment(torch.zeros(3, 4), Recipe(augment=("shift",)), torch.Generator())
+
+
+def test_prediction_is_the_same_in_pieces_and_in_eval_mode() -> None:
+    module = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3))
+    inputs = torch.rand(1100, 4)
+    outputs = predict(module, inputs)
+    assert outputs.shape == (1100, 3)
+    with torch.no_grad():
+        assert np.allclose(outputs, module.eval()(inputs).numpy(), atol=1e-6)
+
+
+def test_latency_is_measured_in_eval_mode_on_a_named_device() -> None:
+    module = nn.Linear(4, 3).train()
+    calls: list[bool] = []
+    module.register_forward_hook(lambda m, _i, _o: calls.append(m.training))
+    latency = measure(module, torch.rand(2, 4), LatencySpec(batch=2, warmup=3, repeats=20))
+    assert calls == [False] * 23
+    assert 0 < latency.q1_ms <= latency.median_ms <= latency.q3_ms
+    assert latency.device == device_name(torch.device("cpu")) != ""
+    assert latency.threads == 1
+
+
+def test_an_error_is_one_line_that_names_its_place() -> None:
+    try:
+        nn.Linear(4, 3)(torch.rand(2, 5))
+    except RuntimeError as error:
+        line = one_line(error)
+    assert line.startswith("RuntimeError: mat1 and mat2 shapes cannot be multiplied (2x5 and 4x3) (")
+    assert "sandbox/test_training.py:" in line
+    assert line.endswith("in test_an_error_is_one_line_that_names_its_place)")
+    assert one_line(CandidateError("loss became NaN")) == "loss became NaN"
+    assert len(one_line(ValueError("x" * 5000))) == 2000
