@@ -12,6 +12,7 @@ from cambrian.agents.population.model import Candidate, CandidateState, Evaluati
 from cambrian.agents.population.store import RunRecord
 from cambrian.agents.recorder.tracking import MetricPoint
 from cambrian.agents.recorder.wording import flatten_config, flatten_genes, one_line, show_score
+from cambrian.agents.runfile import Constraint
 
 TAG_CANDIDATE = "cambrian.candidate"
 TAG_RUN = "cambrian.run"
@@ -91,11 +92,14 @@ def candidate_name(candidate: Candidate, metric: str) -> str:
 
 def run_entry(run: RunRecord) -> Entry:
     """The parent run of a discovery run; its metrics come with the pictures."""
+    params = flatten_config(run.config)
+    if constraints := read_constraints(run.config):
+        params["constraints"] = ", ".join(str(constraint) for constraint in constraints)
     return Entry(
         name=run.run_id,
         status=_PARENT_STATUS[run.status],
         start=run.created,
-        params={**flatten_config(run.config)},
+        params=params,
         tags=_drop_empty(
             {
                 TAG_RUN: run.run_id,
@@ -107,6 +111,11 @@ def run_entry(run: RunRecord) -> Entry:
             }
         ),
     )
+
+
+def read_constraints(config: Mapping[str, Any]) -> tuple[Constraint, ...]:
+    """The hard limits in a resolved configuration."""
+    return tuple(Constraint.model_validate(item) for item in config.get("constraints") or ())
 
 
 def run_metrics(

@@ -20,6 +20,7 @@ from cambrian.agents.population.model import CandidateState
 from cambrian.agents.population.store import OutboxItem, PopulationStore
 from cambrian.agents.recorder.delivery import Delivery, get_run
 from cambrian.agents.recorder.entries import PENDING, TAG_CANDIDATE, TAG_REVIEW, TAG_RUN
+from cambrian.agents.recorder.notes import experiment_tags
 from cambrian.agents.recorder.parent import Parent
 from cambrian.agents.recorder.tracking import Tracking, check_tracking_uri, is_hopeless, is_missing
 from cambrian.agents.recorder.wording import one_line
@@ -183,8 +184,9 @@ class MLflowRecorder:
     def _turn(self, *, last: bool) -> None:
         if self._tracking is None:
             run = self._store.run
-            about = f"Architectures of the space **{run.space}**, judged on the task **{run.task}**."
-            self._tracking = Tracking(self._uri, f"{run.space}/{run.task}", self._root, about)
+            tracking = Tracking(self._uri, f"{run.space}/{run.task}", self._root)
+            tracking.add_experiment_tags(experiment_tags(run, tracking.experiment_id))
+            self._tracking = tracking
         if self._parent is None or self._delivery is None:
             self._parent = Parent(self._store, self._space, self._task, self._tracking)
             if self._parent.moved:

@@ -5,7 +5,9 @@ Everything that a model or another person wrote is escaped: see `wording.escape_
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from cambrian.agents.population.model import Candidate, CandidateState, Evaluation
 from cambrian.agents.population.store import RunRecord
@@ -33,6 +35,49 @@ def artifact_link(run_id: str, path: str) -> str:
 def run_link(experiment_id: str, run_id: str) -> str:
     """Address of a run's page, relative to MLflow's own, with the menus for training runs."""
     return f"#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
+
+
+def view_link(experiment_id: str, view: str) -> str:
+    """Address of one of the views that `experiment_tags` saves."""
+    return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={view}"
+
+
+def experiment_tags(run: RunRecord, experiment_id: str) -> dict[str, str]:
+    """An experiment's description, kind and two saved views: all candidates by score, and those to review.
+
+    MLflow's table of runs shows neither metrics nor parameters by itself, and folds children away; a view
+    that was shared is a tag of the experiment, which its pages apply when the address names it.
+    """
+    shared: dict[str, Any] = {"orderByKey": "metrics.`score`", "orderByAsc": not run.maximize}
+    metrics = [run.metric, f"test_{run.metric}", "latency_ms", "params"]
+    params = ["architecture", "arm", "parents", "edit"]
+    views = {
+        "candidates": {
+            **shared,
+            "searchFilter": "tags.arm != ''",
+            "selectedColumns": _columns(metrics, params, ["state", "reason"]),
+        },
+        "review": {
+            **shared,
+            "searchFilter": "tags.review = 'pending' and tags.state = 'parked'",
+            "selectedColumns": _columns(["predicted", "params", "flops"], params, ["review", "state"]),
+        },
+    }
+    links = {name: view_link(experiment_id, name) for name in views}
+    return {
+        "mlflow.note.content": (
+            f"Architectures of the space **{run.space}**, judged on the task **{run.task}**: "
+            f"[candidates by {run.metric}]({links['candidates']}), [waiting for review]({links['review']})."
+        ),
+        # Spares the first visitor a dialogue, and opens the pages for training runs.
+        "mlflow.experimentKind": "custom_model_development",
+        **{f"mlflow.sharedViewState.{name}": json.dumps(view) for name, view in views.items()},
+    }
+
+
+def _columns(metrics: Sequence[str], params: Sequence[str], tags: Sequence[str]) -> list[str]:
+    kinds = (("metrics", metrics), ("params", params), ("tags", tags))
+    return [f"{kind}.`{name}`" for kind, names in kinds for name in names]
 
 
 def candidate_note(
@@ -81,6 +126,7 @@ def run_note(
     board: str,
     pictures: Mapping[str, str],
     links: Mapping[str, str],
+    all_candidates: str,
 ) -> str:
     """The description of a discovery run: how it stands, the leaderboard and the pictures.
 
@@ -91,6 +137,7 @@ def run_note(
         board: the leaderboard in Markdown.
         pictures: address by title.
         links: page of a candidate's run by its id.
+        all_candidates: page of them all.
     """
     states = ", ".join(f"{n} {state}" for state, n in sorted(counts.items(), key=lambda item: -item[1]))
     reason = f" ({_plain(run.stop_reason)})" if run.stop_reason else ""
@@ -100,7 +147,7 @@ def run_note(
         parts.append(f"Best: {linked}, {_headline(best, run)}\n")
     parts.append(
         f"Discovery in **{run.space}** on **{run.task}**, {run.status}{reason}: "
-        f"{sum(counts.values())} candidates ({states}).\n"
+        f"[{sum(counts.values())} candidates]({all_candidates}) ({states}).\n"
     )
     if board:
         parts.append(board)

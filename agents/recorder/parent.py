@@ -13,7 +13,7 @@ from cambrian.agents.population.model import Candidate
 from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.recorder.delivery import edited, get_run, links_of, note_tags, upload
 from cambrian.agents.recorder.entries import TAG_ROLE, TAG_RUN, run_entry, run_metrics
-from cambrian.agents.recorder.notes import artifact_link, run_note
+from cambrian.agents.recorder.notes import artifact_link, run_note, view_link
 from cambrian.agents.recorder.tracking import Tracking
 from cambrian.search_spaces import Space, Task
 
@@ -93,7 +93,9 @@ class Parent:
             draw_all(scene, Path(name), kinds=("png", "svg") if last else ("png",), drawings=drawings)
             upload(self._tracking, self.info, Path(name))
         shown = {t: artifact_link(self.info.run_id, f"{t}.png") for t in PICTURES if t != "leaderboard"}
-        note = run_note(run, scene.best, scene.counts, markdown(scene, links=links), shown, links)
+        board = markdown(scene, links=links)
+        everybody = view_link(self._tracking.experiment_id, "candidates")
+        note = run_note(run, scene.best, scene.counts, board, shown, links, everybody)
         is_edited = edited(self._tracking.get(self.info.run_id).tags)
         self._tracking.log(
             self.info.run_id,

@@ -111,10 +111,9 @@ class Tracking:
         uri: tracking URI.
         experiment: name of the experiment; made when there is none, restored when it was deleted.
         artifact_root: folder of artifacts for databases; a server decides itself.
-        about: description of a new experiment, Markdown.
     """
 
-    def __init__(self, uri: str, experiment: str, artifact_root: Path | None, about: str = "") -> None:
+    def __init__(self, uri: str, experiment: str, artifact_root: Path | None) -> None:
         mlflow = load_mlflow()
         self._entities = mlflow.entities
         self._uri = uri
@@ -122,21 +121,19 @@ class Tracking:
         if database is not None:
             database.parent.mkdir(parents=True, exist_ok=True)
         self.client = mlflow.MlflowClient(tracking_uri=uri)
-        self.experiment_id = self._experiment(experiment, artifact_root, about)
+        self.experiment_id = self._experiment(experiment, artifact_root)
         if database is not None:
             _let_readers_in(database)
 
-    def _experiment(self, name: str, artifact_root: Path | None, about: str) -> str:
+    def _experiment(self, name: str, artifact_root: Path | None) -> str:
         found = self.client.get_experiment_by_name(name)
         if found is None:
             location = None
             if artifact_root is not None and not self._uri.startswith(("http://", "https://")):
                 # Without it artifacts go to ./mlruns of whatever directory the process is in.
                 location = (artifact_root.resolve() / name.replace("/", "-")).as_uri()
-            # The kind spares the first visitor a dialogue and opens the page for training runs.
-            tags = {"mlflow.note.content": about, "mlflow.experimentKind": "custom_model_development"}
             try:
-                return str(self.client.create_experiment(name, artifact_location=location, tags=tags))
+                return str(self.client.create_experiment(name, artifact_location=location))
             except Exception:
                 found = self.client.get_experiment_by_name(name)  # another process was faster
                 if found is None:
@@ -144,6 +141,13 @@ class Tracking:
         if found.lifecycle_stage != "active":
             self.client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
+
+    def add_experiment_tags(self, tags: Mapping[str, str]) -> None:
+        """Set those of `tags` that the experiment does not have: what a person has changed stays."""
+        present = self.client.get_experiment(self.experiment_id).tags
+        for key, value in tags.items():
+            if key not in present:
+                self.client.set_experiment_tag(self.experiment_id, key, value)
 
     def find(self, tags: Mapping[str, str]) -> str | None:
         """Id of the newest run that bears all `tags`."""

@@ -9,6 +9,7 @@ from functools import cached_property
 
 from cambrian.agents.population.model import BASELINE_ARM, CONTROL_ARM, Candidate, CandidateState
 from cambrian.agents.population.store import RunRecord
+from cambrian.agents.recorder.entries import read_constraints
 from cambrian.agents.runfile import Constraint
 
 
@@ -60,11 +61,7 @@ class Scene:
     @cached_property
     def constraints(self) -> tuple[Constraint, ...]:
         """The run's hard limits."""
-        raw = self.run.config.get("constraints") or ()
-        return tuple(
-            Constraint.parse(item) if isinstance(item, str) else Constraint.model_validate(item)
-            for item in raw
-        )
+        return read_constraints(self.run.config)
 
     @cached_property
     def counts(self) -> dict[str, int]:

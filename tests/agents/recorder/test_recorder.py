@@ -140,10 +140,15 @@ def test_the_run_is_the_parent_with_pictures_and_configuration(
     recorder.close(60)
     assert recorder.status.pending == 0 and recorder.status.error == ""
     run = parent(recorder)
-    assert recorder.client.get_experiment(recorder.experiment_id).name == "convnet/digits"
+    experiment = recorder.client.get_experiment(recorder.experiment_id)
+    assert experiment.name == "convnet/digits"
+    view = json.loads(experiment.tags["mlflow.sharedViewState.candidates"])
+    assert view["selectedColumns"][:2] == ["metrics.`accuracy`", "metrics.`test_accuracy`"]
+    found = recorder.client.search_runs([recorder.experiment_id], filter_string=view["searchFilter"])
+    assert len(found) == 12
     assert (run.info.run_name, run.info.status) == (store.run.run_id, "FINISHED")
     assert run.data.params["budget.wall_s"] == "300" and run.data.params["budget.tokens"] == "none"
-    assert run.data.params["constraints"] == "name=latency_ms op=<= bound=2"
+    assert run.data.params["constraints"] == "latency_ms <= 2"
     best = max((c for c in store.candidates() if c.score and c.feasible), key=lambda c: c.score or 0)
     assert run.data.metrics["score"] == run.data.metrics["best_accuracy"] == best.score
     rise = recorder.client.get_metric_history(run.info.run_id, "best_accuracy")
