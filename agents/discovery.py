@@ -76,6 +76,7 @@ class Discovery:
         self._fruitless = 0
         self._busy: set[str] = set()
         self._asked: Counter[str] = Counter()
+        self._durations: dict[int, tuple[int, float]] = {}
         self._changed = asyncio.Condition()
         self._slot_of: dict[str, int] = {}
         self._waiting_for: list[str] = []
@@ -114,7 +115,7 @@ class Discovery:
         while (work := await self._next(slot)) is not None:
             self._slot_of[work.candidate_id] = slot
             before = self._evaluations(work.candidate_id)
-            made, ending = 0, "ended"
+            made, ending, began = 0, "ended", self.account.elapsed_s
             ended: Candidate | None = None
             try:
                 if work.decision is not None:
@@ -130,6 +131,10 @@ class Discovery:
                 self._busy.discard(work.candidate_id)
                 self._slot_of.pop(work.candidate_id, None)
                 self.slots[slot] = "idle"
+                if made:
+                    count, total = self._durations.get(work.rung, (0, 0.0))
+                    took = self.account.elapsed_s - began
+                    self._durations[work.rung] = (count + 1, total + took)
                 self._fruitless = 0 if made or ending == "parked" else self._fruitless + 1
                 async with self._changed:
                     self._changed.notify_all()
@@ -139,6 +144,11 @@ class Discovery:
     async def _next(self, slot: int) -> Work | None:
         """The next thing for a free slot, with one evaluation reserved for it; None at the end of the run."""
         while True:
+            if not self._queue and not self._fits(0):
+                self.stop_reason = (
+                    self.stop_reason or "no further evaluation would end within the time budget"
+                )
+                return None
             try:
                 # What was under way when we died was paid for by the budget of then: it may always land.
                 reserved = self.account.reserve(force=any(w.decision is None for w in self._queue))
@@ -186,12 +196,20 @@ class Discovery:
     def _promote(self) -> Work | None:
         task, population = self.services.task, self.services.population
         for rung in reversed(range(len(task.rungs) - 1)):
+            if not self._fits(rung + 1):
+                continue
             cid = population.promotable(rung, task.rungs[rung].promote, excluding=self._busy)
             if cid is not None:
                 self._busy.add(cid)
                 self.services.store.launch(cid, rung + 1)
                 return Work(cid, rung + 1)
         return None
+
+    def _fits(self, rung: int) -> bool:
+        """Whether an evaluation at `rung` would end within the time budget, by the mean of those before it."""
+        limit = self.account.budget.wall_s
+        count, total = self._durations.get(rung, (0, 0.0))
+        return limit is None or not count or self.account.elapsed_s + total / count <= limit
 
     # -- proposals ----------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 
-from cambrian.agents.population.model import Candidate, CandidateState
+from cambrian.agents.population.model import BASELINE_ARM, CONTROL_ARM, Candidate, CandidateState
 
 _UNPAID = frozenset(
     {CandidateState.INVALID, CandidateState.DUPLICATE, CandidateState.SCREENED, CandidateState.REJECTED}
@@ -38,7 +38,7 @@ class Population:
         self._parked: set[str] = set()
         self._proposed: Counter[str] = Counter()
         self._spent: defaultdict[str, float] = defaultdict(float)
-        self._rungs: dict[int, list[tuple[float, int, str]]] = {}
+        self._rungs: dict[tuple[str, int], list[tuple[float, int, str]]] = {}
         for candidate in sorted(candidates, key=lambda c: (c.ended_s or float("inf"), c.index)):
             self.update(candidate)
 
@@ -84,14 +84,18 @@ class Population:
     def promotable(self, rung: int, share: float, excluding: Collection[str] = ()) -> str | None:
         """The best candidate of `rung` that asynchronous successive halving would promote, if any.
 
-        It is among the best `share` of all that were scored at `rung` and has not been tried above it
-        (Li et al., A System for Massively Parallel Hyperparameter Tuning, arXiv 1810.05934).
+        It is among the best `share` of its league that were scored at `rung`, and has not been tried above it
+        (Li et al., A System for Massively Parallel Hyperparameter Tuning, arXiv 1810.05934). Baselines, the
+        control arm and the other arms are leagues of their own: yardsticks must climb as high as what is
+        measured against them. Every baseline is promoted.
         """
-        scored = self._rungs.get(rung, [])
-        for _, _, cid in islice(scored, int(len(scored) * share)):
-            candidate = self._all[cid]
-            if candidate.tried_rung == rung and candidate.feasible and cid not in excluding:
-                return cid
+        for league in (BASELINE_ARM, "", CONTROL_ARM):
+            scored = self._rungs.get((league, rung), [])
+            places = len(scored) if league == BASELINE_ARM else int(len(scored) * share)
+            for _, _, cid in islice(scored, places):
+                candidate = self._all[cid]
+                if candidate.tried_rung == rung and candidate.feasible and cid not in excluding:
+                    return cid
         return None
 
     def update(self, candidate: Candidate) -> None:
@@ -119,9 +123,10 @@ class Population:
     def _rank(self, before: Candidate | None, candidate: Candidate) -> None:
         old = None if before is None else self._key(before)
         new = self._key(candidate)
+        league = arm if (arm := candidate.proposal.arm) in {BASELINE_ARM, CONTROL_ARM} else ""
         for rung in range(len(before.rung_scores) if before else 0, len(candidate.rung_scores)):
             entry = (self._sign * candidate.rung_scores[rung], candidate.index, candidate.id)
-            bisect.insort(self._rungs.setdefault(rung, []), entry)
+            bisect.insort(self._rungs.setdefault((league, rung), []), entry)
         if old == new and (before is None or before.cost == candidate.cost):
             return
         if old is not None:

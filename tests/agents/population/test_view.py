@@ -88,6 +88,19 @@ def test_successive_halving_promotes_the_best_quarter_once() -> None:
     assert population.promotable(0, 0.25) is None, "one that failed above is not tried again"
 
 
+def test_yardsticks_climb_in_leagues_of_their_own() -> None:
+    population = Population(maximize=True)
+    for index in range(8):
+        population.update(scored(index, index / 10, 1.0, proposal=Proposal(arm="mutation", genotype={})))
+    for index in range(8, 12):
+        population.update(scored(index, 0.01 * index, 1.0))
+    population.update(scored(12, 0.0, 1.0, proposal=Proposal(arm="baseline", genotype={})))
+    promoted = []
+    while (cid := population.promotable(0, 0.25, excluding=promoted)) is not None:
+        promoted.append(cid)
+    assert promoted == ["c-0013", "c-0008", "c-0007", "c-0012"]
+
+
 def test_a_view_rebuilt_from_the_store_ranks_alike() -> None:
     candidates = [scored(i, (i * 7 % 11) / 11, (i * 5 % 13) / 13, ended_s=float(-i)) for i in range(40)]
     live = Population(True)
