@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import re
 import signal
@@ -72,6 +73,7 @@ class TrackingServer:
             stdout=self._log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
         )
         try:
             self._wait(timeout_s)
@@ -152,13 +154,14 @@ def serve(
     ready: Callable[[str], None] = print,
     timeout_s: float = 120.0,
 ) -> None:
-    """Serve MLflow's pages until Ctrl-C; `ready` gets the URL once they can be opened.
+    """Serve MLflow's pages until Ctrl-C or SIGTERM; `ready` gets the URL once they can be opened.
 
     Raises:
         UserError: the port is taken.
         InfrastructureError: the server did not start, or ended by itself.
     """
     server = TrackingServer(tracking_uri, port, artifact_root)
+    previous = signal.signal(signal.SIGTERM, _exit_on_sigterm)
     try:
         url = server.start(timeout_s)
         ready(f"{url}/#/experiments?workflowType=machine_learning")  # MLflow opens on its pages for LLMs
@@ -166,6 +169,16 @@ def serve(
             server.wait()
     finally:
         server.stop()
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _exit_on_sigterm(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)
+
+
+def _end_with_parent() -> None:
+    """Ask the kernel to end the server when we are killed and can no longer do it ourselves."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def _require_free(port: int) -> None:

@@ -84,15 +84,18 @@ def test_nothing_is_lost_while_the_server_is_away(
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_the_server(database: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
+)
+def test_the_server_ends_with_us(database: Path, tmp_path: Path, number: signal.Signals, code: int) -> None:
     port = free_port()
-    code = (
+    program = (
         "import sys; from pathlib import Path; from cambrian.agents.recorder.server import serve; "
         "serve(sys.argv[1], Path(sys.argv[2]), port=int(sys.argv[3]), ready=lambda u: print(u, flush=True))"
     )
     arguments = [f"sqlite:///{database}", str(tmp_path / "artifacts"), str(port)]
     process = subprocess.Popen(
-        [sys.executable, "-P", "-c", code, *arguments], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-P", "-c", program, *arguments], stdout=subprocess.PIPE, text=True
     )
     try:
         assert process.stdout is not None
@@ -100,8 +103,8 @@ def test_ctrl_c_ends_the_server(database: Path, tmp_path: Path) -> None:
         assert url.startswith(f"http://{HOST}:{port}/#/experiments")
         with urllib.request.urlopen(url, timeout=10) as answer:
             assert b"MLflow" in answer.read()
-        process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        process.send_signal(number)
+        assert process.wait(20) == code
     finally:
         process.kill()
         process.communicate()
@@ -110,4 +113,4 @@ def test_ctrl_c_ends_the_server(database: Path, tmp_path: Path) -> None:
             if probe.connect_ex((HOST, port)):
                 return
         time.sleep(0.1)
-    pytest.fail("the server outlived Ctrl-C")
+    pytest.fail("the server outlived us")
