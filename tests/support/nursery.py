@@ -1,8 +1,8 @@
 """A process that imports Cambrian once and then forks one child for each run, so that killing many is cheap.
 
-Started as `python -m tests.support.nursery`. It reads one JSON line for each child, `{"config": {...}}` for a new
-run or `{"resume": "last"}`, each with `"runs": folder`; it answers with the child's pid, and, when the child has
-ended, with its wait status. The sandbox is `tests.support.instant` with a pause for a training.
+Started as `python -m tests.support.nursery`. It reads one JSON line for each child, `{"config": {...}}` for
+a new run or `{"resume": "last"}`, each with `"runs": folder`; it answers with the child's pid, and, when the
+child has ended, with its wait status. The sandbox is `tests.support.instant` with a pause for a training.
 """
 
 from __future__ import annotations

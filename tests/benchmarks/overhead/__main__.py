@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import random
 import statistics
 import tempfile
@@ -121,7 +122,7 @@ def measure(size: int, candidates: int, slots: int, mlflow: bool) -> Row:
         )
         # The first tenth pays for first-time imports and the first fit of the predictor.
         steady = landings[len(landings) // 10 :]
-        gaps = [1000 * (b - a) for a, b in zip(steady, steady[1:], strict=False)]
+        gaps = [1000 * (b - a) for a, b in itertools.pairwise(steady)]
         return {
             "population": size,
             "slots": slots,
