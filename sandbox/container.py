@@ -233,7 +233,7 @@ class ContainerSandbox:
             "ipc_mode": "none",
             "init": True,
             "log_config": LogConfig(
-                type=LogConfig.types.JSON, config={"max-size": f"{limits.log_kb}k", "max-file": "1"}
+                type=LogConfig.types.JSON, config={"max-size": f"{limits.log_kb}k", "max-file": "2"}
             ),
             "runtime": self._runtime,
         }

@@ -106,21 +106,23 @@ def _base(client: docker.DockerClient, base_image: str | None, say: Callable[[st
 def _python_of(client: docker.DockerClient, base: str) -> str:
     """The version of the base's Python, such as `3.11`."""
     code = "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2])"
+    container = client.containers.create(base, ["python3", "-c", code], network_mode="none")
     try:
-        printed = client.containers.run(
-            base, ["python3", "-c", code], network_mode="none", remove=True, labels={"cambrian.image": "ask"}
-        )
+        container.start()
+        ended_well = container.wait()["StatusCode"] == 0
+        version = container.logs(stdout=True, stderr=False).decode().strip()
     except APIError as error:
         raise InfrastructureError(
             f"the base image {base!r} has no usable python3: {_reason(error)}",
             hint="it needs Python 3.11 or newer with its venv module",
         ) from error
-    except docker.errors.ContainerError as error:
+    finally:
+        container.remove(force=True)
+    if not ended_well:
         raise InfrastructureError(
             f"python3 of the base image {base!r} lacks venv or ensurepip",
             hint="on Debian: the package python3-venv",
-        ) from error
-    version = printed.decode().strip()
+        )
     if tuple(int(part) for part in version.split(".")) < (3, 11):
         raise InfrastructureError(
             f"the base image {base!r} has Python {version}", hint="it needs Python 3.11 or newer"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
+import socket
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,26 +17,68 @@ import pytest
 from cambrian.sandbox import InfrastructureError, JobState, Sandbox
 from cambrian.sandbox.container import ContainerSandbox
 from cambrian.sandbox.image.build import LOCAL_BASE, default_base, ensure_image
-from tests.contracts.sandbox import Make, SandboxContract, digits
+from tests.contracts.sandbox import Make, SandboxContract, digits, until
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @contextlib.contextmanager
-def engine() -> Iterator[Any]:
+def engine(address: str | None = None) -> Iterator[Any]:
     import docker
 
-    client = docker.from_env(timeout=60)
+    client = docker.DockerClient(address, timeout=60) if address else docker.from_env(timeout=60)
     try:
         yield client
     finally:
         client.close()
 
 
-def leftovers(run_id: str) -> list[Any]:
+def leftovers(run_id: str, address: str | None = None) -> list[Any]:
     of_run = {"label": f"cambrian.run={run_id}"}
-    with engine() as client:
+    with engine(address) as client:
         return [*client.containers.list(all=True, filters=of_run), *client.volumes.list(filters=of_run)]
+
+
+class Relay:
+    """A Unix socket that passes everything on to another one, until it is cut."""
+
+    def __init__(self, path: Path, target: str) -> None:
+        self.path, self._target = path, target
+        self._open: list[socket.socket] = []
+
+    def __enter__(self) -> Relay:
+        self._server = socket.socket(socket.AF_UNIX)
+        self._server.bind(str(self.path))
+        self._server.listen()
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cut()
+
+    def cut(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self._server.close()
+        for connection in self._open:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client = self._server.accept()[0]
+                engine = socket.socket(socket.AF_UNIX)
+                engine.connect(self._target)
+                self._open += [client, engine]
+                for source, sink in ((client, engine), (engine, client)):
+                    threading.Thread(target=self._pass_on, args=(source, sink), daemon=True).start()
+
+    @staticmethod
+    def _pass_on(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := source.recv(65536):
+                sink.sendall(chunk)
+            sink.shutdown(socket.SHUT_WR)
 
 
 @pytest.fixture(scope="module")
@@ -102,22 +147,31 @@ class TestContainerSandbox(SandboxContract):
     async def test_an_engine_that_goes_away_in_mid_run_is_an_infrastructure_error(
         self, make: Make, tmp_path: Path, run_id: str
     ) -> None:
-        sandbox = make()
-        await sandbox.open(f"{run_id}-gone", tmp_path, digits(), 1)
-        client = sandbox._client  # type: ignore[attr-defined]
-        address = client.api.base_url
-        try:
-            client.api.base_url = "http://127.0.0.1:9"  # nobody listens there
-            job = self.job("gone", {"act": "plain"})
+        address = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+        if not address.startswith("unix://"):
+            pytest.skip("the relay that is cut knows Unix sockets only")
+        folder, run_id = tmp_path / "run", f"{run_id}-gone"
+        folder.mkdir()
+        job = self.job("gone", {"act": "slow", "seconds": 60})
+        with Relay(tmp_path / "relay.sock", address.removeprefix("unix://")) as relay:
+            os.environ["DOCKER_HOST"] = f"unix://{relay.path}"
+            sandbox = make()
+            await sandbox.open(run_id, folder, digits(), 1)
+            running = asyncio.ensure_future(sandbox.run(job))
+            assert await until(lambda: len(leftovers(run_id, address)) == 3, 20)
+            await asyncio.sleep(1)
+            relay.cut()
             with pytest.raises(InfrastructureError, match=r"engine failed to run job .*gone") as caught:
-                await sandbox.run(job)
+                await running
             assert "resume" in caught.value.hint
-            assert not (tmp_path / "jobs" / job.id / "outcome.json").exists()
-        finally:
-            client.api.base_url = address
-        assert (await sandbox.run(job)).state is JobState.TRAINED
+            assert not (folder / "jobs" / job.id / "outcome.json").exists()
+            await sandbox.close()
+        os.environ["DOCKER_HOST"] = address
+        assert len(leftovers(run_id)) == 3  # the job's container and volume, the data
+        await sandbox.open(run_id, folder, digits(), 1)
+        assert (await sandbox.run(self.job("gone", {"act": "plain"}))).state is JobState.TRAINED
         await sandbox.close()
-        self.assert_nothing_left(f"{run_id}-gone", tmp_path)
+        self.assert_nothing_left(run_id, folder)
 
 
 def test_image_is_built_once_and_follows_the_sources(image: str, plugin: Path, tmp_path: Path) -> None:
