@@ -15,10 +15,11 @@ Into the hash go
     differ by more than those and dropout.
 
 Where this evidence would be weak, because the outputs do not depend on the inputs or are not finite, other
-weights are tried; where it stays weak, or would be dear because the network is huge, the identity is the hash
-of the canonical genotype: that merges nothing.
+weights are tried. Where it stays weak, or lacks what training depends on because gradients are cut (as by
+`detach`), or would be dear because the network is huge, the identity is the hash of the canonical genotype:
+that merges nothing.
 
-Known limit: a space whose blocks cut gradients (`detach`) would need their gradients in the hash.
+Known limit: a gradient of one's own making (`torch.autograd.Function`) does not show.
 """
 
 from __future__ import annotations
@@ -97,10 +98,11 @@ def _in_order(seen: Examination) -> Iterator[nn.Parameter]:
 
 
 def _behaviour(seen: Examination, space: Space, genotype: Genotype, signature: Signature) -> list[int] | None:
-    """The quantised outputs under canonical weights; None where they are weak evidence, or too dear."""
+    """The quantised outputs under canonical weights; None where they are weak evidence or too dear."""
     # few samples of a large input, but enough for statistics of a batch to be more than signs
     batch = 4 if math.prod(signature.input_shape) <= 512 or seen.trace.narrowest < 2 else 2
-    if seen.facts.flops * batch > MAX_FLOPS or seen.facts.parameters > MAX_PARAMETERS:
+    huge = seen.facts.flops * batch > MAX_FLOPS or seen.facts.parameters > MAX_PARAMETERS
+    if huge or seen.trace.cuts:
         return None
     inputs = _probe(batch, signature)
     module, slots = _real_module(seen, space, genotype, signature)

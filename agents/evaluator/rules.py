@@ -34,6 +34,7 @@ class ForwardTrace(TorchFunctionMode):
         saved: bytes of the tensors that the backward pass needs, parameters and inputs left out.
         largest: bytes of the largest tensor that was computed.
         norms: momentum and epsilon of each batch norm, and whether it keeps statistics, in order.
+        cuts: whether gradients are held back somewhere, as by `detach`.
         narrowest: positions in a map (1 for a vector) that a batch norm averages over, at least.
     """
 
@@ -44,6 +45,7 @@ class ForwardTrace(TorchFunctionMode):
         self.saved = 0
         self.largest = 0
         self.norms: list[tuple[float, float, bool]] = []
+        self.cuts = False
         self.narrowest = 1 << 62
         self._kept: dict[int, Tensor] = {}
 
@@ -55,6 +57,8 @@ class ForwardTrace(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        if func in _CUTS:
+            self.cuts = True
         if func.__name__ in _QUERIES:
             return func(*args, **kwargs)
         self._use(args if not kwargs else (*args, *kwargs.values()))
@@ -115,6 +119,12 @@ def _flat(values: Iterable[Any]) -> Iterable[Any]:
 
 
 _QUERIES = frozenset({"__get__", "__len__", "dim", "is_contiguous", "numel", "size", "stride"})
+_CUTS = frozenset(
+    {
+        torch.detach, Tensor.detach, Tensor.detach_, Tensor.requires_grad_, torch._C._set_grad_enabled,
+        Tensor.data.__get__,  # type: ignore[attr-defined]
+    }
+)  # fmt: skip
 _VIEWS = frozenset(
     {
         torch.cat, torch.chunk, torch.concat, torch.flatten, torch.mean, torch.permute, torch.reshape,

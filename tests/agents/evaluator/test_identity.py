@@ -302,6 +302,10 @@ def constant(value: float) -> nn.Module:
     return Apply(lambda m, x: m.body(x) * m.body.scale, body=module)
 
 
+def held_back() -> nn.Module:
+    return Apply(lambda m, x: m.out(torch.no_grad()(m.a)(x)), a=nn.Linear(6, 8), out=nn.Linear(8, 10))
+
+
 class ByMode(nn.Module):
     def __init__(self, training: float, evaluation: float) -> None:
         super().__init__()
@@ -480,10 +484,13 @@ class TestStructural:
             lambda: Apply(lambda m, x: m.out(x) / 0, out=nn.Linear(6, 10)),
             lambda: Apply(lambda m, x: m.out(x).float(), out=nn.Linear(6, 10)),
             lambda: Apply(lambda m, x: m.out((x * 0 - 1).relu() + x), out=nn.Linear(6, 10)),
+            lambda: Apply(lambda m, x: m.out(m.a(x).detach()), a=nn.Linear(6, 8), out=nn.Linear(8, 10)),
+            lambda: Apply(lambda m, x: m.out(m.a(x).data), a=nn.Linear(6, 8), out=nn.Linear(8, 10)),
+            held_back,
             lambda: Apply(lambda m, x: [m.out(x), None][not x.is_meta], out=nn.Linear(6, 10)),
         ],
     )  # fmt: skip
-    def test_of_degenerate_networks(self, make: Callable[[], nn.Module]) -> None:
+    def test_of_networks_whose_outputs_tell_too_little(self, make: Callable[[], nn.Module]) -> None:
         first = toy(make)
         assert first.startswith("g1:") and toy(make) == first
         assert toy(make, name="other") != first
