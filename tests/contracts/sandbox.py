@@ -365,9 +365,17 @@ class ConfinementContract(OpenSandbox):
         return found
 
     async def test_secrets_network_files_and_processes_of_the_host_are_out_of_reach(
-        self, sandbox: Sandbox, tmp_path: Path, folder: Path, listener: int, keeper: int
+        self,
+        sandbox: Sandbox,
+        tmp_path: Path,
+        folder: Path,
+        listener: int,
+        keeper: int,
+        request: pytest.FixtureRequest,
     ) -> None:
-        paths = [tmp_path / "mine", folder / "jobs" / "mine", Path("/dev/shm/cambrian-test-mine")]
+        shared = Path(f"/dev/shm/cambrian-test-{os.getpid()}-{type(self).__name__}")
+        paths = [tmp_path / "mine", folder / "jobs" / "mine", shared]
+        request.addfinalizer(lambda: shared.unlink(missing_ok=True))
         facts = await self.look(sandbox, paths, listener, keeper)
         assert "own" not in facts["secret"]
         assert not {name for name in facts["environment"] if "KEY" in name or "TOKEN" in name}
@@ -383,8 +391,8 @@ class ConfinementContract(OpenSandbox):
             assert "127.0.0.1" in facts["connects"]
             assert facts["signals"] is True
             assert all(word in said for word in ("network", "writes files", "signals"))
-            for path in paths:
-                path.unlink()
+            assert facts["writes"] == [str(path) for path in paths]
+            (folder / "jobs" / "mine").unlink()
 
     async def test_a_forged_result_is_not_believed(self, sandbox: Sandbox, folder: Path) -> None:
         job = self.job("forge", {"act": "forge"})
