@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import inspect
 import signal
@@ -29,7 +30,7 @@ from cambrian.agents.planner.portfolio import build_arms
 from cambrian.agents.population.model import Candidate
 from cambrian.agents.population.store import PopulationStore, RunRecord
 from cambrian.agents.population.view import Population
-from cambrian.agents.recorder.mlflow_recorder import MLflowRecorder
+from cambrian.agents.recorder.mlflow_recorder import MLflowRecorder, RecorderStatus
 from cambrian.agents.report import EndReport, end_report
 from cambrian.agents.review import FolderDesk, MLflowDesk, ReviewDesk
 from cambrian.agents.runfile import RunConfig, parse_config
@@ -47,6 +48,7 @@ class Watch:
     say: Say = print
     started: Callable[[Discovery, PopulationStore], None] = lambda _discovery, _store: None
     landed: Callable[[Candidate], None] = lambda _candidate: None
+    recorded: Callable[[RecorderStatus], None] = lambda _status: None
 
 
 class Stopped(BaseException):
@@ -163,28 +165,24 @@ async def _carry_out(
     torch.set_num_threads(1)  # our own checks are tiny: more threads would only fight the trainings
     population = Population(task.maximize, store.candidates())
     exchanges = ExchangeLog(store.folder)
-    stop_reason, status = "", "stopped"
     try:
         with _plain_infrastructure_errors(), _signals() as signals:
-            async with _organs(
-                config, store, space, task, workspace, watch, population, exchanges
-            ) as discovery:
-                watch.started(discovery, store)
-                signals.cancels(asyncio.current_task())
-                try:
-                    stop_reason, status = await discovery.run(), "finished"
-                    store.set_run(status=status, stop_reason=stop_reason)
-                except asyncio.CancelledError:
-                    if signals.caught is None:
-                        raise
-                    raise Stopped(signals.caught) from None
-                finally:
-                    signals.cancels(None)
+            organs = _organs(config, store, space, task, workspace, watch, population, exchanges)
+            try:
+                async with organs as discovery:
+                    watch.started(discovery, store)
+                    stop_reason = await discovery.run()
+                    signals.ignore()  # all is done but the closing, which is quick
+                    store.set_run(status="finished", stop_reason=stop_reason)
+            except asyncio.CancelledError:
+                if signals.caught is None:
+                    raise
+                raise Stopped(signals.caught) from None
         front = {c.id for c in population.front()}
         predictor = discovery.predictor_line()
         return end_report(store, front, calls=exchanges.calls, tokens=exchanges.tokens, predictor=predictor)
     except BaseException as error:
-        _try_to_note(store, status, str(error) or type(error).__name__)
+        _note_stop(store, error)
         raise
     finally:
         store.close()
@@ -236,6 +234,9 @@ async def _organs(
             yield Discovery(
                 services, lifecycle, arms, account, desks=tuple(desks), say=watch.say, landed=watch.landed
             )
+    except BaseException as error:  # before the recorder closes, which records how the run ended
+        _note_stop(store, error)
+        raise
     finally:
         await sandbox.close()
         for arm in arms.values():
@@ -244,6 +245,7 @@ async def _organs(
             desk.close()
         if recorder is not None:
             await asyncio.to_thread(recorder.close)
+            watch.recorded(recorder.status)
             if recorder.status.pending:
                 watch.say(
                     f"MLflow lacks {recorder.status.pending} candidates ({recorder.status.error}); "
@@ -288,30 +290,30 @@ def _plain_infrastructure_errors() -> Iterator[None]:
         ) from error
 
 
-def _try_to_note(store: PopulationStore, status: str, reason: str) -> None:
-    try:
-        store.set_run(status=status, stop_reason=reason)
-    except Exception:  # the disk may be what failed; the error under way says so
-        return
+def _note_stop(store: PopulationStore, error: BaseException) -> None:
+    cancelled = isinstance(error, asyncio.CancelledError | Stopped)
+    reason = "stopped by a signal" if cancelled else str(error) or type(error).__name__
+    # The disk may be what failed; the error under way says so.
+    with contextlib.suppress(Exception):
+        store.set_run(status="stopped", stop_reason=reason)
 
 
 class _Signals:
-    """The first SIGINT or SIGTERM cancels the run, so that it stops cleanly."""
+    """The first SIGINT or SIGTERM cancels the run, so that it stops cleanly; later ones change nothing."""
 
     def __init__(self) -> None:
         self.caught: int | None = None
-        self._task: asyncio.Task[Any] | None = None
+        self._task = asyncio.current_task()
 
-    def cancels(self, task: asyncio.Task[Any] | None) -> None:
-        """Which task a signal cancels from now on."""
-        self._task = task
+    def ignore(self) -> None:
+        """From now on signals change nothing."""
+        self._task = None
 
     def handle(self, number: int) -> None:
         """What the event loop calls on a signal."""
-        if self._task is None:
-            raise Stopped(number)
-        self.caught = number
-        self._task.cancel()
+        if self._task is not None and self.caught is None:
+            self.caught = number
+            self._task.cancel()
 
 
 @contextmanager

@@ -19,10 +19,10 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from cambrian.agents.population.model import Candidate, CandidateState, Evaluation, Proposal, candidate_id
 from cambrian.agents.population.store import PopulationStore, RunRecord
+from cambrian.agents.recorder.mlflow_recorder import RecorderStatus
 from cambrian.agents.runfile import RunConfig, parse_config
 from cambrian.agents.session import Watch, resume
 from cambrian.agents.workspace import Workspace
@@ -108,14 +108,14 @@ def measure(size: int, candidates: int, slots: int, mlflow: bool) -> Row:
         fill(store, size)
         store.close()
         landings: list[float] = []
-        delivered: list[Any] = []
+        statuses: list[RecorderStatus] = []
         asyncio.run(
             resume(
                 "overhead",
                 workspace,
                 Watch(
                     say=lambda _line: None,
-                    started=lambda discovery, _store: delivered.append(discovery),
+                    recorded=lambda status: statuses.append(status),
                     landed=lambda _candidate: landings.append(time.perf_counter()),
                 ),
             )
@@ -131,7 +131,13 @@ def measure(size: int, candidates: int, slots: int, mlflow: bool) -> Row:
             "median ms": statistics.median(gaps),
             "mean ms": statistics.fmean(gaps),
             "p95 ms": sorted(gaps)[int(0.95 * len(gaps))],
+            "recorder's own ms": _recorder_ms(statuses),
         }
+
+
+def _recorder_ms(statuses: list[RecorderStatus]) -> float:
+    delivered = sum(status.delivered for status in statuses)
+    return 1000 * sum(status.busy_s for status in statuses) / delivered if delivered else 0.0
 
 
 def main() -> None:
