@@ -206,7 +206,7 @@ class Discovery:
         return None
 
     def _fits(self, rung: int) -> bool:
-        """Whether an evaluation at `rung` would end within the time budget, by the mean of those before it."""
+        """Whether an evaluation at `rung` would end in time, by the mean of those before it."""
         limit = self.account.budget.wall_s
         count, total = self._durations.get(rung, (0, 0.0))
         return limit is None or not count or self.account.elapsed_s + total / count <= limit

@@ -9,26 +9,13 @@ from pydantic import BaseModel, ConfigDict
 
 from cambrian.agents.budget import clock_text
 from cambrian.agents.evaluator.gain import Gain, gain_over_control
+from cambrian.agents.evaluator.ranking import Standing, leaderboard
 from cambrian.agents.population.model import BASELINE_ARM, CONTROL_ARM, Candidate, CandidateState
 from cambrian.agents.population.store import PopulationStore
 
 
 class _Data(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Row(_Data):
-    """One line of a leaderboard."""
-
-    place: int
-    id: str
-    arm: str
-    score: float
-    test_score: float | None
-    latency_ms: float | None
-    parameters: int | None
-    on_front: bool
-    summary: str
 
 
 class Ledger(_Data):
@@ -63,7 +50,7 @@ class EndReport(_Data):
     stop_reason: str
     metric: str
     maximize: bool
-    leaderboard: tuple[Row, ...]
+    leaderboard: tuple[Standing, ...]
     gain: Gain | None
     baselines: dict[str, float]
     ledger: Ledger
@@ -82,7 +69,7 @@ class EndReport(_Data):
             )
             out.append(f"baselines: {known}")
         if self.gain is not None:
-            out.append(f"gain over random: {self.gain.verdict}")
+            out.append(self.gain.verdict)
         if self.predictor:
             out.append(f"predictor: {self.predictor}")
         cost = self.ledger
@@ -96,7 +83,7 @@ class EndReport(_Data):
         return out
 
 
-def row_text(row: Row, metric: str) -> str:
+def row_text(row: Standing, metric: str) -> str:
     """One line of the leaderboard for people."""
     parts = [f"{row.place:>2}. {row.id}", f"{metric} {_score(row.score, metric)}"]
     if row.test_score is not None:
@@ -116,35 +103,13 @@ def count_text(n: float) -> str:
     return f"{n:.0f}"
 
 
-def leaderboard(candidates: Sequence[Candidate], front: set[str], maximize: bool, k: int) -> tuple[Row, ...]:
-    """The `k` best feasible evaluated candidates; older ones first in ties."""
-    sign = -1.0 if maximize else 1.0
-    scored = [(c, c.score) for c in candidates if c.state is CandidateState.EVALUATED and c.feasible]
-    ranked = sorted(((c, s) for c, s in scored if s is not None), key=lambda p: (sign * p[1], p[0].index))
-    return tuple(
-        Row(
-            place=place,
-            id=c.id,
-            arm=c.proposal.arm,
-            score=score,
-            test_score=c.test_score,
-            latency_ms=c.latency_ms,
-            parameters=c.static.parameters if c.static else None,
-            on_front=c.id in front,
-            summary=c.summary,
-        )
-        for place, (c, score) in enumerate(ranked[:k], start=1)
-    )
-
-
 def end_report(
-    store: PopulationStore, front: set[str], *, calls: int, tokens: int, predictor: str = "", k: int = 10
+    store: PopulationStore, *, calls: int, tokens: int, predictor: str = "", k: int = 10
 ) -> EndReport:
     """Build the report of a run from its store.
 
     Args:
         store: open for reading at least.
-        front: ids on the Pareto front.
         calls: requests to the model.
         tokens: prompt and answer tokens of the model.
         predictor: one line on how far the predictor could be trusted; may be empty.
@@ -160,7 +125,7 @@ def end_report(
         CandidateState.INVALID,
         CandidateState.REJECTED,
     )
-    board = leaderboard(candidates, front, run.maximize, k)
+    board = leaderboard(candidates, k, maximize=run.maximize)
     best = board[0].id if board else None
     return EndReport(
         run_id=run.run_id,

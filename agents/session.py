@@ -178,9 +178,8 @@ async def _carry_out(
                 if signals.caught is None:
                     raise
                 raise Stopped(signals.caught) from None
-        front = {c.id for c in population.front()}
         predictor = discovery.predictor_line()
-        return end_report(store, front, calls=exchanges.calls, tokens=exchanges.tokens, predictor=predictor)
+        return end_report(store, calls=exchanges.calls, tokens=exchanges.tokens, predictor=predictor)
     except BaseException as error:
         _note_stop(store, error)
         raise

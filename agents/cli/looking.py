@@ -159,8 +159,7 @@ def report_of(store: PopulationStore) -> EndReport:
     from cambrian.agents.planner.exchange import ExchangeLog
 
     exchanges = ExchangeLog(store.folder)
-    front = {c.id for c in Population(store.run.maximize, store.candidates()).front()}
-    report = end_report(store, front, calls=exchanges.calls, tokens=exchanges.tokens)
+    report = end_report(store, calls=exchanges.calls, tokens=exchanges.tokens)
     return report.model_copy(update={"status": _status(store)})
 
 

@@ -7,7 +7,7 @@ need torch and the predictor needs scikit-learn.
     identity    functional hash: equal candidates are evaluated once
     predictor   from features to expected scores
     screen      which proposals deserve a training
-    ranking     constraints, Pareto front, hypervolume, leaderboard
+    ranking     constraints, order of candidates, Pareto front, leaderboard
     gain        what the arms gained over the control arm
     admission   the cheap steps of a candidate, in order of cost
     scoring     from raw outputs to an evaluation

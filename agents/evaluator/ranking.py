@@ -1,11 +1,11 @@
-"""Constraints, the Pareto front of score and cost, its hypervolume, and the leaderboard."""
+"""Constraints, the order of candidates, the Pareto front of score and cost, and the leaderboard."""
 
 from __future__ import annotations
 
 import bisect
 import heapq
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
@@ -108,19 +108,20 @@ class ParetoFront:
         return True
 
 
-def hypervolume(
-    points: Sequence[tuple[float, float]], reference: tuple[float, float], *, maximize: bool = True
-) -> float:
-    """Area of (score, cost) that `points` dominate, up to `reference`, the worst score and highest cost.
+RankKey = tuple[int, float, float, int]
 
-    Points outside the reference add nothing.
+
+def rank_key(candidate: Candidate, maximize: bool) -> RankKey | None:
+    """What candidates are ranked by, smaller is better; None for one that does not rank.
+
+    A higher rung stands above a lower one, whatever the scores: scores after different numbers of epochs do
+    not compare, and who reached a higher rung was among the best of the one below. Within a rung the better
+    score stands first, then the lower cost, then the older candidate.
     """
-    if not points:
-        return 0.0
-    import moocore
-    import numpy as np
-
-    return float(moocore.hypervolume(np.array(points), ref=list(reference), maximise=[maximize, False]))
+    if candidate.state is not CandidateState.EVALUATED or not candidate.feasible or candidate.score is None:
+        return None
+    score = -candidate.score if maximize else candidate.score
+    return (-candidate.rung, score, math.inf if candidate.cost is None else candidate.cost, candidate.index)
 
 
 class Standing(BaseModel):
@@ -136,12 +137,14 @@ class Standing(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     place: int
-    candidate_id: str
+    id: str
     arm: str
     summary: str
     score: float
+    test_score: float | None
     rung: int
     cost: float | None
+    latency_ms: float | None
     parameters: int | None
     on_front: bool
     tied: bool
@@ -149,12 +152,8 @@ class Standing(BaseModel):
 
 def leaderboard(
     candidates: Iterable[Candidate], k: int, *, maximize: bool = True, noise: float = 0.0
-) -> list[Standing]:
-    """The `k` best of the feasible, evaluated candidates.
-
-    A higher rung stands above a lower one, whatever the scores: scores after different numbers of epochs do
-    not compare, and who reached a higher rung was among the best of the one below. Within a rung the better
-    score stands first, then the lower cost, then the older candidate.
+) -> tuple[Standing, ...]:
+    """The `k` best of the feasible, evaluated candidates, by `rank_key`.
 
     Args:
         candidates: the population, in any order.
@@ -162,33 +161,28 @@ def leaderboard(
         maximize: whether a higher score is better.
         noise: largest difference of two scores that may be chance; 0 marks exact ties only.
     """
-    sign = 1.0 if maximize else -1.0
-    ranked = [
-        (-each.rung, -sign * each.score, math.inf if each.cost is None else each.cost, each.index, each)
-        for each in candidates
-        if each.state is CandidateState.EVALUATED and each.feasible and each.score is not None
-    ]
+    ranked = [(key, each) for each in candidates if (key := rank_key(each, maximize)) is not None]
     front = ParetoFront(maximize=maximize)
-    for _, score, cost, _, each in sorted(ranked, key=lambda entry: entry[3]):
-        if math.isfinite(cost):
-            front.add(each.id, -sign * score, cost)
+    for _, each in sorted(ranked, key=lambda entry: entry[1].index):
+        if each.score is not None and each.cost is not None and math.isfinite(each.cost):
+            front.add(each.id, each.score, each.cost)
     on_front = {point.id for point in front.points()}
-    best = heapq.nsmallest(k, ranked, key=lambda entry: entry[:4])
-    if not best:
-        return []
-    top_rung, top_score = best[0][0], best[0][1]
-    return [
+    best = heapq.nsmallest(k, ranked, key=lambda entry: entry[0])
+    top_rung, top_score = best[0][0][:2] if best else (0, 0.0)
+    return tuple(
         Standing(
             place=place,
-            candidate_id=each.id,
+            id=each.id,
             arm=each.proposal.arm,
             summary=each.summary,
-            score=-sign * score,
+            score=score if not maximize else -score,
+            test_score=each.test_score,
             rung=each.rung,
             cost=each.cost,
+            latency_ms=each.latency_ms,
             parameters=None if each.static is None else each.static.parameters,
             on_front=each.id in on_front,
             tied=place > 1 and rung == top_rung and score - top_score <= noise,
         )
-        for place, (rung, score, _, _, each) in enumerate(best, start=1)
-    ]
+        for place, ((rung, score, _, _), each) in enumerate(best, start=1)
+    )

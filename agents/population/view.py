@@ -7,6 +7,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 
+from cambrian.agents.evaluator.ranking import ParetoFront, RankKey, rank_key
 from cambrian.agents.population.model import BASELINE_ARM, CONTROL_ARM, Candidate, CandidateState
 
 _UNPAID = frozenset(
@@ -30,8 +31,9 @@ class Population:
     def __init__(self, maximize: bool, candidates: Iterable[Candidate] = ()) -> None:
         self._sign = -1.0 if maximize else 1.0
         self._all: dict[str, Candidate] = {}
-        self._ranked: list[tuple[float, int, str]] = []
-        self._front: list[tuple[float, float, str]] = []
+        self._maximize = maximize
+        self._ranked: list[tuple[RankKey, str]] = []
+        self._front = ParetoFront(maximize=maximize)
         self._recent: deque[str] = deque(maxlen=64)
         self._setbacks: deque[str] = deque(maxlen=64)
         self._states: Counter[str] = Counter()
@@ -50,12 +52,12 @@ class Population:
         return self._all[candidate_id]
 
     def elite(self, k: int) -> Sequence[Candidate]:
-        """The `k` best feasible evaluated candidates by score, best first; older ones first in ties."""
-        return [self._all[cid] for _, _, cid in self._ranked[:k]]
+        """The `k` best feasible evaluated candidates by `rank_key`, best first."""
+        return [self._all[cid] for _, cid in self._ranked[:k]]
 
     def front(self) -> Sequence[Candidate]:
         """The Pareto front of score and cost among the feasible evaluated, best score first."""
-        return [self._all[cid] for _, _, cid in self._front]
+        return [self._all[point.id] for point in self._front.points()]
 
     def recent(self, k: int) -> Sequence[Candidate]:
         """The `k` evaluated candidates that ended last, newest first (at most 64)."""
@@ -127,38 +129,17 @@ class Population:
         for rung in range(len(before.rung_scores) if before else 0, len(candidate.rung_scores)):
             entry = (self._sign * candidate.rung_scores[rung], candidate.index, candidate.id)
             bisect.insort(self._rungs.setdefault((league, rung), []), entry)
-        if old == new and (before is None or before.cost == candidate.cost):
+        if old == new:
             return
         if old is not None:
-            self._ranked.pop(bisect.bisect_left(self._ranked, old))
-            self._front = []
+            self._ranked.pop(bisect.bisect_left(self._ranked, (old, candidate.id)))
         if new is not None:
-            bisect.insort(self._ranked, new)
-        if old is not None:  # a changed score may uncover others: build the front anew (promotions only)
-            for _, _, cid in self._ranked:
-                self._extend_front(self._all[cid])
-        elif new is not None:
-            self._extend_front(candidate)
+            bisect.insort(self._ranked, (new, candidate.id))
+            if candidate.score is not None and candidate.cost is not None:
+                self._front.add(candidate.id, candidate.score, candidate.cost)
 
-    def _key(self, candidate: Candidate) -> tuple[float, int, str] | None:
-        if candidate.state is not CandidateState.EVALUATED or candidate.score is None:
-            return None
-        if not candidate.feasible:
-            return None
-        return (self._sign * candidate.score, candidate.index, candidate.id)
-
-    def _extend_front(self, candidate: Candidate) -> None:
-        """The front is sorted by score, best first, so its costs fall strictly."""
-        if candidate.score is None or candidate.cost is None:
-            return
-        entry = (self._sign * candidate.score, candidate.cost, candidate.id)
-        at = bisect.bisect_left(self._front, entry[:2], key=lambda e: e[:2])
-        if at and self._front[at - 1][1] <= entry[1]:
-            return  # dominated by one at least as good and no dearer
-        end = at
-        while end < len(self._front) and self._front[end][1] >= entry[1]:
-            end += 1
-        self._front[at:end] = [entry]
+    def _key(self, candidate: Candidate) -> RankKey | None:
+        return rank_key(candidate, self._maximize)
 
 
 def _charge(candidate: Candidate) -> float:

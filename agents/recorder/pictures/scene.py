@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from cambrian.agents.evaluator.ranking import rank_key
 from cambrian.agents.population.model import BASELINE_ARM, CONTROL_ARM, Candidate, CandidateState
 from cambrian.agents.population.store import RunRecord
 from cambrian.agents.recorder.entries import read_constraints
@@ -32,9 +33,9 @@ class Scene:
 
     @cached_property
     def ranking(self) -> tuple[Candidate, ...]:
-        """The feasible among the scored, best first; the older one first in ties."""
-        feasible = [c for c in self.scored if c.feasible]
-        return tuple(sorted(feasible, key=lambda c: (-self.worth(c), c.index)))
+        """The feasible among the scored, best first, in the order of the leaderboard."""
+        ranked = [(key, c) for c in self.scored if (key := rank_key(c, self.run.maximize)) is not None]
+        return tuple(c for _, c in sorted(ranked, key=lambda entry: entry[0]))
 
     @property
     def best(self) -> Candidate | None:
@@ -46,7 +47,7 @@ class Scene:
         """The Pareto front of score and cost among the feasible, cheapest first."""
         found: list[Candidate] = []
         lowest = float("inf")
-        for candidate in self.ranking:
+        for candidate in sorted(self.ranking, key=lambda c: (-self.worth(c), c.cost or 0.0)):
             if candidate.cost is not None and candidate.cost < lowest:
                 lowest = candidate.cost
                 found.append(candidate)

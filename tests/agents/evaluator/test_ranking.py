@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from cambrian.agents.evaluator.ranking import ParetoFront, broken, hypervolume, leaderboard
+from cambrian.agents.evaluator.ranking import ParetoFront, broken, leaderboard
 from cambrian.agents.population.model import Candidate, CandidateState, Proposal, StaticFacts, candidate_id
 from cambrian.agents.runfile import Constraint
 
@@ -98,20 +98,6 @@ class TestParetoFront:
             ParetoFront().add("c-0001", *values)
 
 
-class TestHypervolume:
-    def test_of_nothing_is_nothing(self) -> None:
-        assert hypervolume([], (0.0, 10.0)) == 0.0
-
-    def test_of_rectangles(self) -> None:
-        assert hypervolume([(0.5, 4.0)], (0.0, 10.0)) == pytest.approx(3.0)
-        # the second adds 0.3 x 2; the third is dominated, the fourth outside
-        points = [(0.5, 4.0), (0.8, 8.0), (0.4, 6.0), (0.9, 11.0)]
-        assert hypervolume(points, (0.0, 10.0)) == pytest.approx(3.6)
-
-    def test_of_a_metric_that_is_minimised(self) -> None:
-        assert hypervolume([(0.5, 4.0)], (1.0, 10.0), maximize=False) == pytest.approx(3.0)
-
-
 class TestLeaderboard:
     def test_only_feasible_evaluated_ones_stand(self) -> None:
         board = leaderboard(
@@ -124,7 +110,7 @@ class TestLeaderboard:
             ],
             10,
         )
-        assert [line.candidate_id for line in board] == ["c-0005", "c-0001"]
+        assert [line.id for line in board] == ["c-0005", "c-0001"]
         assert [line.place for line in board] == [1, 2]
         assert [line.parameters for line in board] == [12, None]
 
@@ -137,11 +123,11 @@ class TestLeaderboard:
             [candidate(2, 0.5, cost=None), candidate(1, 0.5), candidate(0, 0.5), candidate(3, 0.5, cost=0.5)],
             4,
         )
-        assert [line.candidate_id for line in board] == ["c-0004", "c-0001", "c-0002", "c-0003"]
+        assert [line.id for line in board] == ["c-0004", "c-0001", "c-0002", "c-0003"]
 
     def test_what_is_minimised_is_ranked_upwards(self) -> None:
         board = leaderboard([candidate(0, 0.5), candidate(1, 0.4)], 1, maximize=False)
-        assert board[0].candidate_id == "c-0002" and board[0].score == 0.4
+        assert board[0].id == "c-0002" and board[0].score == 0.4
 
     def test_marks_ties_within_the_noise_at_the_same_rung(self) -> None:
         people = [candidate(0, 0.9), candidate(1, 0.895), candidate(2, 0.85), candidate(3, 0.9, rung=1)]
@@ -153,4 +139,4 @@ class TestLeaderboard:
         assert [line.on_front for line in leaderboard(people, 3)] == [True, True, False]
 
     def test_of_nobody_is_empty(self) -> None:
-        assert leaderboard([], 5) == []
+        assert leaderboard([], 5) == ()
