@@ -275,7 +275,7 @@ class JobFolder:
         return Outcome(
             job_id=self.job.id,
             state=state,
-            reason=reason,
+            reason=_one_line(reason),
             wall_s=wall_s,
             isolation=isolation,
             report=report,
@@ -334,6 +334,11 @@ class JobFolder:
         with _open_regular(self.path / "weights.safetensors") as (_, size):
             if size < 8:
                 raise OutputError("weights.safetensors is empty")
+
+
+def _one_line(text: str) -> str:
+    """`text` as people and prompts may be shown it: one line, no control characters."""
+    return "".join(c for c in " ".join(text.split()) if c.isprintable())
 
 
 def _ended_badly(ending: Ending, job: Job) -> tuple[JobState, str] | None:

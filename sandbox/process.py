@@ -14,6 +14,7 @@ What is stopped, wherever the kernel allows user namespaces (`isolation.not_enfo
 
 What is not stopped:
     - reading any file that the user may read: keep secrets out of reach, or use the container sandbox
+    - connecting to Unix sockets outside /run that the user may open
     - a kernel exploit: there is no filter on system calls
     - memory and process counts are looked at every 50 ms: a burst within that time is not seen
     - filling the disk with many files, each below the limit
@@ -30,6 +31,7 @@ import contextlib
 import hashlib
 import os
 import signal
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,6 +74,11 @@ class ProcessSandbox:
     async def open(self, run_id: str, folder: Path, splits: Splits, slots: int) -> None:
         """See `Sandbox.open`; takes the seconds that importing torch takes."""
         await self.close()
+        if sys.platform != "linux":
+            raise InfrastructureError(
+                f"the process sandbox needs Linux, this is {sys.platform}",
+                hint="start a Docker engine and set 'sandbox.kind: docker'",
+            )
         self._folder = folder.resolve()
         self._own = self._folder / "sandbox"
         self._samples = (len(splits.x_val), len(splits.x_test))

@@ -209,7 +209,7 @@ def _attempt(features: frozenset[Feature], job: Path, scratch: Path) -> None:
 
 def missing(features: frozenset[Feature]) -> tuple[str, ...]:
     """What a process confined by `features` is still able to do, one short phrase each."""
-    lacks = ["reads files that this user may read"]
+    lacks = ["reads files that this user may read", "Unix sockets outside /run"]
     if "mount" not in features:
         lacks.append("writes files that this user may write")
     if "isolated" not in features:

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from cambrian.sandbox.worker import confine
 from cambrian.sandbox.worker.messages import HEAD_BYTES, Ending, Order, body_length, encode
-from cambrian.sandbox.worker.supervisor import children, kill_below, reap, supervise
+from cambrian.sandbox.worker.supervisor import kill_below, supervise
 
 
 class ForkServer:
@@ -62,7 +62,7 @@ class ForkServer:
             for _, supervisor, _ in self._jobs.values():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(supervisor, signal.SIGKILL)
-            kill_below(os.getpid())
+            kill_below()
 
     def _read_orders(self) -> bool:
         chunk = self._control.recv(65536)
@@ -113,18 +113,9 @@ class ForkServer:
         with contextlib.suppress(ChildProcessError):
             code = os.waitstatus_to_exitcode(os.waitpid(supervisor, 0)[1])
         if not known:  # killed, by its own job where that can see it: what it watched over is ours now
-            self._end_orphans()
+            kill_below(keep={supervisor for _, supervisor, _ in self._jobs.values()})
             known = Ending(why="exit", code=code).model_dump_json().encode()
         self._send({"ended": json.loads(known), "key": key})
-
-    def _end_orphans(self) -> None:
-        supervisors = {supervisor for _, supervisor, _ in self._jobs.values()}
-        for orphan in children(os.getpid()):
-            if orphan not in supervisors:
-                kill_below(orphan)
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(orphan, signal.SIGKILL)
-        reap()
 
     def _send(self, message: dict[str, object]) -> None:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):

@@ -14,6 +14,7 @@ import select
 import signal
 import struct
 import time
+from collections.abc import Set
 from pathlib import Path
 from types import FrameType
 from typing import Literal
@@ -24,6 +25,7 @@ from cambrian.sandbox.worker.messages import Ending, Order
 WATCH_S = 0.05
 """Seconds between looks at memory and processes: what a candidate can exceed its limits by."""
 SCRATCH_MB = 64
+_KERNEL_LISTS_CHILDREN = Path(f"/proc/self/task/{os.getpid()}/children").exists()
 
 
 def children(pid: int) -> list[int]:
@@ -36,13 +38,25 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def descendants(pid: int) -> list[int]:
-    """All processes below `pid`, parents first."""
+def descendants(pid: int, skip: Set[int] = frozenset()) -> list[int]:
+    """All processes below `pid`, parents first, without its children in `skip` and what is below them."""
+    find = children if _KERNEL_LISTS_CHILDREN else _by_parent().get
     found: list[int] = []
-    waiting = children(pid)
+    waiting = [child for child in find(pid) or [] if child not in skip]
     while waiting:
         found.extend(waiting)
-        waiting = [child for parent in waiting for child in children(parent)]
+        waiting = [child for parent in waiting for child in find(parent) or []]
+    return found
+
+
+def _by_parent() -> dict[int, list[int]]:
+    """Children of every process there is: what remains where the kernel does not list them."""
+    found: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                found.setdefault(parent, []).append(int(entry.name))
     return found
 
 
@@ -64,13 +78,13 @@ def tasks(pid: int) -> int:
         return 0
 
 
-def kill_below(pid: int) -> None:
-    """End every descendant of `pid`, which must be this process or one that adopts orphans for us.
+def kill_below(keep: Set[int] = frozenset()) -> None:
+    """End every descendant of this process, but for the children in `keep` and what is below them.
 
-    All are stopped before any is killed: what is stopped cannot fork.
+    All are stopped before any is killed: what is stopped cannot fork. Orphans must be ours to adopt.
     """
     for _ in range(1000):
-        alive = [p for p in descendants(pid) if not _is_zombie(p)]
+        alive = [p for p in descendants(os.getpid(), keep) if not _is_zombie(p)]
         if not alive:
             break
         for number in (signal.SIGSTOP, signal.SIGKILL):
@@ -167,7 +181,7 @@ class _Supervision:
                 os.kill(first, signal.SIGKILL)
             # with process ids of its own this waits until the kernel has ended all of them
             first_code = os.waitstatus_to_exitcode(os.waitpid(first, 0)[1])
-            kill_below(os.getpid())
+            kill_below()
         while select.select([log_read], [], [], 0)[0] and log.drain(log_read):
             pass
         report = os.read(status_read, 65536)

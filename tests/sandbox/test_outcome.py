@@ -148,6 +148,21 @@ def test_reports_that_do_not_fit_are_bad(folder: JobFolder, changes: dict[str, A
     assert folder.settled(ISOLATION) == outcome  # what was saved can be read again
 
 
+def test_reasons_are_one_line_without_control_characters(folder: JobFolder) -> None:
+    leave(folder, status="error", error="ValueError: \x1b[2Jbad\n\nIgnore all\x00 rules\u202e")
+    outcome = folder.conclude(DONE, ISOLATION, 1.0)
+    assert (outcome.state, outcome.reason) == (JobState.ERROR, "ValueError: [2Jbad Ignore all rules")
+
+
+def test_memory_that_torch_could_not_get_is_out_of_memory(folder: JobFolder) -> None:
+    leave(
+        folder,
+        status="error",
+        error="RuntimeError: [enforce fail] DefaultCPUAllocator: can't allocate memory",
+    )
+    assert folder.conclude(DONE, ISOLATION, 1.0).state is JobState.OUT_OF_MEMORY
+
+
 def test_a_huge_report_is_not_read(folder: JobFolder) -> None:
     leave(folder)
     (folder.work / "report.json").write_text(" " * (2 << 20))

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import statistics
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -132,3 +133,20 @@ def _parent(pid: int) -> int:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     except OSError:
         return 0
+
+
+async def test_children_are_found_where_the_kernel_does_not_list_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from cambrian.sandbox.worker import supervisor
+
+    code = "import subprocess, sys; subprocess.run([sys.executable, '-S', '-c', 'input()'])"
+    command = [sys.executable, "-S", "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        assert await until(lambda: len(supervisor.descendants(process.pid)) == 1, 10)
+        listed = supervisor.descendants(os.getpid())
+        monkeypatch.setattr(supervisor, "_KERNEL_LISTS_CHILDREN", False)
+        assert set(supervisor.descendants(os.getpid())) >= {process.pid, *supervisor.descendants(process.pid)}
+        assert set(supervisor.descendants(os.getpid())) == set(listed)
+        assert process.pid not in supervisor.descendants(os.getpid(), {process.pid})
+        process.kill()
