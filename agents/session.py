@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import importlib
 import inspect
 import signal
 import sqlite3
@@ -38,6 +39,7 @@ from cambrian.agents.workspace import Workspace
 from cambrian.sandbox.select import open_sandbox
 from cambrian.search_spaces import SPACES, TASKS, Space, Task, near_names
 
+PREDICTOR_LIBRARY = "sklearn.tree"
 Say = Callable[[str], None]
 
 
@@ -202,6 +204,8 @@ async def _organs(
     recorder = _recorder(config, store, space, task, workspace)
     arms = _arms(config, exchanges, watch.say)
     desks: list[ReviewDesk] = [FolderDesk(store.folder / "review")]
+    # The predictor's library takes a second to import: now, beside the sandbox, rather than in a slot's way.
+    warming = asyncio.create_task(asyncio.to_thread(importlib.import_module, PREDICTOR_LIBRARY))
     sandbox, note = await open_sandbox(
         config.sandbox.kind,
         run_id=store.folder.name,
@@ -212,6 +216,7 @@ async def _organs(
         progress=watch.say,
     )
     try:
+        await warming
         if note:
             watch.say(note)
         store.set_run(sandbox=sandbox.isolation.level)

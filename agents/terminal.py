@@ -144,7 +144,7 @@ class Terminal:
             )
         for number, doing in enumerate(discovery.slots):
             head.add_row(Text(f"slot {number}", style="bold"), Text(doing, overflow="ellipsis", no_wrap=True))
-        arms = {name: status for name, status in discovery.portfolio.status().items() if status != "ready"}
+        arms = {name: status for name, status in discovery.portfolio.status().items() if status != "active"}
         for name, status in arms.items():
             head.add_row(Text(f"arm {name}", style="bold"), Text(status, style="yellow"))
         return Group(Text(""), head)

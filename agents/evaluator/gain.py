@@ -107,7 +107,8 @@ def gain_over_control(
         if len(scores) < MIN_SAMPLES
     ]
     if lacking:
-        return found.model_copy(update={"verdict": "not enough data: " + "; ".join(lacking)})
+        verdict = f"gain over {control_name} unknown, not enough data: {'; '.join(lacking)}"
+        return found.model_copy(update={"verdict": verdict})
     base = float(theirs.mean())
     if base == 0.0:
         text = f"no relative gain: the mean score of the {control_name} arm is 0"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from cambrian.search_spaces.convnet import genes
-from cambrian.search_spaces.convnet.program import compile_program
 from cambrian.search_spaces.space import Genotype
 
 _MEANING = {
@@ -112,22 +111,18 @@ _SHORT = {"conv": "conv", "separable": "sep", "inverted": "inv", "residual": "re
 
 
 def summarise(genotype: Genotype) -> str:
-    """At most 100 characters, such as `16 > res 32x2 /2 > inv 64x3 k5 e4 se.25 > avg | 120k params`.
+    """At most 100 characters, such as `16 > res 32x2 /2 > inv 64x3 k5 e4 se.25 > avg`.
 
     `/2` marks a halving; depths of 1, kernels of 3 and absent genes are left out. When the line would be too
     long, details are dropped: first gates and expansions, then kernels.
     """
-    params = sum(layer.params for layer in compile_program(genotype, genes.REFERENCE))
-    size = (
-        f"{params / 1e6:.1f}M" if params >= 1e6 else f"{params / 1e3:.0f}k" if params >= 1e4 else str(params)
-    )
     for detail in (2, 1, 0):
         stem = genotype["stem"]
         parts = [str(stem["width"]) + (" /2" if stem["downsample"] != "none" else "")]
         parts += [_stage_words(stage, detail) for stage in genotype["stages"]]
         head = genotype["head"]
         parts.append(head["pool"] + (f" {head['hidden']}" if head["hidden"] else ""))
-        line = f"{' > '.join(parts)} | {size} params"
+        line = " > ".join(parts)
         if len(line) <= 100:
             break
     return line
