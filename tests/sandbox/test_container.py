@@ -174,7 +174,8 @@ class TestContainerSandbox(SandboxContract):
         self.assert_nothing_left(run_id, folder)
 
 
-def test_image_is_built_once_and_follows_the_sources(image: str, plugin: Path, tmp_path: Path) -> None:
+def test_image_is_built_once_and_follows_the_sources(plugin: Path, tmp_path: Path) -> None:
+    image = ensure_image(None, [plugin])
     lines: list[str] = []
     assert ensure_image(None, [plugin], lines.append) == image
     assert lines == []
