@@ -11,10 +11,16 @@ from cambrian.agents.evaluator.ranking import ParetoFront, RankKey, rank_key
 from cambrian.agents.population.model import BASELINE_ARM, CONTROL_ARM, Candidate, CandidateState
 
 _UNPAID = frozenset(
-    {CandidateState.INVALID, CandidateState.DUPLICATE, CandidateState.SCREENED, CandidateState.REJECTED}
+    {
+        CandidateState.INVALID,
+        CandidateState.DUPLICATE,
+        CandidateState.INFEASIBLE,
+        CandidateState.SCREENED,
+        CandidateState.REJECTED,
+    }
 )
 UNPAID_WEIGHT = 0.25
-"""What a proposal that cost no evaluation counts in its arm's share: not nothing, or an arm that offers only
+"""What a proposal that cost no training counts in its arm's share: not nothing, or an arm that offers only
 duplicates would be asked for ever."""
 
 
