@@ -39,8 +39,12 @@ class Account:
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds that the run was active, over all resumes."""
+        """Seconds that the run was active, over all resumes; waiting for a reviewer is no activity."""
         return self._before_s + self._clock() - self._start
+
+    def excuse(self, seconds: float) -> None:
+        """Do not count `seconds` that have just passed."""
+        self._start += seconds
 
     def reserve(self, *, force: bool = False) -> bool:
         """Set one evaluation aside; False when those in flight may use up what is left.

@@ -172,9 +172,16 @@ class Discovery:
                 return None
             self._say_if_waiting()
             self.slots[slot] = "waiting for review" if self.services.population.parked() else "waiting"
-            async with self._changed:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), timeout=1.0)
+            await self._wait(slot)
+
+    async def _wait(self, slot: int) -> None:
+        """Until something has changed, or a second; the clock stands while only a person is awaited."""
+        before = self.account.elapsed_s
+        async with self._changed:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), timeout=1.0)
+        if slot == 0 and self.services.population.parked() and not self._busy and not self._queue:
+            self.account.excuse(self.account.elapsed_s - before)
 
     async def _find_work(self, slot: int) -> Work | None:
         while self._queue:

@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from cambrian.agents.errors import RunFileError
+from cambrian.sandbox import SANDBOXES
 from cambrian.search_spaces import SPACES, TASKS, near_names
 
 _UNITS = {"k": 1e3, "m": 1e6, "g": 1e9}
@@ -30,7 +31,7 @@ def parse_duration(value: object) -> object:
     return value
 
 
-Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
+Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0, allow_inf_nan=False)]
 
 
 class Constraint(_Section):
@@ -53,7 +54,10 @@ class Constraint(_Section):
         name, op, number, unit = found.groups()
         if name not in CONSTRAINT_NAMES:
             raise ValueError(f"unknown value {name!r}: {near_names(name, list(CONSTRAINT_NAMES))}")
-        bound = float(number) * _UNITS.get(unit.lower(), 1.0)
+        try:
+            bound = float(number) * _UNITS.get(unit.lower(), 1.0)
+        except ValueError:
+            raise ValueError(f"{text!r}: {number!r} is not a number") from None
         return cls.model_validate({"name": name, "op": op, "bound": bound})
 
     def holds(self, value: float) -> bool:
@@ -188,7 +192,7 @@ class RunConfig(_Section):
     task: TaskSection
     seed: int = Field(default=0, ge=0)
     slots: int = Field(default=2, ge=1, le=256)
-    budget: BudgetSection = BudgetSection()
+    budget: BudgetSection
     cost: Literal["latency_ms", "params", "flops"] = "latency_ms"
     constraints: tuple[Constraint, ...] = ()
     baselines: tuple[str, ...] = ()
@@ -229,12 +233,33 @@ class RunConfig(_Section):
             return {k: {"weight": v} if isinstance(v, int | float) else v for k, v in value.items()}
         return value
 
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _budget_in_short(cls, value: object) -> object:
+        if isinstance(value, int | str) and not isinstance(value, bool):
+            return {key.partition(".")[2]: part for key, part in parse_budget(str(value)).items()}
+        return value
+
     @field_validator("budget")
     @classmethod
     def _budget_is_finite(cls, value: BudgetSection) -> BudgetSection:
         if value.evaluations is None and value.wall_s is None:
             raise ValueError("set 'evaluations' or 'wall_s': a run without either would never end")
         return value
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without duplicate keys: of two, one would be dropped without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"the key {key.value!r} stands here twice", problem_mark=key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
 def load_run_file(path: Path, overrides: Mapping[str, Any] | None = None) -> RunConfig:
@@ -257,7 +282,7 @@ def load_run_file(path: Path, overrides: Mapping[str, Any] | None = None) -> Run
     except UnicodeDecodeError as error:
         raise RunFileError(f"run file {path} is not UTF-8 text", hint="save it as UTF-8") from error
     try:
-        data = yaml.safe_load(text)
+        data = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f" at line {mark.line + 1}" if mark is not None else ""
@@ -282,6 +307,7 @@ def parse_config(data: Mapping[str, Any], origin: str) -> RunConfig:
     for what, name, known in (
         ("space", config.space, SPACES.names()),
         ("task.name", config.task.name, TASKS.names()),
+        ("sandbox.kind", config.sandbox.kind, ["auto", *SANDBOXES.names()]),
         *(("arms", arm, ARMS.names()) for arm in config.arms),
     ):
         if name not in known:
@@ -289,6 +315,15 @@ def parse_config(data: Mapping[str, Any], origin: str) -> RunConfig:
     if not any(arm.weight > 0 for arm in config.arms.values()):
         raise RunFileError(f"{origin}: arms: all weights are 0", hint="give one arm a weight above 0")
     return config
+
+
+_PLAIN = {
+    "model_type": "should be a mapping of keys to values",
+    "model_attributes_type": "should be a mapping of keys to values",
+    "dict_type": "should be a mapping of names to values",
+    "string_pattern_mismatch": "use lower-case letters, digits and hyphens only, at most 40",
+}
+"""What pydantic says in words of its own classes, in words of the file's."""
 
 
 def _set(data: dict[str, Any], dotted: str, value: Any) -> None:
@@ -310,7 +345,7 @@ def _explain(item: dict[str, Any]) -> str:
     if item["type"] == "extra_forbidden":
         known = _keys_at(tuple(item["loc"][:-1]))
         return f"{place}: unknown key, {near_names(str(item['loc'][-1]), known)}"
-    message = str(item["msg"]).removeprefix("Value error, ")
+    message = _PLAIN.get(item["type"]) or str(item["msg"]).removeprefix("Value error, ")
     given = item.get("input")
     plain = item["type"] != "missing" and not isinstance(given, dict | list | tuple)
     shown = f" (given {given!r})" if plain else ""

@@ -28,10 +28,12 @@ from cambrian.agents.planner.endpoint import endpoint_status
 from cambrian.agents.planner.exchange import ExchangeLog
 from cambrian.agents.planner.llm import check_prompts
 from cambrian.agents.planner.portfolio import build_arms
+from cambrian.agents.planner.templates import Templates
 from cambrian.agents.population.model import Candidate
 from cambrian.agents.population.store import PopulationStore, RunRecord
 from cambrian.agents.population.view import Population
 from cambrian.agents.recorder.mlflow_recorder import MLflowRecorder, RecorderStatus
+from cambrian.agents.recorder.tracking import check_tracking_uri
 from cambrian.agents.report import EndReport, end_report
 from cambrian.agents.review import FolderDesk, MLflowDesk, ReviewDesk
 from cambrian.agents.runfile import RunConfig, parse_config
@@ -39,6 +41,8 @@ from cambrian.agents.workspace import Workspace
 from cambrian.sandbox.select import open_sandbox
 from cambrian.search_spaces import SPACES, TASKS, Space, Task, near_names
 
+CLOSING_S = 5.0
+"""How long the end of a run waits for an MLflow that does not answer; one that does gets a minute."""
 PREDICTOR_LIBRARY = "sklearn.tree"
 Say = Callable[[str], None]
 
@@ -103,6 +107,8 @@ def check_run(config: RunConfig, origin: str) -> tuple[Space, Task]:
             raise RunFileError(
                 f"{origin}: baselines: space {config.space!r} knows no {name!r}", hint=near_names(name, known)
             )
+    if config.mlflow.tracking_uri is not None:
+        check_tracking_uri(config.mlflow.tracking_uri)
     task.load()
     if "llm" in config.arms and config.arms["llm"].weight > 0:
         check_prompts(config, space, task)
@@ -248,7 +254,9 @@ async def _organs(
         for desk in desks:
             desk.close()
         if recorder is not None:
-            await asyncio.to_thread(recorder.close)
+            # A server that is down is not waited for: the outbox keeps everything for the next start.
+            patience_s = CLOSING_S if recorder.status.error else CLOSING_S * 12
+            await asyncio.to_thread(recorder.close, patience_s)
             watch.recorded(recorder.status)
             if recorder.status.pending:
                 watch.say(
@@ -278,6 +286,10 @@ def _arms(config: RunConfig, exchanges: ExchangeLog, say: Say) -> dict[str, Arm]
         endpoint = endpoint_status(config.llm)
         if not endpoint.configured:
             say(f"{endpoint.detail}; the run goes on with the other arms ({endpoint.hint})")
+        templates = Templates(config.space)
+        shadowed = [name for name in templates.names() if templates.is_users(name)]
+        if shadowed:
+            say(f"prompts of your own in {templates.user_folder}: {', '.join(shadowed)}")
     return build_arms(config, exchanges)
 
 

@@ -78,6 +78,9 @@ class Workspace:
             raise UnknownNameError(
                 f"{run!r} fits {len(fitting)} runs", hint=f"say which: {', '.join(fitting)}"
             )
+        if not ids:
+            hint = "start one: cambrian run runs/first-light.yaml; or name the folder with --runs"
+            raise UnknownNameError(f"no runs in {self.root} yet, so no {run!r}", hint=hint)
         raise UnknownNameError(f"no run {run!r} in {self.root}", hint=near_names(run, ids))
 
     def open(self, run: str) -> PopulationStore:

@@ -28,6 +28,27 @@ Runs = Annotated[
 ]
 
 
+# typer brings its own copy of click or the real one, by version: both derive usage errors from this class.
+_USAGE: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"cambrian {version('cambrian')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
 @app.command()
 def run(
     run_file: Annotated[
@@ -164,8 +185,8 @@ def main() -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     as_json = "--json" in sys.argv
     try:
-        app()
-    except KeyboardInterrupt:
+        sys.exit(app(standalone_mode=False) or 0)
+    except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - the reader went away, as `head` does
@@ -187,6 +208,11 @@ def _explain(error: BaseException, as_json: bool) -> int:
     if isinstance(error, CambrianError):
         _tell(error.message, error.hint, error.exit_code, as_json)
         return error.exit_code
+    if isinstance(error, _USAGE):
+        _tell(
+            _one_line(error.format_message()), "`cambrian --help` and `cambrian COMMAND --help`", 2, as_json
+        )
+        return 2
     if os.environ.get("CAMBRIAN_DEBUG"):
         raise error
     _tell(
@@ -196,6 +222,10 @@ def _explain(error: BaseException, as_json: bool) -> int:
         as_json,
     )
     return 1
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _tell(message: str, hint: str, code: int, as_json: bool) -> None:

@@ -171,9 +171,8 @@ def _model(config: RunConfig | None) -> Finding:
     endpoint = endpoint_status(config.llm if config is not None else LLMSection(), probe=True)
     return _finding(
         "model endpoint",
-        lambda: (endpoint.configured, endpoint.detail),
-        "the LLM arm is off; mutation, crossover and random search go on. Set OPENAI_API_KEY, or "
-        "OPENAI_BASE_URL for a server of your own, and CAMBRIAN_MODEL",
+        lambda: (endpoint.configured and endpoint.reachable is not False, endpoint.detail),
+        f"the LLM arm is off; mutation, crossover and random search go on: {endpoint.hint}",
     )
 
 

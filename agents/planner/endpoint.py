@@ -108,7 +108,7 @@ def resolve_endpoint(llm: LLMSection, environ: Mapping[str, str] | None = None) 
         hint = "write llm.base_url or OPENAI_BASE_URL like http://localhost:8080/v1"
     elif not key and not own:
         problem = "OPENAI_API_KEY is not set"
-        hint = "set OPENAI_API_KEY, or OPENAI_BASE_URL for a server of your own"
+        hint = "set OPENAI_API_KEY, or OPENAI_BASE_URL for a server of your own, and CAMBRIAN_MODEL"
     elif not (key.isascii() and key.isprintable()):
         problem = "OPENAI_API_KEY holds characters that no key has"
         hint = "set OPENAI_API_KEY again, without line breaks or typographic quotes"

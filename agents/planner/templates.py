@@ -162,6 +162,11 @@ class Templates:
         }
         return sorted(found)
 
+    def is_users(self, name: str) -> bool:
+        """Whether `name` comes from the user's folder rather than from ours."""
+        path = self.path(name)
+        return path is not None and self.user_folder is not None and path.is_relative_to(self.user_folder)
+
     def path(self, name: str) -> Path | None:
         """The file that is taken for `name`; None when there is none."""
         roots = self._roots()

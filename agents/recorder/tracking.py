@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cambrian.agents.errors import UserError
+from cambrian.search_spaces import near_names
 
 _PER_BATCH_METRICS = 1000
 _PER_BATCH_PAIRS = 100
@@ -60,6 +61,9 @@ def default_tracking(runs: Path) -> tuple[str, Path]:
     return f"sqlite:///{folder / 'mlflow.db'}", folder / "mlflow-artifacts"
 
 
+_SCHEMES = ["sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks"]
+
+
 def check_tracking_uri(uri: str) -> str:
     """The URI, if MLflow can record there.
 
@@ -67,6 +71,10 @@ def check_tracking_uri(uri: str) -> str:
         UserError: a folder (MLflow has closed its file store) or no URI at all.
     """
     scheme, colon, _ = uri.partition(":")
+    if colon and scheme.partition("+")[0] not in {*_SCHEMES, "file"}:
+        raise UserError(
+            f"mlflow.tracking_uri {uri!r}: MLflow knows no {scheme!r}", hint=near_names(scheme, _SCHEMES)
+        )
     if not colon or scheme == "file":
         raise UserError(
             f"mlflow.tracking_uri {uri!r}: MLflow no longer records into folders",

@@ -50,11 +50,16 @@ def test_the_resolved_configuration_reads_back_as_itself(tmp_path: Path) -> None
         (GOOD.replace("latency_ms <= 2", "latency_ms below 2"), "is not of the form"),
         (GOOD.replace("{evaluations: 5, wall_s: 10m}", "{}"), "would never end"),
         (GOOD.replace("random: 1, mutation: 0.5", "random: 0"), "all weights are 0"),
-        (GOOD.replace("name: test", "name: My Run"), "name: string should match"),
+        (GOOD.replace("name: test", "name: My Run"), "name: use lower-case letters"),
         (GOOD.replace("name: test", ""), "name: field required"),
         (GOOD + "slots: none", "slots: input should be a valid integer"),
         (GOOD + "seed: -1", "seed: input should be greater than or equal to 0"),
         ("name: [", "is not YAML at line"),
+        (GOOD + "name: again", "the key 'name' stands here twice"),
+        (GOOD.replace("budget: {evaluations: 5, wall_s: 10m}", ""), "budget: field required"),
+        (GOOD.replace("wall_s: 10m", "wall_s: .inf").replace("evaluations: 5, ", ""), "finite"),
+        (GOOD.replace("{evaluations: 5, wall_s: 10m}", "[5]"), "budget: should be a mapping"),
+        (GOOD.replace("params <= 100k", "params <= 1.2.3"), "'1.2.3' is not a number"),
         ("- a list", "holds no mapping"),
         ("", "holds no mapping"),
     ],
@@ -65,6 +70,12 @@ def test_a_bad_file_is_refused_in_one_line_that_names_the_field(tmp_path: Path, 
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "run.yaml" in str(caught.value)
+
+
+def test_a_budget_may_be_written_in_short(tmp_path: Path) -> None:
+    for short, kind in (("10m", "wall_s"), ("50", "evaluations")):
+        config = load_run_file(write(tmp_path, GOOD.replace("{evaluations: 5, wall_s: 10m}", short)))
+        assert config.budget.model_dump(exclude_none=True).keys() == {kind}
 
 
 def test_unreadable_files_are_named(tmp_path: Path) -> None:

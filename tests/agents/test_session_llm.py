@@ -16,10 +16,11 @@ from cambrian.agents.population import CandidateState
 from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.review import FolderDesk
 from cambrian.agents.runfile import RunConfig
-from cambrian.agents.session import Watch, resume, start
+from cambrian.agents.session import Stopped, Watch, resume, start
 from cambrian.agents.workspace import Workspace
 from cambrian.search_spaces import SPACES
 from tests.agents.planner.server import Handler, ModelServer, answer, model_server
+from tests.support.interrupt import interrupts_when_waiting
 
 MakeConfig = Callable[..., RunConfig]
 ARMS = {"random": 0.3, "mutation": 0.2, "llm": 0.5}
@@ -82,10 +83,10 @@ async def test_a_rejections_reason_is_in_the_next_prompt(
     config: MakeConfig, runs: Path, server: ModelServer
 ) -> None:
     server.says(proposing(1))
-    made = config(
-        arms={"llm": 1.0}, warmup=1, llm=llm(server), review="gate", budget={"evaluations": 4, "wall_s": 3}
-    )
-    await start(made, Workspace(runs), Watch(say=lambda _: None))
+    made = config(arms={"llm": 1.0}, warmup=1, llm=llm(server), review="gate", budget={"evaluations": 4})
+    watch = Watch(say=interrupts_when_waiting([]))
+    with pytest.raises(Stopped):
+        await start(made, Workspace(runs), watch)
     store = left_by(runs)
     parked = [c.id for c in store.candidates() if c.state is CandidateState.PARKED]
     desk = FolderDesk(store.folder / "review")
@@ -93,7 +94,8 @@ async def test_a_rejections_reason_is_in_the_next_prompt(
     for cid in parked[1:3]:
         desk.decide(cid, "approve", "", by="ada")
     asked = len(server.seen)
-    await resume("last", Workspace(runs), Watch(say=lambda _: None), {"budget.wall_s": 8})
+    with pytest.raises(Stopped):
+        await resume("last", Workspace(runs), watch)
     assert len(server.seen) > asked
     prompt = "\n".join(turn["content"] for turn in server.seen[-1].turns)
     assert "no more than two stages, please" in prompt

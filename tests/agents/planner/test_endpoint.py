@@ -17,7 +17,9 @@ def test_nothing_set_says_what_to_set() -> None:
     status = endpoint_status(LLMSection(), environ={})
     assert not status.configured and status.reachable is None
     assert status.detail == "no model endpoint: OPENAI_API_KEY is not set"
-    assert status.hint == "set OPENAI_API_KEY, or OPENAI_BASE_URL for a server of your own"
+    assert (
+        status.hint == "set OPENAI_API_KEY, or OPENAI_BASE_URL for a server of your own, and CAMBRIAN_MODEL"
+    )
     assert status.base_url == OPENAI_URL
 
 

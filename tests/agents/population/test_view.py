@@ -39,7 +39,8 @@ def test_elite_and_front_equal_a_full_scan_after_any_history() -> None:
             new = scored(step, round(rng.random(), 2), round(rng.random(), 2), feasible=feasible)
         known[new.id] = new
         population.update(new)
-    ranked = sorted((c for c in known.values() if c.feasible), key=lambda c: (-c.rung, -(c.score or 0), c.cost, c.index))
+    feasible = [c for c in known.values() if c.feasible]
+    ranked = sorted(feasible, key=lambda c: (-c.rung, -(c.score or 0), c.cost, c.index))
     assert [c.id for c in population.elite(1000)] == [c.id for c in ranked]
     front = {(c.score, c.cost) for c in population.front()}
     assert front == {(c.score, c.cost) for c in ranked if not any(dominates(o, c) for o in ranked)}
