@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -39,23 +40,19 @@ def test_every_package_is_listed() -> None:
     assert {path.parent for path in sources() if path.suffix == ".py"} == folders
 
 
-def requirements_of(name: str, extras: tuple[str, ...]) -> set[str]:
-    """Names of all distributions that `name` brings on this machine, itself excluded."""
-    found: set[str] = set()
-    waiting = [(name, extra) for extra in ("", *extras)]
-    seen = set(waiting)
+def brought_by(requirements: Iterable[str]) -> set[str]:
+    """Names of all distributions that `requirements` bring on this machine, themselves included."""
+    found: set[tuple[str, str]] = set()
+    waiting = [(Requirement(line), "") for line in requirements]
     while waiting:
-        dist, extra = waiting.pop()
-        for line in metadata.requires(dist) or []:
-            requirement = Requirement(line)
-            if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
-                continue
-            dependency = canonicalize_name(requirement.name)
-            found.add(dependency)
-            new = {(dependency, wanted) for wanted in ("", *requirement.extras)} - seen
-            seen |= new
-            waiting += new
-    return found
+        requirement, extra = waiting.pop()
+        if requirement.marker and not requirement.marker.evaluate({"extra": extra}):
+            continue
+        name = canonicalize_name(requirement.name)
+        for wanted in {"", *requirement.extras} - {e for n, e in found if n == name}:
+            found.add((name, wanted))
+            waiting += [(Requirement(line), wanted) for line in metadata.requires(name) or []]
+    return {name for name, _ in found}
 
 
 def test_every_dependency_is_pinned() -> None:
@@ -64,10 +61,11 @@ def test_every_dependency_is_pinned() -> None:
     assert all(re.fullmatch(r"==[\w.]+", str(pin.specifier)) and pin.marker is None for pin in pins)
     names = [canonicalize_name(pin.name) for pin in pins]
     assert names == sorted(set(names))
+    project = PYPROJECT["project"]
     # what CUDA builds of torch bring is pinned by themselves
     needed = {
         name
-        for name in requirements_of("cambrian", ("dev",))
+        for name in brought_by(project["dependencies"] + project["optional-dependencies"]["dev"])
         if not name.startswith(("cuda-", "nvidia-")) and name != "triton"
     }
     assert needed - {*names} == set(), "constraints.txt lacks these"
