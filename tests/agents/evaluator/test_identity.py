@@ -16,7 +16,7 @@ from torch.nn import functional
 from cambrian.agents.evaluator import identity as module_under_test
 from cambrian.agents.evaluator.identity import identity
 from cambrian.agents.evaluator.static import check, take_examination
-from cambrian.search_spaces import Genotype, ProposalError, Signature
+from cambrian.search_spaces import Genotype, Signature
 from cambrian.search_spaces.blocks import GlobalPool
 from cambrian.search_spaces.convnet import ConvNetSpace
 from tests.agents.evaluator.conftest import Apply, ToySpace, convnets
@@ -471,57 +471,3 @@ class TestKeepsApart:
     def test_dropout_of_convnets(self) -> None:
         stage = {"block": "conv", "width": 16}
         assert len({convnet(stage, head={"dropout": rate}) for rate in (0.0, 0.1, 0.2, 0.3, 0.5)}) == 5
-
-
-class TestStructural:
-    """Where behaviour tells too little, the genotype itself is the identity."""
-
-    @pytest.mark.parametrize(
-        "make",
-        [
-            lambda: Apply(lambda x: torch.zeros(len(x), 10, dtype=x.dtype)),
-            lambda: Apply(lambda m, x: m.out(x * 0), out=nn.Linear(6, 10)),
-            lambda: Apply(lambda m, x: m.out(x) / 0, out=nn.Linear(6, 10)),
-            lambda: Apply(lambda m, x: m.out(x).float(), out=nn.Linear(6, 10)),
-            lambda: Apply(lambda m, x: m.out((x * 0 - 1).relu() + x), out=nn.Linear(6, 10)),
-            lambda: Apply(lambda m, x: m.out(m.a(x).detach()), a=nn.Linear(6, 8), out=nn.Linear(8, 10)),
-            lambda: Apply(lambda m, x: m.out(m.a(x).data), a=nn.Linear(6, 8), out=nn.Linear(8, 10)),
-            held_back,
-            lambda: Apply(lambda m, x: [m.out(x), None][not x.is_meta], out=nn.Linear(6, 10)),
-        ],
-    )  # fmt: skip
-    def test_of_networks_whose_outputs_tell_too_little(self, make: Callable[[], nn.Module]) -> None:
-        first = toy(make)
-        assert first.startswith("g1:") and toy(make) == first
-        assert toy(make, name="other") != first
-
-    def test_of_huge_networks(self) -> None:
-        def make() -> nn.Module:
-            return nn.Sequential(
-                nn.Linear(6, 6_000), nn.ReLU(), nn.Linear(6_000, 6_000), nn.Linear(6_000, 10)
-            )
-
-        started = time.monotonic()
-        assert toy(make).startswith("g1:")
-        assert time.monotonic() - started < 5
-
-
-def test_shapes_that_do_not_fit_are_proposal_errors() -> None:
-    with pytest.raises(ProposalError, match="Linear"):
-        toy(lambda: nn.Linear(7, 10))
-
-
-def test_code_is_never_run_here() -> None:
-    space = ToySpace(it=lambda: nn.Linear(6, 10))
-    space.kind = "code"
-    with pytest.raises(ValueError, match="sandbox"):
-        identity(space, {"of": "it"}, ROW)
-
-
-def test_constructors_may_read_values() -> None:
-    def make() -> nn.Module:
-        rates = [rate.item() for rate in torch.linspace(0, 0.5, 2)]
-        return layers(nn.ReLU(), nn.Dropout(rates[1]))
-
-    assert toy(make) == toy(make)
-    assert toy(make).startswith("f1:")
