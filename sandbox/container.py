@@ -15,11 +15,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import math
+import os
+import socket
 import tarfile
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
@@ -43,6 +46,8 @@ USER = "1000:1000"
 SCRATCH_MB = 64
 ENGINE_S = 60
 """Seconds that the engine may take to answer."""
+ORPHAN_GRACE_S = 30
+"""How long after its limit a job ends by itself when nobody is left to end it."""
 
 
 class _Cancelled(Exception):
@@ -198,7 +203,12 @@ class ContainerSandbox:
         size = limits.file_mb << 20
         return {
             "image": self._image,
-            "command": [PYTHON, "-s", "-P", "-m", "cambrian.sandbox.worker", "/job", "/data"],
+            # We end a job in time; `timeout` does when we are dead. It is what the init process waits for, so
+            # a candidate that kills it ends its own container.
+            "command": [
+                *("timeout", "--signal=KILL", str(math.ceil(limits.wall_s) + ORPHAN_GRACE_S)),
+                *(PYTHON, "-s", "-P", "-m", "cambrian.sandbox.worker", "/job", "/data"),
+            ],
             "labels": self._labels(job),
             "environment": {
                 "HOME": "/scratch",
@@ -224,7 +234,7 @@ class ContainerSandbox:
             "mem_limit": f"{limits.memory_mb}m",
             "memswap_limit": f"{limits.memory_mb}m",
             "nano_cpus": min(limits.threads, self._cpus) * 10**9,
-            "pids_limit": limits.processes + 1,  # and the init process
+            "pids_limit": limits.processes + 2,  # and the init process and `timeout`
             "ulimits": [
                 Ulimit(name="fsize", soft=size, hard=size),
                 Ulimit(name="nofile", soft=1024, hard=1024),
@@ -278,20 +288,25 @@ class ContainerSandbox:
                     (folder.work / name).write_bytes(content)
 
     def _labels(self, job: Job | None = None) -> dict[str, str]:
-        labels = {"cambrian.run": self._run_id}
+        labels = {"cambrian.run": self._run_id, "cambrian.host": _this_host()}
         return labels | {"cambrian.job": job.id} if job is not None else labels
 
     def _sweep(self) -> None:
-        """Remove every container and volume of this run, whoever started them."""
+        """Remove every container and volume of this run, and those that dead processes of any run left."""
         client = self._engine_client()
-        of_run: dict[str, Any] = {"label": f"cambrian.run={self._run_id}"}
+        ours: dict[str, Any] = {"label": "cambrian.run"}
         with _engine("remove what an earlier process left behind"):
-            for container in client.containers.list(all=True, filters=of_run, ignore_removed=True):
-                with contextlib.suppress(NotFound):
-                    container.remove(force=True, v=True)
-            for volume in client.volumes.list(filters=of_run):
-                with contextlib.suppress(NotFound):
-                    volume.remove(force=True)
+            for container in client.containers.list(all=True, filters=ours, ignore_removed=True):
+                if self._is_left_over(container.labels):
+                    with contextlib.suppress(NotFound):
+                        container.remove(force=True, v=True)
+            for volume in client.volumes.list(filters=ours):
+                if self._is_left_over((volume.attrs or {}).get("Labels") or {}):
+                    with contextlib.suppress(NotFound, APIError):  # another sweep may be at it
+                        volume.remove(force=True)
+
+    def _is_left_over(self, labels: Mapping[str, str]) -> bool:
+        return labels.get("cambrian.run") == self._run_id or _is_dead(labels.get("cambrian.host", ""))
 
     def _engine_client(self) -> docker.DockerClient:
         if self._client is None:
@@ -311,6 +326,26 @@ class ContainerSandbox:
             if self._threads is not None:
                 self._threads.shutdown(wait=False, cancel_futures=True)
                 self._threads = None
+
+
+def _started(pid: int) -> str | None:
+    """When process `pid` was started, in the kernel's ticks; None when there is none. Pids are used again."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    return stat.rpartition(")")[2].split()[19]
+
+
+def _this_host() -> str:
+    """This process, as a label: machine, pid and start."""
+    return f"{socket.gethostname()}:{os.getpid()}:{_started(os.getpid())}"
+
+
+def _is_dead(host: str) -> bool:
+    """Whether the process of a label ran on this machine and is there no more."""
+    machine, pid, start = (*host.split(":"), "", "")[:3]
+    return machine == socket.gethostname() and pid.isdigit() and _started(int(pid)) != start
 
 
 @contextlib.contextmanager

@@ -28,7 +28,15 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from cambrian.sandbox.errors import InfrastructureError
-from cambrian.sandbox.protocol import Isolation, Job, JobState, Outcome, WorkerReport
+from cambrian.sandbox.protocol import (
+    EXIT_NO_SPACE,
+    Isolation,
+    Job,
+    JobState,
+    Outcome,
+    WorkerReport,
+    write_atomically,
+)
 from cambrian.sandbox.worker.messages import Ending
 from cambrian.search_spaces import CambrianError, Splits
 
@@ -38,8 +46,6 @@ RESULTS = ("weights.safetensors", "outputs.npz", "report.json")
 """What a worker may leave behind, in the order in which it writes and we fetch."""
 REPORT_BYTES = 1 << 20
 OUTPUTS_BYTES = 1 << 30
-EXIT_NO_SPACE = 74
-"""What the worker ends with when it found the disk full."""
 LOW_DISK_BYTES = 16 << 20
 
 
@@ -139,13 +145,6 @@ def disk(what: str) -> Iterator[None]:
             f"cannot {what}: {error.strerror or error}",
             hint="free some disk space, then resume" if full else "check the run folder and its permissions",
         ) from error
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` so that `path` is never seen half full, not even after a crash."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    part.replace(path)
 
 
 def write_arrays(folder: Path, splits: Splits) -> None:

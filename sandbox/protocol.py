@@ -24,6 +24,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cambrian.search_spaces import Recipe, Signature, Splits
 
+EXIT_NO_SPACE = 74
+"""Exit code of a worker that found the disk full: no fault of the candidate."""
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write `content` so that `path` is never seen half full, not even after a crash."""
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(content)
+    part.replace(path)
+
 
 class _Data(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -55,12 +55,6 @@ class RunInfo(NamedTuple):
     tags: dict[str, str]
 
 
-def default_tracking(runs: Path) -> tuple[str, Path]:
-    """Tracking URI and artifact root beside the runs: what is recorded when no server is named."""
-    folder = runs.resolve()
-    return f"sqlite:///{folder / 'mlflow.db'}", folder / "mlflow-artifacts"
-
-
 _SCHEMES = ["sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks"]
 
 

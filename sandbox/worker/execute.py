@@ -15,13 +15,10 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from cambrian.sandbox.protocol import Job, Latency, WorkerReport
+from cambrian.sandbox.protocol import EXIT_NO_SPACE, Job, Latency, WorkerReport, write_atomically
 from cambrian.sandbox.worker.latency import measure
 from cambrian.sandbox.worker.training import CandidateError, Data, History, predict, train
 from cambrian.search_spaces import SPACES, ProposalError, Signature
-
-EXIT_NO_SPACE = 74
-"""Exit code when the disk is full: no fault of the candidate."""
 
 
 class OverLimit(Exception):
@@ -189,10 +186,3 @@ def one_line(error: BaseException) -> str:
         place = f" ({file}:{ours[-1].lineno} in {ours[-1].name})"
     head = f"{type(error).__name__}: {message}" if message else type(error).__name__
     return head[: 2000 - len(place)] + place
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` so that `path` is never seen half full."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    part.replace(path)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from cambrian.sandbox import InfrastructureError, JobState, Sandbox
-from cambrian.sandbox.container import ContainerSandbox
+from cambrian.sandbox.container import ContainerSandbox, _this_host
 from cambrian.sandbox.image.build import LOCAL_BASE, default_base, ensure_image
 from tests.contracts.sandbox import Make, SandboxContract, digits, until
 
@@ -143,6 +143,29 @@ class TestContainerSandbox(SandboxContract):
                 assert dead.name not in names
             finally:
                 stranger.remove(force=True)
+
+    async def test_what_dead_processes_of_other_runs_left_is_swept(
+        self, make: Make, tmp_path: Path, run_id: str
+    ) -> None:
+        machine = socket.gethostname()
+        hosts = {"dead": f"{machine}:1:0", "elsewhere": f"not-{machine}:1:0", "alive": _this_host()}
+        with engine() as client:
+            volumes = {
+                name: client.volumes.create(labels={"cambrian.run": f"{run_id}-other", "cambrian.host": host})
+                for name, host in hosts.items()
+            }
+            try:
+                sandbox = make()
+                await sandbox.open(f"{run_id}-mine", tmp_path, digits(), 1)
+                names = {volume.name for volume in client.volumes.list()}
+                await sandbox.close()
+                assert {name for name, volume in volumes.items() if volume.name in names} == {
+                    "elsewhere",
+                    "alive",
+                }
+            finally:
+                for name in ("elsewhere", "alive"):
+                    volumes[name].remove(force=True)
 
     async def test_an_engine_that_goes_away_in_mid_run_is_an_infrastructure_error(
         self, make: Make, tmp_path: Path, run_id: str
