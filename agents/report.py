@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -9,9 +10,9 @@ from pydantic import BaseModel, ConfigDict
 
 from cambrian.agents.budget import clock_text
 from cambrian.agents.evaluator.gain import Gain, gain_over_control
-from cambrian.agents.evaluator.ranking import Standing, leaderboard
+from cambrian.agents.evaluator.ranking import Standing, leaderboard, rank_key
 from cambrian.agents.population.model import BASELINE_ARM, CONTROL_ARM, Candidate, CandidateState
-from cambrian.agents.population.store import PopulationStore
+from cambrian.agents.population.store import PopulationStore, RunRecord
 
 
 class _Data(BaseModel):
@@ -92,7 +93,8 @@ def row_text(row: Standing, metric: str) -> str:
         parts.append(f"{row.latency_ms:.2f} ms")
     if row.parameters is not None:
         parts.append(f"{count_text(row.parameters)} params")
-    return " ".join(parts) + f", {row.arm}: {row.summary}"
+    tie = ", tied with the first" if row.tied else ""
+    return " ".join(parts) + f"{tie}, {row.arm}: {row.summary}"
 
 
 def count_text(n: float) -> str:
@@ -125,7 +127,7 @@ def end_report(
         CandidateState.INVALID,
         CandidateState.REJECTED,
     )
-    board = leaderboard(candidates, k, maximize=run.maximize)
+    board = leaderboard(candidates, k, maximize=run.maximize, noise=sampling_noise(candidates, run))
     best = board[0].id if board else None
     return EndReport(
         run_id=run.run_id,
@@ -154,6 +156,18 @@ def end_report(
         next=f"`cambrian ui`, `cambrian show {run.run_id}`"
         + (f", `cambrian export {run.run_id}/{best}`" if best else ""),
     )
+
+
+def sampling_noise(candidates: Sequence[Candidate], run: RunRecord) -> float:
+    """Standard error of the difference of two accuracies near the best one, each read from a finite sample.
+
+    A lower bound of the real noise, which different seeds add to; 0 for metrics that are no shares.
+    """
+    scores = [c.score for c in candidates if c.score is not None and rank_key(c, run.maximize) is not None]
+    if "accuracy" not in run.metric or not run.validation_samples or not scores:
+        return 0.0
+    best = max(scores)
+    return math.sqrt(2 * best * (1 - best) / run.validation_samples)
 
 
 def _gain(candidates: Sequence[Candidate], maximize: bool) -> Gain | None:

@@ -136,6 +136,7 @@ async def start(config: RunConfig, workspace: Workspace, watch: Watch, origin: s
         cost=config.cost,
         created=time.time(),
         config=resolved,
+        validation_samples=len(task.load().x_val),
     )
     store = PopulationStore(folder, create=record)
     return await _carry_out(config, store, space, task, workspace, watch)

@@ -85,7 +85,7 @@ def show_command(name: str, as_json: bool, runs: Path | None) -> None:
     )
     for row in report.leaderboard:
         table.add_row(
-            str(row.place),
+            f"{row.place}{'=' if row.tied else ''}",
             row.id,
             row.arm,
             f"{row.score:.4f}",

@@ -131,7 +131,7 @@ class Standing(BaseModel):
         place: from 1.
         score: the task's metric at `rung`, the highest rung that the candidate reached.
         on_front: whether no other candidate of the board's population beats it in score and cost at once.
-        tied: whether its score differs from the leader's by no more than the noise floor, at the same rung.
+        tied: whether its score differs from the leader's by no more than the noise, at the same rung.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -62,6 +62,8 @@ class RunRecord(BaseModel):
         config: the resolved `RunConfig` as JSON data.
         elapsed_s: seconds that the run was active, over all resumes.
         stop_reason: why it is not running; empty while it is.
+        sandbox: isolation level of the last process that worked on it.
+        validation_samples: how many samples a score is read from; 0 when not known.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -79,6 +81,7 @@ class RunRecord(BaseModel):
     stop_reason: str = ""
     elapsed_s: float = 0.0
     sandbox: str = ""
+    validation_samples: int = 0
 
 
 class OutboxItem(NamedTuple):

@@ -1,0 +1,84 @@
+from pathlib import Path
+
+import pytest
+
+from cambrian.agents.population import Candidate, CandidateState, Proposal, StaticFacts, candidate_id
+from cambrian.agents.population.store import PopulationStore, RunRecord
+from cambrian.agents.report import count_text, end_report, sampling_noise
+
+RECORD = RunRecord(
+    run_id="r-1", name="r", space="convnet", task="digits", metric="accuracy", maximize=True,
+    cost="latency_ms", created=0.0, config={}, validation_samples=400,
+)  # fmt: skip
+
+
+def scored(index: int, score: float, arm: str = "mutation", **changes: object) -> Candidate:
+    made = Candidate(
+        id=candidate_id(index),
+        index=index,
+        proposal=Proposal(arm=arm, genotype={}, edit="two-layer-cnn" if arm == "baseline" else ""),
+        genotype={},
+        state=CandidateState.EVALUATED,
+        score=score,
+        test_score=score - 0.01,
+        rung=0,
+        tried_rung=0,
+        rung_scores=(score,),
+        latency_ms=0.5,
+        cost=0.5,
+        static=StaticFacts(parameters=41_200, flops=1, peak_memory_mb=1.0, depth=3),
+        summary=f"net {index}",
+    )
+    return made.model_copy(update=changes)
+
+
+@pytest.fixture
+def store(tmp_path: Path):
+    store = PopulationStore(tmp_path / "r-1", create=RECORD)
+    for candidate in (
+        scored(0, 0.9700, "baseline"),
+        *(scored(i, 0.9 + 0.001 * i, "random") for i in range(1, 6)),
+        *(scored(i, 0.95 + 0.001 * i) for i in range(6, 20)),
+        scored(20, 0.9800),
+        scored(21, 0.9999, feasible=False),
+        scored(22, 0.0).model_copy(
+            update={"state": CandidateState.DUPLICATE, "score": None, "rung_scores": ()}
+        ),
+    ):
+        store.add(candidate)
+    yield store
+    store.close()
+
+
+def test_the_report_names_winner_ties_baseline_gain_and_what_was_not_paid_for(store: PopulationStore) -> None:
+    report = end_report(store, calls=3, tokens=1200, predictor="Kendall tau 0.50")
+    assert [row.id for row in report.leaderboard[:2]] == ["c-0021", "c-0001"], "the infeasible cannot win"
+    assert report.baselines == {"two-layer-cnn": 0.97}
+    assert report.gain is not None and report.gain.low is not None and report.gain.low > 0
+    assert report.ledger.saved == {"duplicate": 1}
+    lines = report.lines()
+    assert len(lines) <= 10
+    text = "\n".join(lines)
+    assert "98.00 %" in text and "(test 97.00 %)" in text and "41.2k params" in text
+    assert "1200 tokens in 3 calls" in text and "cambrian export r-1/c-0021" in text
+
+
+def test_a_difference_inside_the_sampling_noise_is_a_tie(store: PopulationStore) -> None:
+    noise = sampling_noise(store.candidates(), RECORD)
+    assert noise == pytest.approx((2 * 0.98 * 0.02 / 400) ** 0.5), "by the best that may win"
+    board = end_report(store, calls=0, tokens=0).leaderboard
+    for row in board:
+        assert row.tied == (row.place > 1 and 0.98 - row.score <= noise)
+    assert board[1].tied and not all(row.tied for row in board[1:])
+
+
+def test_metrics_that_are_no_shares_have_no_sampling_noise(store: PopulationStore) -> None:
+    record = RECORD.model_copy(update={"metric": "nll"})
+    assert sampling_noise(store.candidates(), record) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("n", "text"), [(940, "940"), (41_200, "41.2k"), (1_300_000, "1.3M"), (2.5e9, "2.5G")]
+)
+def test_count_text(n: float, text: str) -> None:
+    assert count_text(n) == text
