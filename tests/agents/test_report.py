@@ -12,6 +12,9 @@ RECORD = RunRecord(
 )  # fmt: skip
 
 
+UNPAID = {"state": CandidateState.DUPLICATE, "score": None, "rung_scores": ()}
+
+
 def scored(index: int, score: float, arm: str = "mutation", **changes: object) -> Candidate:
     made = Candidate(
         id=candidate_id(index),
@@ -36,7 +39,7 @@ def scored(index: int, score: float, arm: str = "mutation", **changes: object) -
 def store(tmp_path: Path):
     store = PopulationStore(tmp_path / "r-1", create=RECORD)
     for candidate in (
-        scored(0, 0.9700, "baseline"),
+        scored(0, 0.9720, "baseline"),
         *(scored(i, 0.9 + 0.001 * i, "random") for i in range(1, 6)),
         *(scored(i, 0.95 + 0.001 * i) for i in range(6, 20)),
         scored(20, 0.9800),
@@ -53,7 +56,7 @@ def store(tmp_path: Path):
 def test_the_report_names_winner_ties_baseline_gain_and_what_was_not_paid_for(store: PopulationStore) -> None:
     report = end_report(store, calls=3, tokens=1200, predictor="Kendall tau 0.50")
     assert [row.id for row in report.leaderboard[:2]] == ["c-0021", "c-0001"], "the infeasible cannot win"
-    assert report.baselines == {"two-layer-cnn": 0.97}
+    assert report.baselines == {"two-layer-cnn": 0.972}
     assert report.gain is not None and report.gain.low is not None and report.gain.low > 0
     assert report.ledger.saved == {"duplicate": 1}
     lines = report.lines()
