@@ -5,6 +5,7 @@ Optuna knows no sandbox, no identity and no checks, so this is the floor of a lo
 
 from __future__ import annotations
 
+import itertools
 import random
 import statistics
 import tempfile
@@ -57,7 +58,7 @@ def measure_optuna(size: int, candidates: int, slots: int) -> Row | None:
             callbacks=[lambda _study, _trial: ends.append(time.perf_counter())],
         )
     steady = ends[len(ends) // 10 :]
-    gaps = [1000 * (b - a) for a, b in zip(steady, steady[1:], strict=False)]
+    gaps = [1000 * (b - a) for a, b in itertools.pairwise(steady)]
     return {
         "population": size,
         "slots": slots,
