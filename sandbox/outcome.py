@@ -311,7 +311,7 @@ class JobFolder:
 
     def _over_limit(self, report: WorkerReport) -> str:
         limit = self.job.latency.limit_ms if self.job.latency is not None else None
-        if limit is None or report.latency is None or report.latency.q1_ms <= limit:
+        if limit is None or report.latency is None or report.latency.median_ms <= limit:
             raise OutputError("report.json claims a latency limit that was not passed")
         return (
             f"latency {report.latency.median_ms:.3g} ms (lower quartile {report.latency.q1_ms:.3g} ms) "

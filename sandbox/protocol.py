@@ -66,7 +66,7 @@ class LatencySpec(_Data):
         batch: samples per call.
         warmup: calls before the clock starts.
         repeats: timed calls; the report holds their median and quartiles.
-        limit_ms: when the lower quartile is above it, the job ends before any training is paid for.
+        limit_ms: when the median is above it, the job ends before any training is paid for.
     """
 
     batch: int = Field(default=1, ge=1)

@@ -120,8 +120,13 @@ def export_command(name: str, out: Path | None, as_json: bool, runs: Path | None
     from cambrian.agents.session import make_task
 
     config = parse_config(store.run.config, f"run {store.run.run_id}")
-    signature = make_task(config, f"run {store.run.run_id}").signature
-    source = SPACES.create(store.run.space).source(candidate.genotype, signature)
+    task = make_task(config, f"run {store.run.run_id}")
+    source = SPACES.create(store.run.space).source(candidate.genotype, task.signature)
+    heading = [
+        f"# {candidate.id} of run {store.run.run_id}, by {candidate.proposal.arm}: {task.metric} "
+        f"{candidate.score:.4f} on validation, {candidate.test_score:.4f} on test.",
+        f"# Task {task.name}. Inputs: {task.preprocessing()}.",
+    ]
     weights = (
         store.folder / "jobs" / f"{candidate.id}-r{candidate.rung}-s{config.seed}" / "weights.safetensors"
     )
@@ -133,7 +138,7 @@ def export_command(name: str, out: Path | None, as_json: bool, runs: Path | None
     stem = candidate.id.replace("-", "_")
     try:
         target.mkdir(parents=True, exist_ok=True)
-        (target / f"{stem}.py").write_text(source, encoding="utf-8")
+        (target / f"{stem}.py").write_text("\n".join([*heading, source]), encoding="utf-8")
         shutil.copyfile(weights, target / f"{stem}.safetensors")
     except OSError as error:
         raise UserError(

@@ -103,7 +103,7 @@ def _run(job: Job, job_folder: Path, data_folder: Path, progress: _Progress) -> 
     if job.latency is not None:
         samples = latency_samples(data.x_val, job.latency.batch, job.signature)
         progress.latency = measure(module, samples, job.latency)
-        if job.latency.limit_ms is not None and progress.latency.q1_ms > job.latency.limit_ms:
+        if job.latency.limit_ms is not None and progress.latency.median_ms > job.latency.limit_ms:
             raise OverLimit
     seed_everything(job.seed + 1)  # so that a measurement, or none, changes nothing in the training
     val = train(module, data, job.recipe, job.epochs, job.seed, progress.history, progress.first_step)

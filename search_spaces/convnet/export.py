@@ -55,7 +55,7 @@ def source(layers: list[Layer], signature: Signature, title: str) -> str:
         f"Input: (n, {', '.join(map(str, signature.input_shape))}), that is {shape}; "
         f"output: (n, {signature.n_outputs}).\n"
         f"{params:,} parameters, {macs:,} multiply-accumulates a sample.\n"
-        f'Discovered with Cambrian; needs PyTorch and nothing else.\n"""\n\n'
+        f'Written by Cambrian; needs PyTorch and nothing else.\n"""\n\n'
     )
     lines = "".join(
         f'    network.add_module("{layer.name}", {_call(layer)})  # {_size(layer)}\n' for layer in layers

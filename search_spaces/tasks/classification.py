@@ -90,6 +90,10 @@ class ClassificationTask(ABC):
         """
 
     @abstractmethod
+    def preprocessing(self) -> str:
+        """See `Task.preprocessing`."""
+
+    @abstractmethod
     def _subject(self) -> str:
         """What the samples show and what the classes are, in a sentence or two."""
 

@@ -51,5 +51,9 @@ class Digits(ClassificationTask):
         val, test, train = held_out(labels, (_HELD_OUT, _HELD_OUT), seed=0)
         return Splits(images[train], labels[train], images[val], labels[val], images[test], labels[test])
 
+    def preprocessing(self) -> str:
+        """See `Task.preprocessing`."""
+        return "grey values 0 to 16, divided by 16, as float32 of shape (n, 1, 8, 8)"
+
     def _subject(self) -> str:
         return "scikit-learn's handwritten digits 0 to 9, grey values of 8x8 pixels."

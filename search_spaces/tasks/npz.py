@@ -93,6 +93,14 @@ class NpzTask(ClassificationTask):
     def _read(self) -> Splits:
         return self._data
 
+    def preprocessing(self) -> str:
+        """See `Task.preprocessing`."""
+        shape = ", ".join(str(side) for side in self.signature.input_shape)
+        return (
+            "bytes divided by 255 (other numbers as they are), then standardised with mean and deviation of "
+            f"each channel of the training split, as float32 of shape (n, {shape})"
+        )
+
     def _subject(self) -> str:
         return f"data of the user's file {self._path.name}."
 

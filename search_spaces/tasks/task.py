@@ -98,6 +98,10 @@ class Task(Protocol):
         """
         ...
 
+    def preprocessing(self) -> str:
+        """How raw samples become a network's inputs, in one line, for whoever uses a network elsewhere."""
+        ...
+
     def describe(self) -> str:
         """The task in prose for a planner: data, sizes, metric, recipe."""
         ...

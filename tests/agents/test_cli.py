@@ -74,6 +74,7 @@ def test_show_runs_and_export(finished: Path) -> None:
 def test_an_exported_network_reaches_its_score_without_us(finished: Path, tmp_path: Path) -> None:
     written = json.loads(cambrian("export", "last", "--out", tmp_path, "--json", cwd=finished).stdout)
     source = Path(written["source"]).read_text()
+    assert source.startswith("# c-") and "divided by 16" in source.splitlines()[1]
     imports = [line for line in source.splitlines() if line.lstrip().startswith(("import ", "from "))]
     assert imports and all(line.split()[1].split(".")[0] in {"collections", "torch"} for line in imports)
     from cambrian.search_spaces import TASKS

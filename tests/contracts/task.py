@@ -35,6 +35,7 @@ class TaskContract:
         assert task.rungs and all(isinstance(rung, Rung) for rung in task.rungs)
         epochs = [rung.epochs for rung in task.rungs]
         assert epochs == sorted(epochs)
+        assert "float32" in task.preprocessing() and "\n" not in task.preprocessing()
         text = task.describe()
         assert task.name in text and task.metric in text
 
