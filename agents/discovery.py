@@ -76,6 +76,7 @@ class Discovery:
         self._fruitless = 0
         self._busy: set[str] = set()
         self._asked: Counter[str] = Counter()
+        self._told: set[str] = set()
         self._durations: dict[int, tuple[int, float]] = {}
         self._changed = asyncio.Condition()
         self._slot_of: dict[str, int] = {}
@@ -274,6 +275,9 @@ class Discovery:
             except ProposalError as error:
                 self.portfolio.failed(arm.name, error.message)
                 excluded.add(arm.name)
+                if not arm.cheap and arm.name not in self._told:
+                    self._told.add(arm.name)
+                    self.say(f"arm {arm.name} gave nothing usable: {error.message}; the other arms go on")
             except LimitReached as limit:
                 self.portfolio.retire(arm.name, limit.message)
                 self.say(f"arm {arm.name} is out: {limit.message}; the other arms go on")

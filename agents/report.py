@@ -14,6 +14,9 @@ from cambrian.agents.evaluator.ranking import Standing, leaderboard, rank_key
 from cambrian.agents.population.model import BASELINE_ARM, CONTROL_ARM, Candidate, CandidateState
 from cambrian.agents.population.store import PopulationStore, RunRecord
 
+PREDICTOR_KEY = "predictor"
+"""Under this key the store keeps what a run said of its predictor at its end."""
+
 
 class _Data(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -7,12 +7,14 @@ import contextlib
 import errno
 import importlib
 import inspect
+import shutil
 import signal
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +22,7 @@ import yaml
 
 from cambrian.agents.budget import Account
 from cambrian.agents.discovery import Discovery
-from cambrian.agents.errors import InfrastructureError, RunFileError
+from cambrian.agents.errors import CambrianError, InfrastructureError, RunFileError
 from cambrian.agents.evaluator.admission import Admission
 from cambrian.agents.lifecycle import Lifecycle, Services
 from cambrian.agents.planner import Arm
@@ -34,13 +36,15 @@ from cambrian.agents.population.store import PopulationStore, RunRecord
 from cambrian.agents.population.view import Population
 from cambrian.agents.recorder.mlflow_recorder import MLflowRecorder, RecorderStatus
 from cambrian.agents.recorder.tracking import check_tracking_uri
-from cambrian.agents.report import EndReport, end_report
+from cambrian.agents.report import PREDICTOR_KEY, EndReport, end_report
 from cambrian.agents.review import FolderDesk, MLflowDesk, ReviewDesk
-from cambrian.agents.runfile import RunConfig, parse_config
+from cambrian.agents.runfile import RunConfig, TaskSection, parse_config
 from cambrian.agents.workspace import Workspace
 from cambrian.sandbox.select import open_sandbox
 from cambrian.search_spaces import SPACES, TASKS, Space, Task, near_names
 
+PATH_OPTIONS = ("data", "path")
+"""Options of tasks that name files or folders."""
 CLOSING_S = 5.0
 """How long the end of a run waits for an MLflow that does not answer; one that does gets a minute."""
 PREDICTOR_LIBRARY = "sklearn.tree"
@@ -122,6 +126,7 @@ async def start(config: RunConfig, workspace: Workspace, watch: Watch, origin: s
         CambrianError: as the error tree says; what was done until then is kept.
         Stopped: a signal came.
     """
+    config = with_absolute_paths(config)
     space, task = check_run(config, origin)
     folder = workspace.new_folder(config.name)
     resolved = config.model_dump(mode="json")
@@ -139,7 +144,29 @@ async def start(config: RunConfig, workspace: Workspace, watch: Watch, origin: s
         validation_samples=len(task.load().x_val),
     )
     store = PopulationStore(folder, create=record)
-    return await _carry_out(config, store, space, task, workspace, watch)
+    try:
+        return await _carry_out(config, store, space, task, workspace, watch)
+    except CambrianError:
+        if not _has_candidates(folder):  # nothing was begun: an empty run would only be in the way
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def with_absolute_paths(config: RunConfig) -> RunConfig:
+    """`config` with the files and folders of its task named so that a resume finds them from anywhere."""
+    options = {
+        key: str(Path(value).absolute()) if key in PATH_OPTIONS and isinstance(value, str) else value
+        for key, value in config.task.options().items()
+    }
+    return config.model_copy(update={"task": TaskSection(name=config.task.name, **options)})
+
+
+def _has_candidates(folder: Path) -> bool:
+    store = PopulationStore(folder, readonly=True)
+    try:
+        return bool(store.candidates())
+    finally:
+        store.close()
 
 
 async def resume(
@@ -188,6 +215,7 @@ async def _carry_out(
                     raise
                 raise Stopped(signals.caught) from None
         predictor = discovery.predictor_line()
+        store.set_meta(PREDICTOR_KEY, predictor)
         return end_report(store, calls=exchanges.calls, tokens=exchanges.tokens, predictor=predictor)
     except BaseException as error:
         _note_stop(store, error)

@@ -16,7 +16,7 @@ from cambrian.agents.errors import UnknownNameError, UserError
 from cambrian.agents.population.model import Candidate
 from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.population.view import Population
-from cambrian.agents.report import EndReport, count_text, end_report
+from cambrian.agents.report import PREDICTOR_KEY, EndReport, count_text, end_report
 from cambrian.agents.workspace import Workspace
 from cambrian.search_spaces import SPACES, near_names
 
@@ -164,7 +164,8 @@ def report_of(store: PopulationStore) -> EndReport:
     from cambrian.agents.planner.exchange import ExchangeLog
 
     exchanges = ExchangeLog(store.folder)
-    report = end_report(store, calls=exchanges.calls, tokens=exchanges.tokens)
+    predictor = store.get_meta(PREDICTOR_KEY) or ""
+    report = end_report(store, calls=exchanges.calls, tokens=exchanges.tokens, predictor=predictor)
     return report.model_copy(update={"status": _status(store)})
 
 

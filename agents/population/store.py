@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict
 
@@ -117,9 +118,7 @@ class PopulationStore:
             folder.mkdir(parents=True, exist_ok=True)
             self._guard = _hold(folder)
         try:
-            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30)
-            self._db.execute("PRAGMA query_only=ON" if readonly else "PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db = _reader(path) if readonly else _writer(path)
             if create is not None and not self._tables():
                 with self._transaction():
                     for statement in filter(str.strip, _SCHEMA.split(";\n")):
@@ -299,6 +298,8 @@ class PopulationStore:
             _hold(self.folder, leave_note=False).close()
         except RunBusyError:
             return True
+        except UserError:  # not ours to lock, so nobody of ours holds it
+            return False
         return False
 
     def close(self) -> None:
@@ -372,9 +373,38 @@ class PopulationStore:
             self._guard = None
 
 
+def _writer(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30)
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute("PRAGMA synchronous=NORMAL")
+    return db
+
+
+def _reader(path: Path) -> sqlite3.Connection:
+    """A connection that looks only, also where this user may not write."""
+    where = f"file:{quote(str(path.absolute()))}?mode=ro"
+    for options in ("", "&immutable=1"):  # without write access the log's index cannot be shared
+        db = sqlite3.connect(where + options, uri=True, check_same_thread=False, timeout=30)
+        try:
+            db.execute("SELECT 1 FROM meta LIMIT 1")
+        except sqlite3.OperationalError:
+            db.close()
+            if options:
+                raise
+        else:
+            return db
+    raise AssertionError("unreachable")
+
+
 def _hold(folder: Path, leave_note: bool = True) -> IO[str]:
     """Take the run's lock, which the kernel lets go of when this process dies however it dies."""
-    guard = (folder / "lock").open("a+")
+    try:
+        guard = (folder / "lock").open("a+")
+    except OSError as error:
+        raise UserError(
+            f"cannot take the lock of run {folder.name}: {error.strerror}",
+            hint="mend the permissions of its folder, or look only: `cambrian show`",
+        ) from error
     try:
         fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
