@@ -96,9 +96,7 @@ class FashionMnist(ClassificationTask):
 
     def preprocessing(self) -> str:
         """See `Task.preprocessing`."""
-        return (
-            f"grey values, x / 255, then (x - {_MEAN}) / {_STD}, as float32 of shape (n, 1, 28, 28)"
-        )
+        return f"grey values, x / 255, then (x - {_MEAN}) / {_STD}, as float32 of shape (n, 1, 28, 28)"
 
     def _subject(self) -> str:
         return f"grey images of clothing, one item each ({_NAMES})."
