@@ -279,20 +279,26 @@ class Discovery:
                     self._told.add(arm.name)
                     self.say(f"arm {arm.name} gave nothing usable: {error.message}; the other arms go on")
             except LimitReached as limit:
-                self.portfolio.retire(arm.name, limit.message)
-                self.say(f"arm {arm.name} is out: {limit.message}; the other arms go on")
+                self._rest(arm.name, limit.message, None)
             except ModelUnavailable as error:
-                if error.permanent:
-                    self.portfolio.retire(arm.name, error.message)
-                else:
-                    self.portfolio.pause(arm.name, error.message, error.retry_after_s or MODEL_PAUSE_S)
-                rests = "is out" if error.permanent else "pauses"
-                self.say(f"arm {arm.name} {rests}: {error.message}; the other arms go on")
+                pause_s = None if error.permanent else error.retry_after_s or MODEL_PAUSE_S
+                self._rest(arm.name, error.message, pause_s)
             else:
                 self.portfolio.succeeded(arm.name)
                 return do.admission.choose(drafts)
             finally:
                 self._asked[arm.name] -= 1
+
+    def _rest(self, arm: str, why: str, pause_s: float | None) -> None:
+        """Pass over an arm for `pause_s`, or for good; of slots that hear the same, one says so."""
+        news = self.portfolio.status()[arm] == "active"
+        if pause_s is None:
+            self.portfolio.retire(arm, why)
+        else:
+            self.portfolio.pause(arm, why, pause_s)
+        if news:
+            rests = "is out" if pause_s is None else "pauses"
+            self.say(f"arm {arm} {rests}: {why}; the other arms go on")
 
     def _next_baseline(self) -> Proposal | None:
         names, space = self.services.config.baselines, self.services.space

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cambrian.agents.discovery import Discovery
@@ -18,7 +19,8 @@ from cambrian.agents.review import FolderDesk
 from cambrian.agents.runfile import RunConfig
 from cambrian.agents.session import Stopped, Watch, check_run, resume, start
 from cambrian.agents.workspace import Workspace
-from cambrian.sandbox import Job, Outcome
+from cambrian.sandbox import SANDBOXES, Job, Outcome
+from cambrian.search_spaces import Splits
 from tests.support.instant import InstantSandbox
 from tests.support.interrupt import interrupts_when_waiting
 
@@ -111,8 +113,6 @@ class Failing(InstantSandbox):
 async def test_a_lost_engine_stops_the_run_and_loses_nothing(
     config: MakeConfig, runs: Path, monkeypatch
 ) -> None:
-    from cambrian.sandbox import SANDBOXES
-
     monkeypatch.setitem(SANDBOXES._loaded, "failing", Failing)
     made = config(sandbox={"kind": "failing"})
     with pytest.raises(InfrastructureError, match="engine is gone"):
@@ -213,6 +213,30 @@ async def test_parked_proposals_survive_the_end_of_the_process(
     assert report.ledger.evaluations == 4
     _, candidates = outcome_of(runs)
     assert {c.id for c in candidates if c.score is not None} == set(parked[:4])
+
+
+async def test_a_run_that_never_began_leaves_nothing(config: MakeConfig, runs: Path, monkeypatch) -> None:
+    class Absent(InstantSandbox):
+        async def open(self, run_id: str, folder: Path, splits: Splits, slots: int) -> None:
+            raise InfrastructureError("no engine", hint="start it")
+
+    monkeypatch.setitem(SANDBOXES._loaded, "absent", Absent)
+    with pytest.raises(InfrastructureError, match="no engine"):
+        await start(config(sandbox={"kind": "absent"}), Workspace(runs), Watch(say=lambda _: None))
+    assert Workspace(runs).run_ids() == []
+
+
+async def test_files_named_from_here_are_found_from_anywhere(
+    config: MakeConfig, runs: Path, tmp_path: Path, monkeypatch
+) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "mine.npz", x_train=rng.random((200, 8, 8)), y_train=np.arange(200) % 4)
+    monkeypatch.chdir(tmp_path)
+    task = {"name": "npz", "path": "mine.npz", "rungs": [{"epochs": 1}]}
+    await start(config(task=task, budget=4), Workspace(runs), Watch(say=lambda _: None))
+    monkeypatch.chdir("/")
+    report = await resume("last", Workspace(runs), Watch(say=lambda _: None), {"budget.evaluations": 6})
+    assert report.ledger.evaluations == 6
 
 
 async def test_an_exhausted_space_ends_the_run(config: MakeConfig, runs: Path, monkeypatch) -> None:

@@ -117,8 +117,10 @@ async def test_rubbish_costs_the_run_nothing(
     config: MakeConfig, runs: Path, server: ModelServer, bad: Callable[[Handler], None]
 ) -> None:
     server.says(bad)
-    report = await start(config(arms=ARMS, llm=llm(server)), Workspace(runs), Watch(say=lambda _: None))
+    lines: list[str] = []
+    report = await start(config(arms=ARMS, llm=llm(server)), Workspace(runs), Watch(say=lines.append))
     assert report.ledger.evaluations == 12
+    assert len([line for line in lines if line.startswith("arm llm")]) == 1, "one line names the cause"
     assert report.ledger.tokens == server.tokens
     assert not [c for c in left_by(runs).candidates() if c.proposal.arm == "llm" and c.score is not None]
 
