@@ -84,9 +84,8 @@ async def test_a_rejections_reason_is_in_the_next_prompt(
 ) -> None:
     server.says(proposing(1))
     made = config(arms={"llm": 1.0}, warmup=1, llm=llm(server), review="gate", budget={"evaluations": 4})
-    watch = Watch(say=interrupts_when_waiting([]))
     with pytest.raises(Stopped):
-        await start(made, Workspace(runs), watch)
+        await start(made, Workspace(runs), Watch(say=interrupts_when_waiting([])))
     store = left_by(runs)
     parked = [c.id for c in store.candidates() if c.state is CandidateState.PARKED]
     desk = FolderDesk(store.folder / "review")
@@ -94,9 +93,9 @@ async def test_a_rejections_reason_is_in_the_next_prompt(
     for cid in parked[1:3]:
         desk.decide(cid, "approve", "", by="ada")
     asked = len(server.seen)
+    asked_again = interrupts_when_waiting([], ready=lambda: len(server.seen) > asked)
     with pytest.raises(Stopped):
-        await resume("last", Workspace(runs), watch)
-    assert len(server.seen) > asked
+        await resume("last", Workspace(runs), Watch(say=asked_again))
     prompt = "\n".join(turn["content"] for turn in server.seen[-1].turns)
     assert "no more than two stages, please" in prompt
 

@@ -10,12 +10,19 @@ from collections.abc import Callable
 GRACE_S = 1.5
 
 
-def interrupts_when_waiting(lines: list[str]) -> Callable[[str], None]:
-    """Takes a run's lines; interrupts this process soon after the run has said that it waits for review."""
+def interrupts_when_waiting(
+    lines: list[str], ready: Callable[[], bool] = lambda: True
+) -> Callable[[str], None]:
+    """Takes a run's lines; interrupts this process soon after the run has said that it waits for review.
+
+    Args:
+        lines: gets the lines.
+        ready: asked at each such line whether this is the one; what has been waited for may differ.
+    """
 
     def say(line: str) -> None:
         lines.append(line)
-        if "wait for review" in line:
+        if "wait for review" in line and ready():
             asyncio.get_running_loop().call_later(GRACE_S, os.kill, os.getpid(), signal.SIGINT)
 
     return say
