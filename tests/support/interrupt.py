@@ -20,9 +20,12 @@ def interrupts_when_waiting(
         ready: asked at each such line whether this is the one; what has been waited for may differ.
     """
 
+    pulled: list[bool] = []
+
     def say(line: str) -> None:
         lines.append(line)
-        if "wait for review" in line and ready():
+        if "wait for review" in line and ready() and not pulled:
+            pulled.append(True)  # a second one would hit whatever this process does next
             asyncio.get_running_loop().call_later(GRACE_S, os.kill, os.getpid(), signal.SIGINT)
 
     return say
