@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import ipaddress
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -65,6 +66,9 @@ def _refuse_remote(event: str, arguments: tuple[Any, ...]) -> None:
 
 # On import, not in a fixture: session fixtures and imported modules must not see the user's keys either.
 _isolate_environment()
+# In the background of a script we would ignore Ctrl-C, and so would every process that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.addaudithook(_refuse_remote)
 
 

@@ -350,7 +350,9 @@ async def test_without_an_endpoint_the_hint_says_what_to_set(exchanges: Exchange
     with pytest.raises(ModelUnavailable) as caught:
         await client.ask(REQUEST)
     assert caught.value.message == "no model endpoint: OPENAI_API_KEY is not set"
-    assert caught.value.hint == "set OPENAI_API_KEY, or OPENAI_BASE_URL for a server of your own"
+    assert caught.value.hint == (
+        "set OPENAI_API_KEY, or OPENAI_BASE_URL for a server of your own, and CAMBRIAN_MODEL"
+    )
     assert caught.value.permanent
     assert not exchanges.folder.exists(), "nothing was sent, so nothing is recorded"
 
