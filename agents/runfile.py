@@ -65,7 +65,16 @@ class Constraint(_Section):
         return value <= self.bound if self.op == "<=" else value >= self.bound
 
     def __str__(self) -> str:
-        return f"{self.name} {self.op} {self.bound:g}"
+        return f"{self.name} {self.op} {self._bound_text()}"
+
+    def _bound_text(self) -> str:
+        """The bound; counts with their unit where that loses no digit, so that `parse` reads it back."""
+        if self.name in {"params", "flops"}:
+            for unit, size in reversed(_UNITS.items()):
+                text = f"{self.bound / size:g}"
+                if self.bound >= size and float(text) * size == self.bound:
+                    return f"{text}{unit if unit == 'k' else unit.upper()}"
+        return f"{self.bound:.15g}"
 
 
 class TaskSection(_Section):

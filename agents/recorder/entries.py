@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cambrian.agents.population.model import Candidate, CandidateState, Evaluation
+from cambrian.agents.evaluator.ranking import RankKey, rank_key
+from cambrian.agents.population.model import CONTROL_ARM, Candidate, CandidateState, Evaluation
 from cambrian.agents.population.store import RunRecord
 from cambrian.agents.recorder.tracking import MetricPoint
 from cambrian.agents.recorder.wording import flatten_config, flatten_genes, one_line, show_score
@@ -80,7 +81,7 @@ def candidate_entry(candidate: Candidate, evaluations: Sequence[Evaluation], run
 
 
 def candidate_name(candidate: Candidate, metric: str) -> str:
-    """`c-0012 mutation 97.1 %`, or the state where there is no score."""
+    """`c-0012 mutation 97.13 %`, or the state where there is no score."""
     if candidate.state is CandidateState.DUPLICATE and candidate.duplicate_of:
         ending = f"same as {candidate.duplicate_of}"
     elif candidate.state is CandidateState.EVALUATED:
@@ -119,33 +120,80 @@ def read_constraints(config: Mapping[str, Any]) -> tuple[Constraint, ...]:
 
 
 def run_metrics(
-    run: RunRecord, candidates: Sequence[Candidate], best: Candidate | None
+    run: RunRecord,
+    candidates: Sequence[Candidate],
+    evaluations: Sequence[Evaluation],
+    best: Candidate | None,
 ) -> tuple[MetricPoint, ...]:
     """What the parent run shows: the champion's numbers, and how the best score rose, of all and of control.
 
-    Only improvements are points of a curve, so that it stays short however long the run is.
+    The best is the leaderboard's first at that moment: where the first candidate of a higher rung takes over,
+    its score may be less than the one before. Only changes are points of a curve, so that it stays short
+    however long the run is.
+
+    Args:
+        run: what the score means.
+        candidates: all of them.
+        evaluations: all of them in order; those that `candidates` do not know yet are passed over.
+        best: the champion.
     """
     scored = [c for c in candidates if c.state is CandidateState.EVALUATED and c.score is not None]
-    scored.sort(key=lambda c: (c.ended_s or 0.0, c.index))
     at = max([c.ended_s or 0.0 for c in candidates], default=0.0) or run.created
     points = [
         MetricPoint("candidates", float(len(candidates)), at, len(candidates)),
         MetricPoint("evaluated", float(len(scored)), at, len(candidates)),
     ]
-    for key, keep in ((f"best_{run.metric}", None), (f"random_best_{run.metric}", "random")):
-        top: float | None = None
-        for step, candidate in enumerate(scored, start=1):
-            score = candidate.score
-            if score is None or not candidate.feasible or keep not in {None, candidate.proposal.arm}:
-                continue
-            if top is None or (score > top if run.maximize else score < top):
-                top = score
-                points.append(MetricPoint(key, score, candidate.ended_s or run.created, step))
+    control = [c for c in scored if c.proposal.arm == CONTROL_ARM]
+    for key, group in ((f"best_{run.metric}", scored), (f"random_best_{run.metric}", control)):
+        points += _best_so_far(key, run, group, evaluations, at)
     if best is not None:
         own = {"score": best.score, run.metric: best.score, f"test_{run.metric}": best.test_score}
         own |= {key: value for key, value in best.values().items() if key != "score"}
         points += [MetricPoint(k, v, at, len(scored)) for k, v in own.items() if v is not None]
     return tuple(point for point in points if math.isfinite(point.value))
+
+
+def _best_so_far(
+    key: str, run: RunRecord, group: Sequence[Candidate], evaluations: Sequence[Evaluation], now: float
+) -> list[MetricPoint]:
+    """The best of `group` over the evaluations, up to now.
+
+    MLflow's curves are append-only: a step is an evaluation, which stays what it was when its candidate
+    climbs on, and so does its time, reckoned from what the store will never change.
+    """
+    by_id = {c.id: c for c in group}
+    spent: dict[str, float] = {}
+    top: RankKey | None = None
+    at, points = run.created, []
+    for step, evaluation in enumerate(evaluations, start=1):
+        candidate = by_id.get(evaluation.candidate_id)
+        if candidate is None:
+            continue
+        spent[candidate.id] = spent.get(candidate.id, 0.0) + evaluation.wall_s
+        at = min(now, max(at, candidate.created_s + spent[candidate.id]))
+        if evaluation.rung >= len(candidate.rung_scores):
+            continue  # gave no score
+        score = candidate.rung_scores[evaluation.rung]
+        then = candidate.model_copy(update={"rung": evaluation.rung, "score": score})
+        place = rank_key(then, run.maximize)
+        if place is not None and (top is None or place[:2] < top[:2]):
+            top = place
+            points.append(MetricPoint(key, score, at, step))
+    if points:
+        points.append(MetricPoint(key, points[-1].value, now, len(evaluations)))
+    return points
+
+
+def standing(candidate: Candidate, maximize: bool) -> float | None:
+    """The leaderboard's order as one number, by which a table of MLflow's can be sorted; more is better.
+
+    Its whole part is the rung; the fraction rises with the score. Equal scores are equal here, where the
+    leaderboard goes on to compare costs. -1 for those that break a limit, None without a score.
+    """
+    if candidate.state is not CandidateState.EVALUATED or candidate.score is None:
+        return None
+    key = rank_key(candidate, maximize)
+    return -1.0 if key is None else -key[0] + 0.5 - math.atan(key[1]) / math.pi
 
 
 def _params(candidate: Candidate) -> dict[str, str]:
@@ -169,6 +217,7 @@ def _metrics(candidate: Candidate, evaluations: Sequence[Evaluation], run: RunRe
     values["predicted"] = candidate.prediction
     values[run.metric] = candidate.score
     values[f"test_{run.metric}"] = candidate.test_score
+    values["standing"] = standing(candidate, run.maximize)
     if candidate.static is not None:
         values["depth"] = float(candidate.static.depth)
     if evaluations:
@@ -178,6 +227,7 @@ def _metrics(candidate: Candidate, evaluations: Sequence[Evaluation], run: RunRe
         values["peak_memory_mb"] = last.peak_memory_mb or None
         values["train_s"] = sum(e.train_s for e in evaluations)
         values["wall_s"] = sum(e.wall_s for e in evaluations)
+        values["epochs"] = next((float(e.epochs) for e in evaluations if e.rung == candidate.rung), None)
         timed = next((e.latency for e in reversed(evaluations) if e.latency is not None), None)
         if timed is not None:
             values |= {"latency_q1_ms": timed.q1_ms, "latency_q3_ms": timed.q3_ms}
@@ -217,7 +267,9 @@ def _isolation(evaluations: Sequence[Evaluation]) -> dict[str, str]:
     return {
         "isolation": isolation.level,
         "not_enforced": "; ".join(isolation.not_enforced),
-        "device": f"{latency.device}, {latency.threads} threads" if latency else "",
+        "device": f"{latency.device}, {latency.threads} thread{'s' if latency.threads > 1 else ''}"
+        if latency
+        else "",
     }
 
 

@@ -43,22 +43,23 @@ def view_link(experiment_id: str, view: str) -> str:
 
 
 def experiment_tags(run: RunRecord, experiment_id: str) -> dict[str, str]:
-    """An experiment's description, kind and two saved views: all candidates by score, and those to review.
+    """An experiment's description, kind and two saved views: all candidates, best first, and those to review.
 
     MLflow's table of runs shows neither metrics nor parameters by itself, and folds children away; a view
     that was shared is a tag of the experiment, which its pages apply when the address names it.
     """
-    shared: dict[str, Any] = {"orderByKey": "metrics.`score`", "orderByAsc": not run.maximize}
-    metrics = [run.metric, f"test_{run.metric}", "latency_ms", "params"]
+    metrics = [run.metric, f"test_{run.metric}", "epochs", "latency_ms", "params"]
     params = ["architecture", "arm", "parents", "edit"]
-    views = {
+    views: dict[str, dict[str, Any]] = {
         "candidates": {
-            **shared,
+            "orderByKey": "metrics.`standing`",  # as the leaderboard; a view sorts by one key only
+            "orderByAsc": False,
             "searchFilter": "tags.arm != ''",
             "selectedColumns": _columns(metrics, params, ["state", "reason"]),
         },
         "review": {
-            **shared,
+            "orderByKey": "metrics.`predicted`",
+            "orderByAsc": not run.maximize,
             "searchFilter": "tags.review = 'pending' and tags.state = 'parked'",
             "selectedColumns": _columns(["predicted", "params", "flops"], params, ["review", "state"]),
         },
@@ -67,7 +68,7 @@ def experiment_tags(run: RunRecord, experiment_id: str) -> dict[str, str]:
     return {
         "mlflow.note.content": (
             f"Architectures of the space **{run.space}**, judged on the task **{run.task}**: "
-            f"[candidates by {run.metric}]({links['candidates']}), [waiting for review]({links['review']})."
+            f"[candidates, best first]({links['candidates']}), [waiting for review]({links['review']})."
         ),
         # Spares the first visitor a dialogue, and opens the pages for training runs.
         "mlflow.experimentKind": "custom_model_development",

@@ -78,13 +78,14 @@ class Parent:
         ended = sum(1 for c in candidates if c.state.ended)
         if not last and ended < max(_FEWEST, _GROWTH * self._drawn):
             return
+        evaluations = self._store.evaluations()
         # Imported here: matplotlib takes a second, and only this thread should wait for it.
         from cambrian.agents.recorder.pictures import PICTURES, Scene, draw_all, markdown
 
         run = self._store.run
         if last and run.status == "running":
             run = run.model_copy(update={"status": "stopped"})
-        scene = Scene(run, tuple(candidates))
+        scene = Scene(run, tuple(candidates), tuple(evaluations))
         top = scene.ranking[:_DRAWN_ON_PAGE]
         drawings = {c.id: svg for c in top if (svg := self._draw(c)) is not None}
         links = links_of(self._store, self._tracking, [c.id for c in (*top, *scene.scored[:50])])
@@ -99,7 +100,7 @@ class Parent:
         is_edited = edited(self._tracking.get(self.info.run_id).tags)
         self._tracking.log(
             self.info.run_id,
-            run_metrics(run, candidates, scene.best),
+            run_metrics(run, candidates, evaluations, scene.best),
             tags={} if is_edited else note_tags(note),
         )
         self._drawn, self._drawn_at = ended, time.monotonic()

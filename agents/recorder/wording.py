@@ -17,14 +17,12 @@ def is_ratio(metric: str) -> bool:
 
 
 def show_score(metric: str, value: float | None) -> str:
-    """`97.1 %` for ratios, else four digits; `-` for None."""
+    """`97.13 %` for ratios, as the terminal shows them, else four digits; `-` for None."""
     if value is None:
         return "-"
     if not is_ratio(metric):
         return f"{value:.4g}"
-    percent = 100 * value
-    # close to 100 % the errors are what differs: one more digit there
-    return f"{percent:.2f} %" if 99 <= percent < 100 else f"{percent:.1f} %"
+    return f"{100 * value:.2f} %"
 
 
 def show_count(value: float | None) -> str:

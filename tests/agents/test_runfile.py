@@ -24,7 +24,7 @@ def write(tmp_path: Path, text: str) -> Path:
 def test_a_good_file_is_read_with_its_units(tmp_path: Path) -> None:
     config = load_run_file(write(tmp_path, GOOD))
     assert config.budget.wall_s == 600
-    assert [str(c) for c in config.constraints] == ["latency_ms <= 2", "params <= 100000"]
+    assert [str(c) for c in config.constraints] == ["latency_ms <= 2", "params <= 100k"]
     assert config.task.name == "digits"
     assert config.arms["mutation"].weight == 0.5
 
@@ -121,6 +121,22 @@ def test_budget_option_refuses(text: str) -> None:
 )
 def test_constraints(text: str, value: float, holds: bool) -> None:
     assert Constraint.parse(text).holds(value) is holds
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("params <= 100k", "params <= 100k"),
+        ("params <= 100000", "params <= 100k"),
+        ("flops<=2.5m", "flops <= 2.5M"),
+        ("params <= 1234567", "params <= 1234567"),
+        ("params >= 950", "params >= 950"),
+        ("latency_ms <= 2000", "latency_ms <= 2000"),
+    ],
+)
+def test_constraints_are_shown_as_people_write_them(text: str, shown: str) -> None:
+    assert str(Constraint.parse(text)) == shown
+    assert Constraint.parse(shown) == Constraint.parse(text)
 
 
 def test_shipped_run_files_are_valid() -> None:

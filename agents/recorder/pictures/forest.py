@@ -15,19 +15,19 @@ class Layout:
     """Places in the lineage tree; `x` counts generations, `y` rows from the top.
 
     Attributes:
-        places: by candidate id.
+        places: by candidate id, of those with kin.
         parents: parents that are drawn; the first is the one whose branch the child stands on.
         spine: the champion's line, oldest first.
+        single: ids of those without parents or children, which belong to no generation, in order of entry.
         rows: how many rows there are.
-        block: first row of those without kin, None when there are none.
         generations: how many generations there are.
     """
 
     places: Mapping[str, tuple[float, float]]
     parents: Mapping[str, tuple[str, ...]]
     spine: tuple[str, ...]
+    single: tuple[str, ...]
     rows: float
-    block: float | None
     generations: int
 
 
@@ -61,16 +61,13 @@ class _Branch:
         return min((self.edges[g][0] - 1.0 - other.edges[g][1] for g in both), default=math.inf)
 
 
-def lay_out(
-    scene: Scene, drawn: Sequence[Candidate], *, gap: float = 2.0, single_step: float = 0.5
-) -> Layout:
+def lay_out(scene: Scene, drawn: Sequence[Candidate], *, gap: float = 2.0) -> Layout:
     """Place `drawn`.
 
     Args:
         scene: tells the champion and who is the better parent.
         drawn: the candidates to be placed.
         gap: rows kept free above the champion's line, for labels.
-        single_step: distance of those without kin, in generations.
     """
     by_id = {c.id: c for c in sorted(drawn, key=lambda c: c.index)}
     parents = {
@@ -108,14 +105,8 @@ def lay_out(
     places = {cid: (float(generation[cid]), row - top) for cid, row in forest.rows.items()}
     rows = max((y for _, y in places.values()), default=-1.0) + 1.0
     generations = 1 + max(generation.values(), default=0)
-    single = [cid for cid in by_id if cid not in joined]
-    if not single:
-        return Layout(places, parents, spine, rows, None, generations)
-    block = rows + (1.4 if places else 0.0)
-    across = max(4, int(max(generations - 1, 5) / single_step) + 1)
-    for n, cid in enumerate(single):
-        places[cid] = ((n % across) * single_step, block + n // across)
-    return Layout(places, parents, spine, block + math.ceil(len(single) / across), block, generations)
+    single = tuple(cid for cid in by_id if cid not in joined)
+    return Layout(places, parents, spine, single, rows, generations)
 
 
 def _spine(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
@@ -19,13 +19,21 @@ from cambrian.agents.recorder.wording import escape_markdown, one_line, show_cos
 _LINE_INCH = 0.34
 _TOP = 3.1  # lines above the first row
 _TRACK = (20.0, 31.0)
+_SHORT_TRACK = (23.5, 31.0)  # where a column stands before it
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the leaderboard; `is_extra` for those shown for comparison only."""
+    """One line of the leaderboard.
+
+    Attributes:
+        rank: the place, with `=` when it is tied with the first; `-` for one that breaks a limit.
+        effort: how long it was trained; empty when all lines were trained alike.
+        is_extra: shown for comparison only.
+    """
 
     rank: str
+    effort: str
     candidate: Candidate
     name: str
     on_front: bool
@@ -34,17 +42,51 @@ class Row:
 
 def rows(scene: Scene, n: int = 12) -> list[Row]:
     """The best `n`, then the best of the control arm and the baselines where these are not among them."""
-    front = {c.id for c in scene.front}
-    ranks = {c.id: str(rank) for rank, c in enumerate(scene.ranking, start=1)}
     chosen = list(scene.ranking[:n])
     control = scene.best_of(CONTROL_ARM)
     for candidate in [control, *(c for c in scene.scored if c.proposal.arm == BASELINE_ARM)]:
         if candidate is not None and candidate not in chosen:
             chosen.append(candidate)
-    return [
-        Row(ranks.get(c.id, "-"), c, _name(scene, c), c.id in front, is_extra=place >= n)
-        for place, c in enumerate(chosen)
-    ]
+    uneven = len({c.rung for c in chosen}) > 1
+    effort = _effort(scene)[1]
+    found = []
+    for place, c in enumerate(chosen):
+        standing = scene.standings.get(c.id)
+        found.append(
+            Row(
+                rank="-" if standing is None else f"{standing.place}{'=' if standing.tied else ''}",
+                effort=str(effort[c.id]) if uneven else "",
+                candidate=c,
+                name=_name(scene, c),
+                on_front=standing is not None and standing.on_front,
+                is_extra=place >= n,
+            )
+        )
+    return found
+
+
+def _effort(scene: Scene) -> tuple[str, Mapping[str, int]]:
+    """What tells how long candidates were trained, title and values by id: epochs, or rungs if unknown."""
+    if all(c.id in scene.epochs for c in scene.scored):
+        return "epochs", scene.epochs
+    return "rung", {c.id: c.rung for c in scene.scored}
+
+
+def _effort_title(scene: Scene, found: Sequence[Row]) -> str:
+    """The title of the column `effort`, empty when there is none."""
+    return _effort(scene)[0] if found and found[0].effort else ""
+
+
+def _legend(found: Sequence[Row]) -> str:
+    """What the signs in the table mean, those that occur."""
+    said = ["◆ on the Pareto front"]
+    if any(row.rank.endswith("=") for row in found):
+        said.append("= differs from the first by no more than the sampling noise")
+    if any(row.rank == "-" for row in found):
+        said.append("- breaks a limit")
+    if found and found[0].effort:
+        said.append("scores compare after equal epochs only: who was trained longer stands first")
+    return "; ".join(said)
 
 
 def markdown(scene: Scene, n: int = 12, links: Mapping[str, str] | None = None) -> str:
@@ -52,11 +94,10 @@ def markdown(scene: Scene, n: int = 12, links: Mapping[str, str] | None = None) 
     found = rows(scene, n)
     if not found:
         return ""
-    metric = scene.run.metric
-    lines = [
-        f"| # | candidate | arm | {metric} | test | latency | parameters | architecture |",
-        "|---:|---|---|---:|---:|---:|---:|---|",
-    ]
+    metric, effort = scene.run.metric, _effort_title(scene, found)
+    titles = ["#", "candidate", "arm", effort, metric, "test", "latency", "parameters", "architecture"]
+    sides = ["---:", "---", "---", "---:" if effort else "", "---:", "---:", "---:", "---:", "---"]
+    lines = [_line(titles), _line(sides)]
     for row in found:
         c = row.candidate
         name = f"[{c.id}]({links[c.id]})" if links and c.id in links else c.id
@@ -66,14 +107,19 @@ def markdown(scene: Scene, n: int = 12, links: Mapping[str, str] | None = None) 
             row.rank,
             f"{name}{' ◆' if row.on_front else ''}",
             c.proposal.arm,
+            row.effort,
             f"**{score}**" if row.rank == "1" else score,
             show_score(metric, c.test_score),
             show_cost("latency_ms", c.latency_ms),
             show_count(parameters),
             escape_markdown(row.name),
         ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", "◆ on the Pareto front; - breaks a limit"]) + "\n"
+        lines.append(_line(cells))
+    return "\n".join([*lines, "", _legend(found)]) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell for cell in cells if cell) + " |"
 
 
 def page(scene: Scene, drawings: Mapping[str, str], n: int = 12) -> str:
@@ -83,7 +129,9 @@ def page(scene: Scene, drawings: Mapping[str, str], n: int = 12) -> str:
     """
     metric = scene.run.metric
     body = []
-    for row in rows(scene, n):
+    found = rows(scene, n)
+    effort = _effort_title(scene, found)
+    for row in found:
         c = row.candidate
         svg = drawings.get(c.id)
         image = ""
@@ -91,17 +139,19 @@ def page(scene: Scene, drawings: Mapping[str, str], n: int = 12) -> str:
             data = base64.b64encode(svg.encode()).decode()
             image = f'<img alt="architecture of {c.id}" src="data:image/svg+xml;base64,{data}">'
         parameters = c.static.parameters if c.static is not None else None
+        worked = f"<td class=n>{row.effort}</td>" if effort else ""
         body.append(
             f"<tr><td class=n>{row.rank}</td><td><b>{c.id}</b>{' ◆' if row.on_front else ''}<br>"
             f'<span class=arm style="background:{style.arm_colour(c.proposal.arm)}">'
             f"{html.escape(c.proposal.arm)}</span></td>"
-            f"<td class=n><b>{show_score(metric, c.score)}</b><br><small>test "
+            f"{worked}<td class=n><b>{show_score(metric, c.score)}</b><br><small>test "
             f"{show_score(metric, c.test_score)}</small></td>"
             f"<td class=n>{show_cost('latency_ms', c.latency_ms)}<br><small>{show_count(parameters)} "
             f"parameters</small></td><td>{html.escape(row.name)}{image}</td></tr>"
         )
     title = html.escape(f"Leaderboard of {scene.run.run_id}")
-    return _PAGE.format(title=title, metric=html.escape(metric), rows="\n".join(body))
+    head = (f"<th class=n>{effort}</th>" if effort else "") + f"<th class=n>{html.escape(metric)}</th>"
+    return _PAGE.format(title=title, head=head, rows="\n".join(body), legend=_legend(found))
 
 
 def leaderboard(scene: Scene, n: int = 12) -> Figure:
@@ -119,11 +169,14 @@ def leaderboard(scene: Scene, n: int = 12) -> Figure:
     if not found:
         axes.text(50, lines / 2, "no candidate has a score yet", color=style.SOFT, fontsize=12, ha="center")
         return figure
+    effort = _effort_title(scene, found)
+    track = _SHORT_TRACK if effort else _TRACK
     for x, text, side in (
         (2.5, "#", "right"),
         (4, "candidate", "left"),
         (12.5, "arm", "left"),
-        (_TRACK[0], scene.run.metric, "left"),
+        (22.0, effort, "right"),
+        (track[0], scene.run.metric, "left"),
         (44.5, "test", "right"),
         (52, "latency", "right"),
         (58.5, "params", "right"),
@@ -136,15 +189,17 @@ def leaderboard(scene: Scene, n: int = 12) -> Figure:
     for place, row in enumerate(found):
         if place and row.is_extra and not found[place - 1].is_extra:
             axes.plot([0, 100], [_TOP + place - 0.02] * 2, color=style.FAINT, linewidth=0.9)
-        _draw_row(axes, scene, scale, row, _TOP + 0.5 + place)
-    below = "◆ on the Pareto front"
+        _draw_row(axes, scene, scale, row, _TOP + 0.5 + place, track)
+    below = _legend(found)
     if any(row.is_extra for row in found):
         below += "; beneath the line, for comparison: the best of the control arm and the baselines"
     axes.text(0, _TOP + len(found) + 0.45, below, fontsize=8, color=style.SOFT, va="center")
     return figure
 
 
-def _draw_row(axes: Axes, scene: Scene, scale: style.ScoreScale, row: Row, y: float) -> None:
+def _draw_row(
+    axes: Axes, scene: Scene, scale: style.ScoreScale, row: Row, y: float, track: tuple[float, float]
+) -> None:
     c = row.candidate
     colour = style.arm_colour(c.proposal.arm)
     first = row.rank == "1"
@@ -155,13 +210,14 @@ def _draw_row(axes: Axes, scene: Scene, scale: style.ScoreScale, row: Row, y: fl
     axes.text(4, y, f"{c.id}{' ◆' if row.on_front else ''}", va="center", fontweight=weight)
     chip = {"boxstyle": "round,pad=0.25,rounding_size=0.5", "facecolor": colour, "edgecolor": "none"}
     axes.text(12.8, y, c.proposal.arm, va="center", fontsize=8, color=style.PAPER, bbox=chip)
-    left, right = _TRACK
+    left, right = track
     axes.plot([left, right], [y, y], color=style.FAINT, linewidth=1.4, solid_capstyle="round")
     at = left + (right - left) * scale.share(c.score or 0.0)
     axes.plot([at], [y], marker=style.arm_marker(c.proposal.arm), color=colour, markersize=7.5, clip_on=False)
     axes.text(right + 1.2, y, show_score(scene.run.metric, c.score), va="center", fontweight=weight)
     parameters = c.static.parameters if c.static is not None else None
     for x, text in (
+        (22.0, row.effort),
         (44.5, show_score(scene.run.metric, c.test_score)),
         (52, show_cost("latency_ms", c.latency_ms)),
         (58.5, show_count(parameters)),
@@ -186,8 +242,8 @@ td{{border-bottom:1px solid #e6eaef;padding:8px 10px;vertical-align:top}}
 small{{color:#66707d}} img{{display:block;max-width:560px;max-height:180px;margin-top:6px}}
 .arm{{color:#fff;border-radius:8px;padding:1px 8px;font-size:12px}}
 </style></head><body><h2>{title}</h2><table>
-<tr><th class=n>#</th><th>candidate</th><th class=n>{metric}</th><th class=n>cost</th>
+<tr><th class=n>#</th><th>candidate</th>{head}<th class=n>cost</th>
 <th>architecture</th></tr>
 {rows}
-</table><p><small>◆ on the Pareto front; - breaks a limit</small></p></body></html>
+</table><p><small>{legend}</small></p></body></html>
 """

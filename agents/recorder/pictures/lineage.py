@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -22,6 +23,9 @@ MAX_DRAWN = 400
 """Of more candidates the best and their ancestors are drawn."""
 _FEW = 30
 """Up to so many candidates each one is labelled."""
+_STRIP_HEAD_INCH = 0.34
+
+_Places = Mapping[str, tuple[float, float]]
 
 
 def lineage(scene: Scene) -> Figure:
@@ -32,24 +36,46 @@ def lineage(scene: Scene) -> Figure:
         style.empty(axes, "no candidate has a score yet")
         return figure
     few = len(drawn) <= _FEW
-    step = 1.0 if few else 0.34
-    rows = lay_out(scene, drawn, gap=2.0, single_step=step).rows
+    rows = lay_out(scene, drawn, gap=2.0).rows
     pitch = 0.30 if few else 0.19 if rows <= 40 else 0.14 if rows <= 90 else 0.11
-    layout = lay_out(scene, drawn, gap=1.0 + 0.32 / pitch, single_step=step)
+    layout = lay_out(scene, drawn, gap=1.0 + 0.32 / pitch)
     width = min(17.0, max(9.4 if rows <= 90 else 12.0, 2.2 + 0.42 * layout.generations))
-    figure, axes = style.new_figure(width, min(16.0, max(3.4, 1.7 + pitch * layout.rows)))
+    strip_places, strip_rows = _fill_strip(layout.single, int((width - 2.2) / (0.95 if few else 0.24)))
+    below = _STRIP_HEAD_INCH + pitch * strip_rows if layout.single else 0.0
+    above = min(14.0, max(1.7, pitch * layout.rows)) if layout.places else 0.0
+    figure, axes = style.new_figure(width, 1.7 + above + below)
     scale = style.ScoreScale([c.score or 0.0 for c in drawn], scene.run.metric, scene.run.maximize)
     family = scene.ancestry(scene.best) if scene.best is not None else set()
-    _edges(axes, layout, family)
-    _nodes(axes, scene, scale, drawn, layout, family, 62.0 if few else 34.0 if pitch > 0.15 else 20.0)
-    _labels(axes, scene, drawn, layout, width, few)
-    _dress(figure, axes, scene, scale, layout)
+    size = 62.0 if few else 34.0 if pitch > 0.15 else 20.0
+    parts: list[tuple[Axes, _Places]] = [(axes, layout.places or strip_places)]
+    if layout.places and layout.single:
+        grid = figure.add_gridspec(2, 1, height_ratios=(above, below))
+        axes.set_subplotspec(grid[0])
+        parts.append((figure.add_subplot(grid[1]), strip_places))
+    if layout.places:
+        _edges(axes, layout, family)
+        _dress_tree(axes, layout)
+    if layout.single:
+        _dress_strip(parts[-1][0], strip_places, strip_rows)
+    for part, places in parts:
+        group = [c for c in drawn if c.id in places]
+        _nodes(part, scene, scale, group, places, layout.spine, family, size)
+        _labels(part, scene, group, places, layout.spine, width, few)
+    _keys(figure, [part for part, _ in parts], scene, scale)
     n = f"{len(drawn)} scored candidates"
     if len(drawn) < len(scene.scored):
         n = f"the best {len(drawn)} of {len(scene.scored)} scored candidates and their ancestors"
     kin = "; thick: the champion's line; dark: its other ancestors; dashed: second parent"
     style.title(axes, "Lineage", f"{scene.run.run_id}: {n}" + (kin if layout.spine else ""))
     return figure
+
+
+def _fill_strip(single: Sequence[str], across: int) -> tuple[_Places, int]:
+    """Places of those without kin, line by line, and how many lines that makes."""
+    across = max(across, 1)
+    return {cid: (float(n % across), float(n // across)) for n, cid in enumerate(single)}, math.ceil(
+        len(single) / across
+    )
 
 
 def choose(scene: Scene) -> list[Candidate]:
@@ -109,7 +135,8 @@ def _nodes(
     scene: Scene,
     scale: style.ScoreScale,
     drawn: Sequence[Candidate],
-    layout: Layout,
+    places: _Places,
+    spine: Sequence[str],
     family: set[str],
     size: float,
 ) -> None:
@@ -123,9 +150,9 @@ def _nodes(
             rims = [style.INK if c.id in family else style.PAPER for c in group]
             grown = 2.2 if arm == "baseline" else 1.0
             axes.scatter(
-                [layout.places[c.id][0] for c in group],
-                [layout.places[c.id][1] for c in group],
-                s=[size * grown * (1.5 if c.id in layout.spine else 1.0) for c in group],
+                [places[c.id][0] for c in group],
+                [places[c.id][1] for c in group],
+                s=[size * grown * (1.5 if c.id in spine else 1.0) for c in group],
                 marker=style.arm_marker(arm),
                 facecolors=shades if feasible else style.PAPER,
                 edgecolors=rims if feasible else shades,
@@ -135,15 +162,21 @@ def _nodes(
 
 
 def _labels(
-    axes: Axes, scene: Scene, drawn: Sequence[Candidate], layout: Layout, width: float, few: bool
+    axes: Axes,
+    scene: Scene,
+    drawn: Sequence[Candidate],
+    places: _Places,
+    spine: Sequence[str],
+    width: float,
+    few: bool,
 ) -> None:
     """Label the champion's line as densely as there is room, and in small populations everybody."""
-    inches = (width - 1.6) / (max(x for x, _ in layout.places.values()) + 1.6)
+    inches = (width - 1.6) / (max(x for x, _ in places.values()) + 1.6)
     last = float("inf")
     labelled: set[str] = set()
-    for cid in reversed(layout.spine):
-        x = layout.places[cid][0]
-        if (last - x) * inches >= 0.62 or cid == layout.spine[-1]:
+    for cid in reversed([cid for cid in spine if cid in places]):
+        x = places[cid][0]
+        if (last - x) * inches >= 0.62 or cid == spine[-1]:
             labelled.add(cid)
             last = x
     best = scene.best
@@ -156,7 +189,7 @@ def _labels(
         above = on_line and not champion
         axes.annotate(
             f"{candidate.id}\n{score}" if on_line or champion else candidate.id,
-            xy=layout.places[candidate.id],
+            xy=places[candidate.id],
             xytext=(0, 7) if above else (10 if champion else 7, 0),
             textcoords="offset points",
             ha="center" if above else "left",
@@ -170,30 +203,36 @@ def _labels(
         )
 
 
-def _dress(figure: Figure, axes: Axes, scene: Scene, scale: style.ScoreScale, layout: Layout) -> None:
+def _dress_tree(axes: Axes, layout: Layout) -> None:
     axes.grid(False)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     reach = max(x for x, _ in layout.places.values())
     axes.set_xlim(-0.5, reach + max(0.8, 0.06 * reach))
     axes.set_ylim(layout.rows - 0.3, -1.0)
-    if layout.generations > 1:
-        axes.set_xlabel("generation")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    else:
-        axes.set_xticks([])
-        axes.spines["bottom"].set_visible(False)
-    if layout.block is not None:
-        n = sum(1 for _, y in layout.places.values() if y >= layout.block)
-        axes.text(
-            *(-0.4, layout.block - 0.75, f"{n} without parents or children"),
-            fontsize=8.5,
-            color=style.SOFT,
-            va="center",
-        )
+    axes.set_xlabel("generation")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _dress_strip(axes: Axes, places: _Places, rows: int) -> None:
+    """Where those without kin stand means nothing: no axis."""
+    axes.set_axis_off()
+    axes.set_xlim(-0.5, max(x for x, _ in places.values()) + 1.0)
+    axes.set_ylim(rows - 0.4, -1.3)
+    axes.text(
+        *(0.0, 1.0, f"{len(places)} without parents or children"),
+        transform=axes.transAxes,
+        fontsize=8.5,
+        color=style.SOFT,
+        va="top",
+    )
+
+
+def _keys(figure: Figure, parts: Sequence[Axes], scene: Scene, scale: style.ScoreScale) -> None:
+    """The scale of colours and the arms."""
     bar = figure.colorbar(
         ScalarMappable(Normalize(0, 1), colormaps[style.SCORES]),
-        ax=axes,
+        ax=list(parts),
         shrink=min(1.0, 3.2 / figure.get_figheight()),
         aspect=22,
         pad=0.01,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from cambrian.agents.evaluator.ranking import rank_key
-from cambrian.agents.population.model import BASELINE_ARM, CONTROL_ARM, Candidate, CandidateState
+from cambrian.agents.evaluator.ranking import RankKey, Standing, leaderboard, rank_key
+from cambrian.agents.population.model import BASELINE_ARM, CONTROL_ARM, Candidate, CandidateState, Evaluation
 from cambrian.agents.population.store import RunRecord
 from cambrian.agents.recorder.entries import read_constraints
+from cambrian.agents.report import sampling_noise
 from cambrian.agents.runfile import Constraint
 
 
@@ -20,10 +21,12 @@ class Scene:
 
     Attributes:
         candidates: all of them, by index.
+        evaluations: theirs, as far as known; pictures tell from them how long who was trained.
     """
 
     run: RunRecord
     candidates: tuple[Candidate, ...]
+    evaluations: tuple[Evaluation, ...] = ()
 
     @cached_property
     def scored(self) -> tuple[Candidate, ...]:
@@ -34,8 +37,21 @@ class Scene:
     @cached_property
     def ranking(self) -> tuple[Candidate, ...]:
         """The feasible among the scored, best first, in the order of the leaderboard."""
-        ranked = [(key, c) for c in self.scored if (key := rank_key(c, self.run.maximize)) is not None]
-        return tuple(c for _, c in sorted(ranked, key=lambda entry: entry[0]))
+        by_id = {c.id: c for c in self.scored}
+        return tuple(by_id[cid] for cid in self.standings)
+
+    @cached_property
+    def standings(self) -> Mapping[str, Standing]:
+        """The whole leaderboard by candidate id, best first."""
+        noise = sampling_noise(self.candidates, self.run)
+        board = leaderboard(self.candidates, len(self.candidates), maximize=self.run.maximize, noise=noise)
+        return {row.id: row for row in board}
+
+    @cached_property
+    def epochs(self) -> Mapping[str, int]:
+        """How many epochs a candidate's score comes from, by id, as far as evaluations are known."""
+        by_id = {c.id: c.rung for c in self.scored}
+        return {e.candidate_id: e.epochs for e in self.evaluations if by_id.get(e.candidate_id) == e.rung}
 
     @property
     def best(self) -> Candidate | None:
@@ -45,13 +61,8 @@ class Scene:
     @cached_property
     def front(self) -> tuple[Candidate, ...]:
         """The Pareto front of score and cost among the feasible, cheapest first."""
-        found: list[Candidate] = []
-        lowest = float("inf")
-        for candidate in sorted(self.ranking, key=lambda c: (-self.worth(c), c.cost or 0.0)):
-            if candidate.cost is not None and candidate.cost < lowest:
-                lowest = candidate.cost
-                found.append(candidate)
-        return tuple(reversed(found))
+        found = [c for c in self.ranking if self.standings[c.id].on_front]
+        return tuple(sorted(found, key=lambda c: c.cost or 0.0))
 
     @property
     def arms(self) -> list[str]:
@@ -79,11 +90,17 @@ class Scene:
         return next((c for c in self.ranking if c.proposal.arm == arm), None)
 
     def best_so_far(self, candidates: Sequence[Candidate]) -> list[tuple[int, Candidate]]:
-        """The improvements among `candidates`, each with its place (from 1) in the order of evaluation."""
-        wanted = {c.id for c in candidates if c.feasible}
+        """The improvements among `candidates`, each with its place (from 1) in the order of evaluation.
+
+        Better is what ranks higher: a score after more epochs may be less than the one it replaces.
+        """
+        wanted = {c.id for c in candidates}
         found: list[tuple[int, Candidate]] = []
+        top: RankKey | None = None
         for place, candidate in enumerate(self.scored, start=1):
-            if candidate.id in wanted and (not found or self.worth(candidate) > self.worth(found[-1][1])):
+            key = rank_key(candidate, self.run.maximize) if candidate.id in wanted else None
+            if key is not None and (top is None or key[:2] < top[:2]):
+                top = key
                 found.append((place, candidate))
         return found
 

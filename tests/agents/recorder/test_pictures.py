@@ -81,8 +81,12 @@ def test_a_large_population_is_drawn_in_part(space: Space) -> None:
 @pytest.mark.parametrize("n", [3, 12, 60, 400])
 def test_the_tree_is_layered_and_nothing_overlaps(space: Space, n: int) -> None:
     shown = scene(population(space, n, seed=n))
-    layout = lay_out(shown, shown.scored, gap=2.5, single_step=0.5)
-    assert {*layout.places} == {candidate.id for candidate in shown.scored}
+    layout = lay_out(shown, shown.scored, gap=2.5)
+    assert {*layout.places} | {*layout.single} == {candidate.id for candidate in shown.scored}
+    kin = {c.id for c in shown.scored if layout.parents[c.id]} | {
+        p for ps in layout.parents.values() for p in ps
+    }
+    assert {*layout.places} == kin and not kin & {*layout.single}
     places = [*layout.places.values()]
     assert len({*places}) == len(places)
     assert all(-0.01 <= y < layout.rows + 0.01 for _, y in places)

@@ -94,7 +94,7 @@ def test_everything_of_a_candidate_is_recorded(launch: Launch, store: Population
     recorder = launch()
     assert recorder.flush(30)
     run = only(recorder, "c-0002")
-    assert run.info.run_name == "c-0002 llm 95.0 %"
+    assert run.info.run_name == "c-0002 llm 95.00 %"
     assert run.info.status == "FINISHED"
     assert (run.info.start_time, run.info.end_time) == ((BEGIN + 3) * 1000, (BEGIN + 8) * 1000)
     params = run.data.params
@@ -118,7 +118,9 @@ def test_everything_of_a_candidate_is_recorded(launch: Launch, store: Population
     assert tags["isolation"] == "process" and tags["not_enforced"] == "network; reading other files"
     assert tags["exchange"] == "x-0001" and tags["arm"] == "llm" and tags["feasible"] == "yes"
     note = tags["mlflow.note.content"]
-    assert note.startswith("**95.0 %** accuracy (test 94.6 %) · 0.5 ms · 9.03k parameters · llm from c-0001")
+    assert note.startswith(
+        "**95.00 %** accuracy (test 94.60 %) · 0.5 ms · 9.03k parameters · llm from c-0001"
+    )
     assert f"runs/{only(recorder, 'c-0001').info.run_id}" in note
     assert "wider is better" in note and "evil.example/x.png)" not in note.replace("\\)", "")
     files = artifacts(run)
@@ -196,7 +198,7 @@ def test_a_candidate_on_its_way_is_one_run(launch: Launch, store: PopulationStor
     assert recorder.flush(30)
     run = only(recorder, "c-0001")
     assert run.info.run_id == parked.info.run_id
-    assert (run.info.run_name, run.info.status) == ("c-0001 llm 93.0 %", "FINISHED")
+    assert (run.info.run_name, run.info.status) == ("c-0001 llm 93.00 %", "FINISHED")
     assert run.data.metrics["score"] == 0.93 and run.data.metrics["wall_s"] == 10.0
     assert "Waiting" not in run.data.tags["mlflow.note.content"]
     scores = recorder.client.get_metric_history(run.info.run_id, "score")

@@ -17,10 +17,10 @@ from cambrian.agents.recorder.wording import (
 @pytest.mark.parametrize(
     ("metric", "value", "text"),
     [
-        ("accuracy", 0.97134, "97.1 %"),
+        ("accuracy", 0.97134, "97.13 %"),
         ("accuracy", 0.99437, "99.44 %"),
-        ("accuracy", 1.0, "100.0 %"),
-        ("balanced_accuracy", 0.5, "50.0 %"),
+        ("accuracy", 1.0, "100.00 %"),
+        ("balanced_accuracy", 0.5, "50.00 %"),
         ("loss", 0.123456, "0.1235"),
         ("accuracy", None, "-"),
     ],
