@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from cambrian.agents.errors import UserError
-from cambrian.agents.recorder.wording import clean, one_line
+from cambrian.agents.wording import clean, one_line
 
 if TYPE_CHECKING:
     from cambrian.agents.population.store import PopulationStore

@@ -81,7 +81,7 @@ def show_command(name: str, as_json: bool, runs: Path | None) -> None:
         return
     print("\n".join(report.lines(top=0)))
     table = _table(
-        "", "candidate", "arm", report.metric, "test", "latency", "params", "front", "architecture"
+        "", "candidate", "arm", report.metric, "rung", "test", "latency", "params", "front", "architecture"
     )
     for row in report.leaderboard:
         table.add_row(
@@ -89,6 +89,7 @@ def show_command(name: str, as_json: bool, runs: Path | None) -> None:
             row.id,
             row.arm,
             f"{row.score:.4f}",
+            str(row.rung),
             "" if row.test_score is None else f"{row.test_score:.4f}",
             "" if row.latency_ms is None else f"{row.latency_ms:.2f} ms",
             "" if row.parameters is None else count_text(row.parameters),

@@ -14,7 +14,7 @@ from typing import Any
 from cambrian.agents.planner.arm import ProposalContext
 from cambrian.agents.planner.evolution import Parents
 from cambrian.agents.population.model import Candidate, CandidateState
-from cambrian.agents.recorder.wording import one_line
+from cambrian.agents.wording import one_line
 from cambrian.search_spaces import Genotype
 
 ELITE = 5

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cambrian.agents.population.model import Candidate, CandidateState
-from cambrian.agents.recorder.wording import clean
+from cambrian.agents.wording import clean
 from cambrian.search_spaces import Signature, Space
 
 logger = logging.getLogger(__name__)

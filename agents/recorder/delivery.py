@@ -22,8 +22,8 @@ from cambrian.agents.recorder.entries import (
 )
 from cambrian.agents.recorder.notes import artifact_link, candidate_note, run_link
 from cambrian.agents.recorder.tracking import RunInfo, Tracking, is_hopeless, is_missing
-from cambrian.agents.recorder.wording import one_line
 from cambrian.agents.review import shown_note_key
+from cambrian.agents.wording import one_line
 from cambrian.search_spaces import Space, Task
 
 logger = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from cambrian.agents.recorder.entries import PENDING, TAG_CANDIDATE, TAG_REVIEW,
 from cambrian.agents.recorder.notes import experiment_tags
 from cambrian.agents.recorder.parent import Parent
 from cambrian.agents.recorder.tracking import Tracking, check_tracking_uri, is_hopeless, is_missing
-from cambrian.agents.recorder.wording import one_line
+from cambrian.agents.wording import one_line
 from cambrian.search_spaces import Space, Task
 
 logger = logging.getLogger(__name__)

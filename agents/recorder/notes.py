@@ -11,7 +11,7 @@ from typing import Any
 
 from cambrian.agents.population.model import Candidate, CandidateState, Evaluation
 from cambrian.agents.population.store import RunRecord
-from cambrian.agents.recorder.wording import (
+from cambrian.agents.wording import (
     clean,
     escape_markdown,
     flatten_genes,

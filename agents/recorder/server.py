@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from cambrian.agents.errors import InfrastructureError, UserError
-from cambrian.agents.recorder.wording import one_line
+from cambrian.agents.wording import one_line
 
 HOST = "127.0.0.1"
 

@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from cambrian.agents.population.model import BASELINE_ARM, CONTROL_ARM, Candidate
 from cambrian.agents.recorder.pictures import style
 from cambrian.agents.recorder.pictures.scene import Scene
-from cambrian.agents.recorder.wording import escape_markdown, one_line, show_cost, show_count, show_score
+from cambrian.agents.wording import escape_markdown, one_line, show_cost, show_count, show_score
 
 _LINE_INCH = 0.34
 _TOP = 3.1  # lines above the first row

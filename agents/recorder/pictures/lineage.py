@@ -17,7 +17,7 @@ from cambrian.agents.population.model import Candidate
 from cambrian.agents.recorder.pictures import style
 from cambrian.agents.recorder.pictures.forest import Layout, lay_out
 from cambrian.agents.recorder.pictures.scene import Scene
-from cambrian.agents.recorder.wording import show_score
+from cambrian.agents.wording import show_score
 
 MAX_DRAWN = 400
 """Of more candidates the best and their ancestors are drawn."""

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from cambrian.agents.population.model import BASELINE_ARM, CONTROL_ARM, Candidate
 from cambrian.agents.recorder.pictures import style
 from cambrian.agents.recorder.pictures.scene import Scene
-from cambrian.agents.recorder.wording import COST_TITLES, one_line, show_cost, show_score
+from cambrian.agents.wording import COST_TITLES, one_line, show_cost, show_score
 
 
 def pareto(scene: Scene) -> Figure:

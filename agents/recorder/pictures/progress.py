@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from cambrian.agents.population.model import BASELINE_ARM, CONTROL_ARM, Candidate
 from cambrian.agents.recorder.pictures import style
 from cambrian.agents.recorder.pictures.scene import Scene
-from cambrian.agents.recorder.wording import show_score
+from cambrian.agents.wording import show_score
 
 _Dashes = Literal["solid"] | tuple[float, Sequence[float]]
 

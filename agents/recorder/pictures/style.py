@@ -19,7 +19,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from cambrian.agents.recorder.wording import is_ratio, show_count
+from cambrian.agents.wording import is_ratio, show_count
 
 INK = "#1d2530"
 SOFT = "#66707d"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from cambrian.agents.recorder.wording import (
+from cambrian.agents.wording import (
     clean,
     escape_markdown,
     flatten_config,

@@ -1,4 +1,4 @@
-"""How numbers and foreign text are written for people: the same in MLflow and in pictures."""
+"""How numbers and foreign text are written for people: the same in MLflow, pictures and prompts."""
 
 from __future__ import annotations
 
