@@ -11,7 +11,7 @@ from torch import nn
 
 from cambrian.sandbox import LatencySpec
 from cambrian.sandbox.worker.execute import one_line
-from cambrian.sandbox.worker.latency import device_name, measure
+from cambrian.sandbox.worker.latency import ROUNDS, device_name, measure
 from cambrian.sandbox.worker.training import (
     CandidateError,
     Data,
