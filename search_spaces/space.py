@@ -15,18 +15,44 @@ Genotype = dict[str, Any]
 """One architecture as plain JSON data. Only its space knows the keys."""
 
 
+class GraphShape(BaseModel):
+    """The one graph that a task is about; networks hold it as constants (see `blocks.graph.set_context`).
+
+    Attributes:
+        nodes: number of nodes.
+        features: numbers that describe a node.
+        edges: directed edges; an undirected one counts twice.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    nodes: int
+    features: int
+    edges: int
+
+
 class Signature(BaseModel):
     """What a network takes and gives, fixed by the task.
 
     Attributes:
-        input_shape: shape of one sample without the batch dimension, such as `(1, 28, 28)`.
-        n_outputs: number of outputs (classes).
+        input_shape: shape of one sample without the batch dimension, such as `(1, 28, 28)`; `()` for the id
+            of a node.
+        n_outputs: number of outputs (classes, or values of a regression).
+        vocabulary: inputs are int64 ids from 0 to this, exclusive; None means float32.
+        graph: inputs are int64 ids of the nodes of this graph.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     input_shape: tuple[int, ...]
     n_outputs: int
+    vocabulary: int | None = None
+    graph: GraphShape | None = None
+
+    @property
+    def n_ids(self) -> int | None:
+        """Inputs are int64 ids from 0 to this, exclusive; None when they are real numbers."""
+        return self.graph.nodes if self.graph is not None else self.vocabulary
 
 
 @runtime_checkable

@@ -1,0 +1,7 @@
+"""Blocks of the shelf `graphs`."""
+
+from __future__ import annotations
+
+from cambrian.search_spaces.declarative.catalogue.block import Block
+
+BLOCKS: tuple[Block, ...] = ()
