@@ -1,0 +1,108 @@
+"""A space file's layouts, compiled: which blocks a record builds, and how they are put together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from cambrian.search_spaces.declarative.catalogue import Block
+from cambrian.search_spaces.declarative.expression import Expression
+
+Value = Expression | bool | int | float | str | None
+"""An argument of a block: computed for each genotype, or fixed."""
+
+
+@dataclass(eq=False, slots=True)
+class BlockPart:
+    """One block; `arguments` in the order of the file."""
+
+    block: Block
+    arguments: tuple[tuple[str, Value], ...]
+
+
+@dataclass(eq=False, slots=True)
+class FieldPart:
+    """What a field's record, option, or list of them builds."""
+
+    field: str
+
+
+@dataclass(eq=False, slots=True)
+class SequencePart:
+    """One after the other; `name` groups them under one name."""
+
+    parts: tuple[Part, ...]
+    name: str = ""
+
+
+@dataclass(eq=False, slots=True)
+class ResidualPart:
+    """x + body(x)."""
+
+    body: Part
+    shortcut: Literal["identity", "project", "where-equal"] = "identity"
+
+
+@dataclass(eq=False, slots=True)
+class ParallelPart:
+    """Branches on one input, merged; a `FieldPart` of a list stands for one branch an item."""
+
+    branches: tuple[Part, ...]
+    merge: Expression | str = "sum"
+
+
+@dataclass(eq=False, slots=True)
+class RoutePart:
+    """Rearrange, apply body, rearrange back."""
+
+    how: Expression | str
+    body: Part
+    size: Value = 0
+
+
+@dataclass(eq=False, slots=True)
+class RepeatPart:
+    """`body` several times with its own weights each; `index` counts from 0."""
+
+    times: Expression
+    body: Part
+    index: str = ""
+
+
+@dataclass(eq=False, slots=True)
+class SwitchPart:
+    """One of several, by value; `if` is a switch over true and false."""
+
+    on: Expression
+    cases: tuple[tuple[Any, Part], ...]
+    otherwise: Part | None = None
+
+
+@dataclass(eq=False, slots=True)
+class GraphPart:
+    """A directed acyclic graph: each node is the merge of its edges, `(source, part)`, in order."""
+
+    nodes: tuple[tuple[str, tuple[tuple[str, Part], ...]], ...]
+    output: tuple[str, ...]
+    merge: Expression | str = "sum"
+
+
+@dataclass(eq=False, slots=True)
+class OnNodesPart:
+    """Node ids in, rows of what `body` makes of all nodes' features out."""
+
+    body: Part
+
+
+Part = (
+    BlockPart
+    | FieldPart
+    | SequencePart
+    | ResidualPart
+    | ParallelPart
+    | RoutePart
+    | RepeatPart
+    | SwitchPart
+    | GraphPart
+    | OnNodesPart
+)
