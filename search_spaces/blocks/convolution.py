@@ -7,13 +7,38 @@ also printed into exported networks, so they may use torch and one another only.
 from torch import Tensor, nn
 
 
+class Sine(nn.Module):
+    """The sine of every number."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same shape."""
+        return x.sin()
+
+
+class SquaredReLU(nn.Module):
+    """The square of what is positive (Primer, arXiv:2109.08668)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same shape."""
+        return x.clamp(min=0).square()
+
+
 def make_activation(name: str) -> nn.Module:
-    """The activation called `name`: relu, silu, gelu or hardswish."""
+    """The activation called `name`, one of the keys below."""
     kinds: dict[str, type[nn.Module]] = {
         "relu": nn.ReLU,
         "silu": nn.SiLU,
         "gelu": nn.GELU,
         "hardswish": nn.Hardswish,
+        "tanh": nn.Tanh,
+        "sigmoid": nn.Sigmoid,
+        "elu": nn.ELU,
+        "leaky-relu": nn.LeakyReLU,
+        "relu6": nn.ReLU6,
+        "softplus": nn.Softplus,
+        "sine": Sine,
+        "squared-relu": SquaredReLU,
+        "identity": nn.Identity,
     }
     return kinds[name]()
 
