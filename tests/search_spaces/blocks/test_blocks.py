@@ -122,4 +122,4 @@ def test_pooling() -> None:
 
 def test_unknown_activation_is_a_key_error() -> None:
     with pytest.raises(KeyError):
-        make_activation("tanh")
+        make_activation("tanhh")
