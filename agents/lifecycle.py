@@ -80,6 +80,7 @@ class Services:
             recipe=self.task.recipe,
             epochs=self.task.rungs[rung].epochs,
             seed=config.seed,
+            loss=self.task.loss,
             limits=JobLimits(
                 wall_s=config.sandbox.wall_s,
                 memory_mb=config.sandbox.memory_mb,

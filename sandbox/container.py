@@ -36,7 +36,7 @@ from requests.exceptions import ReadTimeout, RequestException
 
 from cambrian.sandbox.errors import InfrastructureError
 from cambrian.sandbox.image.build import ensure_image
-from cambrian.sandbox.outcome import ARRAYS, REPORT_BYTES, RESULTS, JobFolder, disk, write_arrays
+from cambrian.sandbox.outcome import REPORT_BYTES, RESULTS, JobFolder, disk, write_arrays
 from cambrian.sandbox.protocol import Isolation, Job, JobLimits, Outcome
 from cambrian.sandbox.worker.messages import Ending
 from cambrian.search_spaces import Splits
@@ -124,7 +124,7 @@ class ContainerSandbox:
         with _engine("place the task's data"), tempfile.TemporaryDirectory() as place:
             volume = client.volumes.create(labels=self._labels())
             self._data = str(volume.name)
-            write_arrays(Path(place), splits)
+            arrays = write_arrays(Path(place), splits)
             helper = client.containers.create(
                 self._image,
                 ["true"],
@@ -134,8 +134,8 @@ class ContainerSandbox:
             )
             with disk("pack the task's data"), tempfile.TemporaryFile() as packed:
                 with tarfile.open(fileobj=packed, mode="w") as tar:
-                    for name in ARRAYS:
-                        _add(tar, Path(place) / f"{name}.npy")
+                    for path in arrays:
+                        _add(tar, path)
                 packed.seek(0)
                 helper.put_archive("/data", packed)
             helper.remove(force=True)

@@ -29,6 +29,7 @@ from pydantic import ValidationError
 
 from cambrian.sandbox.errors import InfrastructureError
 from cambrian.sandbox.protocol import (
+    CONTEXT,
     EXIT_NO_SPACE,
     Isolation,
     Job,
@@ -38,10 +39,10 @@ from cambrian.sandbox.protocol import (
     write_atomically,
 )
 from cambrian.sandbox.worker.messages import Ending
-from cambrian.search_spaces import CambrianError, Splits
+from cambrian.search_spaces import CambrianError, Loss, Splits
 
 ARRAYS = ("x_train", "y_train", "x_val", "x_test")
-"""What a sandbox gets of a task's `Splits`; the labels of the held-out splits are not among them."""
+"""What a sandbox gets of a task's `Splits` beside the context; held-out labels are not among them."""
 RESULTS = ("weights.safetensors", "outputs.npz", "report.json")
 """What a worker may leave behind, in the order in which it writes and we fetch."""
 REPORT_BYTES = 1 << 20
@@ -60,16 +61,17 @@ class Outputs:
     Attributes:
         val: float32 `(n_val, n_outputs)`.
         test: float32 `(n_test, n_outputs)`.
-        val_epochs: int16 `(epochs, n_val)`, the predicted class after each epoch.
+        val_epochs: what was predicted after each epoch: classes, int16 `(epochs, n_val)`, or for squared
+            error values, float32 `(epochs, n_val, n_outputs)`.
     """
 
     val: NDArray[np.float32]
     test: NDArray[np.float32]
-    val_epochs: NDArray[np.int16]
+    val_epochs: NDArray[Any]
 
 
-def read_outputs(job_folder: Path) -> Outputs:
-    """The outputs of a job.
+def read_outputs(job_folder: Path, loss: Loss = "cross-entropy") -> Outputs:
+    """The outputs of a job that was trained by `loss`.
 
     Raises:
         OutputError: missing, malformed, or not finite.
@@ -80,13 +82,14 @@ def read_outputs(job_folder: Path) -> Outputs:
             names = sorted(archive.namelist())
             if names != ["test.npy", "val.npy", "val_epochs.npy"]:
                 raise OutputError(f"outputs.npz holds {names[:5]}, expected val, test and val_epochs")
-            val, test = (_read_array(archive, name, np.dtype(np.float32)) for name in ("val", "test"))
-            return Outputs(val, test, _read_array(archive, "val_epochs", np.dtype(np.int16)))
+            val, test = (_read_array(archive, name, np.dtype(np.float32), 2) for name in ("val", "test"))
+            kind = (np.dtype(np.int16), 2) if loss == "cross-entropy" else (np.dtype(np.float32), 3)
+            return Outputs(val, test, _read_array(archive, "val_epochs", *kind))
     except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
         raise OutputError(f"outputs.npz is not an archive of arrays: {error}") from error
 
 
-def _read_array(archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
+def _read_array(archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any], axes: int) -> NDArray[Any]:
     """One array, whose header is believed only as far as there are bytes to back it."""
     info = archive.getinfo(f"{name}.npy")
     if info.compress_type != zipfile.ZIP_STORED:
@@ -99,8 +102,9 @@ def _read_array(archive: zipfile.ZipFile, name: str, dtype: np.dtype[Any]) -> ND
     except (ValueError, TypeError, SyntaxError) as error:
         raise OutputError(f"outputs.npz: {name} has a broken header") from error
     body = content.read()
-    if found != dtype or fortran or len(shape) != 2 or len(body) != math.prod(shape) * dtype.itemsize:
-        raise OutputError(f"outputs.npz: {name} is {found} of shape {shape}, expected a {dtype} matrix")
+    if found != dtype or fortran or len(shape) != axes or len(body) != math.prod(shape) * dtype.itemsize:
+        wanted = "matrix" if axes == 2 else f"array of {axes} axes"
+        raise OutputError(f"outputs.npz: {name} is {found} of shape {shape}, expected a {dtype} {wanted}")
     array = np.frombuffer(body, dtype=dtype).reshape(shape)
     if dtype.kind == "f" and not np.isfinite(array).all():
         raise OutputError(f"outputs on {name} are not finite")
@@ -147,17 +151,20 @@ def disk(what: str) -> Iterator[None]:
         ) from error
 
 
-def write_arrays(folder: Path, splits: Splits) -> None:
-    """Write what a sandbox gets of `splits` as `.npy` files.
+def write_arrays(folder: Path, splits: Splits) -> list[Path]:
+    """Write what a sandbox gets of `splits` as `.npy` files, and return them.
 
     Raises:
         InfrastructureError: the disk failed.
     """
+    arrays = {name: getattr(splits, name) for name in ARRAYS}
+    arrays |= {f"{CONTEXT}{name}": array for name, array in splits.context.items()}
+    written = [folder / f"{name}.npy" for name in arrays]
     with disk(f"write the task's data to {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
-        for name in ARRAYS:
-            array = np.ascontiguousarray(getattr(splits, name))
-            np.save(folder / f"{name}.npy", array, allow_pickle=False)
+        for path, array in zip(written, arrays.values(), strict=True):
+            np.save(path, np.ascontiguousarray(array), allow_pickle=False)
+    return written
 
 
 def remove_tree(path: Path) -> None:
@@ -319,16 +326,17 @@ class JobFolder:
         )
 
     def _check_outputs(self) -> None:
-        outputs = read_outputs(self.path)
+        outputs = read_outputs(self.path, self.job.loss)
         for name, array in (("val", outputs.val), ("test", outputs.test)):
             expected = (self._samples[name], self.job.signature.n_outputs)
             if array.shape != expected:
                 raise OutputError(f"outputs on {name} have shape {array.shape}, expected {expected}")
-        expected = (self.job.epochs, self._samples["val"])
-        classes = outputs.val_epochs
-        if classes.shape != expected:
-            raise OutputError(f"val_epochs has shape {classes.shape}, expected {expected}")
-        if classes.size and not 0 <= classes.min() <= classes.max() < self.job.signature.n_outputs:
+        classes = self.job.loss == "cross-entropy"
+        each = (self._samples["val"],) if classes else outputs.val.shape
+        seen, expected = outputs.val_epochs, (self.job.epochs, *each)
+        if seen.shape != expected:
+            raise OutputError(f"val_epochs has shape {seen.shape}, expected {expected}")
+        if classes and seen.size and not 0 <= seen.min() <= seen.max() < self.job.signature.n_outputs:
             raise OutputError("val_epochs holds classes that there are not")
         with _open_regular(self.path / "weights.safetensors") as (_, size):
             if size < 8:

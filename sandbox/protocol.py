@@ -8,7 +8,8 @@ Files of one job, under `<run folder>/jobs/<job id>/`:
     job.json             the `Job`
     report.json          the worker's `WorkerReport`, written last: a job without it did not end well
     outputs.npz          float32 arrays `val` `(n_val, n_outputs)`, `test` `(n_test, n_outputs)`, and
-                         `val_epochs` int16 `(epochs, n_val)`: the predicted class after each epoch
+                         `val_epochs`, what was predicted after each epoch: classes, int16
+                         `(epochs, n_val)`, or values, float32 `(epochs, n_val, n_outputs)`
     weights.safetensors  the trained state dict
     outcome.json         the host's `Outcome`, written after all checks: such a job is never run again
     log.txt              what the worker printed, capped
@@ -22,10 +23,14 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cambrian.search_spaces import Recipe, Signature, Splits
+from cambrian.search_spaces import Loss, Recipe, Signature, Splits
 
 EXIT_NO_SPACE = 74
 """Exit code of a worker that found the disk full: no fault of the candidate."""
+
+
+CONTEXT = "context_"
+"""What the names of the files of a task's constants begin with."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -82,6 +87,7 @@ class Job(_Data):
         id: unique within the run and fit for a file name; `<candidate>-r<rung>-s<seed>`.
         space: registered name of the space that builds the genotype.
         latency: None when latency is not to be measured (again).
+        loss: what training minimises.
     """
 
     id: str = Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,79}$")
@@ -95,6 +101,7 @@ class Job(_Data):
     seed: int
     limits: JobLimits = JobLimits()
     latency: LatencySpec | None = LatencySpec()
+    loss: Loss = "cross-entropy"
 
 
 class Latency(_Data):
@@ -191,7 +198,7 @@ class Sandbox(Protocol):
         Args:
             run_id: label of everything that is started.
             folder: the run's folder; jobs go to `folder / "jobs"`.
-            splits: the task's data; `y_val` and `y_test` are not used.
+            splits: the task's data and context; `y_val` and `y_test` are not used.
             slots: how many jobs will run at a time.
 
         Raises:

@@ -9,7 +9,7 @@ from cambrian.search_spaces.errors import (
 )
 from cambrian.search_spaces.registry import Registry, near_names
 from cambrian.search_spaces.space import Genotype, Signature, Space
-from cambrian.search_spaces.tasks import TASKS, Recipe, Rung, Splits, Task
+from cambrian.search_spaces.tasks import TASKS, Loss, Recipe, Rung, Splits, Task
 
 SPACES: Registry[Space] = Registry(
     "space", "cambrian.spaces", {"convnet": "cambrian.search_spaces.convnet:ConvNetSpace"}
@@ -21,6 +21,7 @@ __all__ = [
     "TASKS",
     "CambrianError",
     "Genotype",
+    "Loss",
     "MissingDataError",
     "ProposalError",
     "Recipe",

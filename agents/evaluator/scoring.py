@@ -35,10 +35,10 @@ def evaluate(
     state, reason = outcome.state, outcome.reason
     if state is JobState.TRAINED:
         try:
-            outputs = read_outputs(folder)
+            outputs = read_outputs(folder, job.loss)
             metrics = task.score(outputs.val, "val")
             test_metrics = task.score(outputs.test, "test")
-            curve = tuple(_score_classes(task, classes) for classes in outputs.val_epochs)
+            curve = tuple(_score_epoch(task, seen) for seen in outputs.val_epochs)
         except (OSError, ValueError) as error:
             metrics, test_metrics, curve = {}, {}, ()
             state, reason = JobState.BAD_OUTPUT, f"outputs cannot be scored: {error}"
@@ -61,8 +61,11 @@ def evaluate(
     )
 
 
-def _score_classes(task: Task, classes: np.ndarray) -> float:
-    """The task's metric of predicted classes `(n,)`, as if each were predicted with certainty."""
+def _score_epoch(task: Task, seen: np.ndarray) -> float:
+    """The task's metric of values `(n, n_outputs)`, or of classes `(n,)` as if each were predicted surely."""
+    if seen.ndim > 1:
+        return task.score(seen, "val")[task.metric]
+    classes = seen
     outputs = np.zeros((len(classes), task.signature.n_outputs), dtype=np.float32)
     outputs[np.arange(len(classes)), classes] = 1.0
     return task.score(outputs, "val")[task.metric]

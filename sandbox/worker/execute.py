@@ -15,10 +15,11 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from cambrian.sandbox.protocol import EXIT_NO_SPACE, Job, Latency, WorkerReport, write_atomically
+from cambrian.sandbox.protocol import CONTEXT, EXIT_NO_SPACE, Job, Latency, WorkerReport, write_atomically
 from cambrian.sandbox.worker.latency import measure
-from cambrian.sandbox.worker.training import CandidateError, Data, History, predict, train
+from cambrian.sandbox.worker.training import CandidateError, Data, History, predict, seen_of, train
 from cambrian.search_spaces import SPACES, ProposalError, Signature
+from cambrian.search_spaces.blocks.graph import set_context
 
 
 class OverLimit(Exception):
@@ -59,7 +60,8 @@ def execute(job_folder: Path, data_folder: Path, started: float) -> int:
 
     Args:
         job_folder: holds `job.json`; results are written beside it.
-        data_folder: `x_train.npy`, `y_train.npy`, `x_val.npy`, `x_test.npy`.
+        data_folder: `x_train.npy`, `y_train.npy`, `x_val.npy`, `x_test.npy`, and `context_<name>.npy` for
+            each constant of the task.
         started: when the job's process was started, on the clock of `time.monotonic`.
 
     Returns:
@@ -95,6 +97,8 @@ def _run(job: Job, job_folder: Path, data_folder: Path, progress: _Progress) -> 
     if not isinstance(module, nn.Module):
         raise CandidateError(f"the space built a {type(module).__name__}, not an nn.Module")
     module = module.to(device)
+    if data.context:
+        set_context(module, data.context)
     if len(job.signature.input_shape) == 3:
         # channels last: a quarter less time on CPUs, for training and for the latency, in every candidate
         module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -106,13 +110,15 @@ def _run(job: Job, job_folder: Path, data_folder: Path, progress: _Progress) -> 
         if job.latency.limit_ms is not None and progress.latency.median_ms > job.latency.limit_ms:
             raise OverLimit
     seed_everything(job.seed + 1)  # so that a measurement, or none, changes nothing in the training
-    val = train(module, data, job.recipe, job.epochs, job.seed, progress.history, progress.first_step)
-    classes = progress.history.val_classes
+    val = train(
+        module, data, job.recipe, job.epochs, job.seed, progress.history, progress.first_step, job.loss
+    )
     np.savez(
         job_folder / "outputs.npz",
         val=val,
         test=predict(module, data.x_test),
-        val_epochs=np.stack(classes) if classes else np.zeros((0, len(val)), dtype=np.int16),
+        # with no epochs: none of the shape that there would be
+        val_epochs=np.stack(progress.history.val_epochs or [seen_of(val, job.loss)])[: job.epochs],
     )
     # clones, because safetensors refuses tensors that share memory, as tied weights do
     state = {
@@ -134,13 +140,16 @@ def seed_everything(seed: int) -> None:
 
 
 def load_data(folder: Path, device: torch.device) -> Data:
-    """The four arrays as tensors on `device`; on the CPU they stay on disk until they are read."""
+    """The arrays as tensors on `device`; on the CPU they stay on disk until they are read."""
 
-    def read(name: str) -> Tensor:
+    def read(path: Path) -> Tensor:
         # mode c: private pages, so that torch gets a writable array while the file stays as it is
-        return torch.from_numpy(np.load(folder / f"{name}.npy", mmap_mode="c", allow_pickle=False)).to(device)
+        return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False)).to(device)
 
-    return Data(*(read(name) for name in ("x_train", "y_train", "x_val", "x_test")))
+    names = ("x_train", "y_train", "x_val", "x_test")
+    x_train, y_train, x_val, x_test = (read(folder / f"{name}.npy") for name in names)
+    context = {path.stem.removeprefix(CONTEXT): read(path) for path in sorted(folder.glob(f"{CONTEXT}*.npy"))}
+    return Data(x_train, y_train, x_val, x_test, context)
 
 
 def check_outputs(module: nn.Module, inputs: Tensor, signature: Signature) -> None:
@@ -160,7 +169,7 @@ def latency_samples(inputs: Tensor, batch: int, signature: Signature) -> Tensor:
     """`batch` real samples, or zeros of the input shape where there are not enough of them."""
     if len(inputs) >= batch:
         return inputs[:batch].clone()
-    return torch.zeros((batch, *signature.input_shape), device=inputs.device)
+    return torch.zeros((batch, *signature.input_shape), dtype=inputs.dtype, device=inputs.device)
 
 
 def peak_memory_mb() -> float:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cambrian.search_spaces import Recipe
+from cambrian.search_spaces import Loss, Recipe
 
 EVAL_BATCH = 512
 """Samples per forward pass when no gradients are kept."""
@@ -30,21 +31,30 @@ class CandidateError(Exception):
 
 @dataclass
 class Data:
-    """Tensors on the training device; labels of the held-out splits are not among them."""
+    """Tensors on the training device; labels of the held-out splits are not among them.
+
+    Attributes:
+        context: constants of the task, such as the graph, by name.
+    """
 
     x_train: Tensor
     y_train: Tensor
     x_val: Tensor
     x_test: Tensor
+    context: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass
 class History:
-    """What was seen epoch by epoch; of equal length unless training broke off."""
+    """What was seen epoch by epoch; of equal length unless training broke off.
+
+    Attributes:
+        val_epochs: of each epoch, what `seen_of` keeps of the outputs on the validation split.
+    """
 
     train_loss: list[float] = field(default_factory=list)
     epoch_s: list[float] = field(default_factory=list)
-    val_classes: list[NDArray[np.int16]] = field(default_factory=list)
+    val_epochs: list[NDArray[Any]] = field(default_factory=list)
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int) -> float:
@@ -124,11 +134,18 @@ def make_optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def predict(module: nn.Module, inputs: Tensor) -> NDArray[np.float32]:
-    """Raw outputs `(n, n_outputs)` in eval mode."""
+    """Raw outputs `(n, n_outputs)` in eval mode, for inputs `(n, *input_shape)`."""
     module.eval()
+    # inputs without a shape are ids of nodes: any number of them costs one pass over the graph
+    size = EVAL_BATCH if inputs.ndim > 1 else max(1, len(inputs))
     with torch.inference_mode():
-        parts = [module(inputs[i : i + EVAL_BATCH]) for i in range(0, len(inputs), EVAL_BATCH)]
+        parts = [module(inputs[i : i + size]) for i in range(0, len(inputs), size)]
         return torch.cat(parts).float().cpu().numpy()
+
+
+def seen_of(outputs: NDArray[np.float32], loss: Loss) -> NDArray[Any]:
+    """What is kept of the outputs `(n, n_outputs)` of an epoch: classes, int16 `(n,)`, or all values."""
+    return outputs.argmax(axis=1).astype(np.int16) if loss == "cross-entropy" else outputs
 
 
 def train(
@@ -139,6 +156,7 @@ def train(
     seed: int,
     history: History,
     on_first_step: Callable[[], None],
+    loss: Loss = "cross-entropy",
 ) -> NDArray[np.float32]:
     """Train `module` in place and return its raw outputs on the validation split.
 
@@ -154,6 +172,7 @@ def train(
         seed: of shuffling and augmentation.
         history: filled epoch by epoch, also when training breaks off.
         on_first_step: called once, just before the first step.
+        loss: what is minimised.
 
     Raises:
         CandidateError: the loss is no longer finite, or nothing can be trained.
@@ -179,13 +198,13 @@ def train(
             chosen = order[i * batch_size : (i + 1) * batch_size]
             batch = augment(data.x_train[chosen], recipe, rng)
             rate = learning_rate(recipe, epoch * per_epoch + i, epochs * per_epoch)
-            total += _step(module, optimizer, batch, data.y_train[chosen], recipe, rate)
+            total += _step(module, optimizer, batch, data.y_train[chosen], recipe, rate, loss)
             if (i + 1) % CHECK_EVERY == 0 or i + 1 == per_epoch:
                 _check_finite(float(total), epoch)
         outputs = predict(module, data.x_val)
         history.train_loss.append(float(total) / per_epoch)
         history.epoch_s.append(time.perf_counter() - start)
-        history.val_classes.append(outputs.argmax(axis=1).astype(np.int16))
+        history.val_epochs.append(seen_of(outputs, loss))
     return outputs
 
 
@@ -193,13 +212,20 @@ def _step(
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
     batch: Tensor,
-    labels: Tensor,
+    targets: Tensor,
     recipe: Recipe,
     rate: float,
+    kind: Loss,
 ) -> Tensor:
     for group in optimizer.param_groups:
         group["lr"] = rate
-    loss = functional.cross_entropy(module(batch), labels, label_smoothing=recipe.label_smoothing)
+    with torch.autocast(batch.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+        outputs = module(batch)
+    outputs = outputs.float()
+    if kind == "cross-entropy":
+        loss = functional.cross_entropy(outputs, targets, label_smoothing=recipe.label_smoothing)
+    else:
+        loss = functional.mse_loss(outputs, targets)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     if recipe.gradient_clip > 0:

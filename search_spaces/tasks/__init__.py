@@ -1,7 +1,7 @@
 """Tasks: what candidates are trained on and judged by."""
 
 from cambrian.search_spaces.registry import Registry
-from cambrian.search_spaces.tasks.task import Array, Recipe, Rung, SplitName, Splits, Task
+from cambrian.search_spaces.tasks.task import Array, Loss, Recipe, Rung, SplitName, Splits, Task
 
 TASKS: Registry[Task] = Registry(
     "task",
@@ -14,4 +14,4 @@ TASKS: Registry[Task] = Registry(
 )
 """Factories take keyword arguments: the entries of the run file's `task` mapping other than `name`."""
 
-__all__ = ["TASKS", "Array", "Recipe", "Rung", "SplitName", "Splits", "Task"]
+__all__ = ["TASKS", "Array", "Loss", "Recipe", "Rung", "SplitName", "Splits", "Task"]

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from cambrian.search_spaces.errors import UserError
 from cambrian.search_spaces.registry import near_names
 from cambrian.search_spaces.space import Signature
-from cambrian.search_spaces.tasks.task import Array, Recipe, Rung, SplitName, Splits
+from cambrian.search_spaces.tasks.task import Array, Loss, Recipe, Rung, SplitName, Splits
 
 METRICS = {"accuracy": True, "balanced_accuracy": True, "macro_f1": True, "nll": False}
 """Every number in `score`, and whether more of it is better."""
@@ -67,6 +67,7 @@ class ClassificationTask(ABC):
             )
         self.name = name
         self.signature = signature
+        self.loss: Loss = "cross-entropy"
         self.metric = metric
         self.maximize = METRICS[metric]
         self.recipe = _overridden(name, defaults, recipe)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
@@ -12,6 +13,8 @@ from cambrian.search_spaces.space import Signature
 
 Array = NDArray[Any]
 SplitName = Literal["val", "test"]
+Loss = Literal["cross-entropy", "squared-error"]
+"""What training minimises: of logits and classes, or of values."""
 
 
 class Recipe(BaseModel):
@@ -22,9 +25,11 @@ class Recipe(BaseModel):
         learning_rate: the peak of the schedule.
         schedule: `one-cycle`, `cosine` or `constant` over all steps of the rung.
         weight_decay: decoupled, not applied to biases and norms.
-        label_smoothing: 0 to 1.
+        label_smoothing: 0 to 1; for cross-entropy only.
         augment: what is done to each training batch, in order.
         gradient_clip: maximum gradient norm; 0 means none.
+        precision: of training steps. `bfloat16` is torch's autocast, with weights, loss and optimizer in
+            float32; latency and predictions are always float32's.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -37,6 +42,7 @@ class Recipe(BaseModel):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     augment: tuple[Literal["shift", "flip"], ...] = ()
     gradient_clip: float = Field(default=1.0, ge=0)
+    precision: Literal["float32", "bfloat16"] = "float32"
 
 
 class Rung(BaseModel):
@@ -55,9 +61,18 @@ class Rung(BaseModel):
 
 @dataclass(frozen=True)
 class Splits:
-    """A task's data. Inputs are float32 of shape `(n, *input_shape)`, normalised; labels int64 `(n,)`.
+    """A task's data.
 
-    The labels of `val` and `test` stay on the host: a sandbox gets the other four arrays only.
+    Inputs have the shape `(n, *input_shape)`: float32, normalised, or int64 ids where the signature has a
+    vocabulary. Ids of nodes are int64 `(n,)`. Targets are int64 classes `(n,)` for cross-entropy, and float32
+    `(n, n_outputs)`, standardised with mean and deviation of the training split, for squared error.
+
+    The targets of `val` and `test` stay on the host: a sandbox gets the other four arrays and the context.
+
+    Attributes:
+        context: constants of the task that networks hold as buffers, by name. A graph has `features`, float32
+            `(nodes, features)`, and `edges`, int64 `(2, edges)`: row 0 has the sources, row 1 the targets,
+            both directions of an undirected edge are there and no self-loops are.
     """
 
     x_train: Array
@@ -66,6 +81,7 @@ class Splits:
     y_val: Array
     x_test: Array
     y_test: Array
+    context: Mapping[str, Array] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -79,6 +95,7 @@ class Task(Protocol):
     metric: str
     """Name of the number in `score` that candidates are ranked by."""
     maximize: bool
+    loss: Loss
     recipe: Recipe
     rungs: tuple[Rung, ...]
 

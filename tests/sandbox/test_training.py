@@ -99,7 +99,7 @@ def test_training_learns(optimizer: str) -> None:
     assert (outputs.argmax(1) == data.y_train.numpy()).all()
     assert history.train_loss[-1] < 0.5 * history.train_loss[0]
     assert steps == [True]
-    assert [classes.dtype for classes in history.val_classes] == [np.int16] * 5
+    assert [classes.dtype for classes in history.val_epochs] == [np.int16] * 5
 
 
 def test_gradients_are_clipped() -> None:

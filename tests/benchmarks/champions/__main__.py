@@ -69,6 +69,7 @@ async def train_again(
                 recipe=task.recipe,
                 epochs=task.rungs[rung].epochs,
                 seed=seed,
+                loss=task.loss,
                 limits=JobLimits(wall_s=config.sandbox.wall_s, memory_mb=config.sandbox.memory_mb),
                 latency=LatencySpec(),
             )
