@@ -31,14 +31,14 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
-from cambrian.agents.evaluator.meta import SEED, seeded
+from cambrian.agents.evaluator.meta import seeded
+from cambrian.agents.evaluator.probe import PERIOD, build_for_probe, noise, probe
 from cambrian.agents.evaluator.static import Examination, take_examination
 from cambrian.search_spaces import Genotype, Signature, Space
 
@@ -51,7 +51,6 @@ MAX_PARAMETERS = 20_000_000
 
 _DIGITS = 7
 _ATTEMPTS = 3
-_PERIOD = 262_139  # prime: no two rows of a repeated window fall on the same numbers
 
 _Slot = tuple[dict[str, nn.Parameter | None], str, int]
 """Where a parameter lives, and the `id` of the parameter that the trace saw there."""
@@ -68,7 +67,9 @@ def identity(space: Space, genotype: Genotype, signature: Signature) -> str:
         ValueError: the space holds code, which is never run outside a sandbox.
     """
     seen = take_examination(space, genotype, signature)
-    about = (space.name, space.version, signature.input_shape, signature.n_outputs)
+    about: tuple[object, ...] = (space.name, space.version, signature.input_shape, signature.n_outputs)
+    if signature.n_ids is not None:  # left out elsewhere, so that the identities of earlier versions stay
+        about += (signature.model_dump_json(),)
     evidence = _behaviour(seen, space, genotype, signature)
     if evidence is None:
         text = json.dumps(genotype, sort_keys=True, separators=(",", ":"))
@@ -101,11 +102,15 @@ def _behaviour(seen: Examination, space: Space, genotype: Genotype, signature: S
     """The quantised outputs under canonical weights; None where they are weak evidence or too dear."""
     # few samples of a large input, but enough for statistics of a batch to be more than signs
     batch = 4 if math.prod(signature.input_shape) <= 512 or seen.trace.narrowest < 2 else 2
-    huge = seen.facts.flops * batch > MAX_FLOPS or seen.facts.parameters > MAX_PARAMETERS
-    if huge or seen.trace.cuts:
+    # nodes are probed on a small graph
+    dear = signature.graph is None and seen.facts.flops * batch > MAX_FLOPS
+    if dear or seen.facts.parameters > MAX_PARAMETERS or seen.trace.cuts:
         return None
-    inputs = _probe(batch, signature)
-    module, slots = _real_module(seen, space, genotype, signature)
+    inputs = probe(batch, signature)
+    real = _real_module(seen, space, genotype, signature)
+    if real is None:
+        return None
+    module, slots = real
     twofold = _evaluates_differently(seen.modules)
     for attempt in range(_ATTEMPTS):
         values = _canonical_weights(seen, attempt)
@@ -127,21 +132,22 @@ def _behaviour(seen: Examination, space: Space, genotype: Genotype, signature: S
     return None
 
 
-def _probe(batch: int, signature: Signature) -> Tensor:
-    """Samples of different sizes, `(batch, *input_shape)`, for activations near and far from 0."""
-    sizes = torch.tensor([1.7, 6.0, 0.8, 3.0], dtype=torch.float64)[:batch]
-    return _noise((batch, *signature.input_shape), 0) * sizes.view(-1, *[1] * len(signature.input_shape))
-
-
 def _real_module(
     seen: Examination, space: Space, genotype: Genotype, signature: Signature
-) -> tuple[nn.Module, list[_Slot]]:
-    """The module on the CPU in double precision, and where its parameters are still to be put."""
+) -> tuple[nn.Module, list[_Slot]] | None:
+    """The module on the CPU in double precision, and where its parameters are still to be put.
+
+    None when its parameters depend on how many nodes the graph has, so that it has none on a small one.
+    """
     module, modules, keys = seen.module, seen.modules, {id(p): id(p) for p in seen.parameters}
     # batch statistics start from known values; whatever else a constructor computed calls for the real one
-    if any(_keeps_statistics(child) or _has_tensors(child) for child in modules):
+    if signature.graph is not None or any(
+        _keeps_statistics(child) or _has_tensors(child) for child in modules
+    ):
         with seeded():
-            module = space.build(genotype, signature).double()
+            module = build_for_probe(space, genotype, signature).double()
+        if [p.shape for p in module.parameters()] != [p.shape for p in seen.parameters]:
+            return None
         modules = tuple(module.modules())
         keys = {id(real): id(p) for real, p in zip(module.parameters(), seen.parameters, strict=True)}
     slots = [
@@ -257,12 +263,12 @@ def _weights(shape: tuple[int, ...], rank: int, attempt: int) -> nn.Parameter:
     scale channels, and the first row of a matrix are positive, so that no rectified layer dies as a whole.
     Every fourth element of a vector is large, so that activations show where they saturate.
     """
-    noise = _noise(shape, _offset(shape, rank, attempt))
+    drawn = noise(shape, _offset(shape, rank, attempt))
     if len(shape) > 1:
-        value = noise * math.sqrt(6 * shape[0] / noise.numel())
+        value = drawn * math.sqrt(6 * shape[0] / drawn.numel())
         value[0].abs_()
     else:
-        value = torch.exp(1.1 * noise - 0.2)
+        value = torch.exp(1.1 * drawn - 0.2)
         value.view(-1)[1::4] *= 5
     return nn.Parameter(value, requires_grad=False)
 
@@ -274,23 +280,7 @@ _weights_kept = functools.lru_cache(maxsize=4096)(_weights)
 
 def _offset(shape: tuple[int, ...], rank: int, attempt: int) -> int:
     key = hashlib.blake2b(repr((shape, rank, attempt)).encode(), digest_size=8).digest()
-    return int.from_bytes(key, "little") % _PERIOD
-
-
-def _noise(shape: tuple[int, ...], offset: int) -> Tensor:
-    """Fixed pseudo-random numbers in (-1, 1), float64: a window on one long series."""
-    n = math.prod(shape)
-    series = _series()
-    if offset + n > len(series):
-        series = series[:_PERIOD].repeat(-(-(offset + n) // _PERIOD))
-    return series[offset : offset + n].view(shape)
-
-
-@functools.cache
-def _series() -> Tensor:
-    # numpy promises this stream for PCG64's raw output
-    raw = np.random.PCG64(SEED).random_raw(_PERIOD)
-    return torch.from_numpy((raw >> np.uint64(11)).astype(np.float64) * 2.0**-52 - 1.0).repeat(3)
+    return int.from_bytes(key, "little") % PERIOD
 
 
 def _quantised(outputs: Tensor) -> list[int] | None:
@@ -308,6 +298,6 @@ def _quantised(outputs: Tensor) -> list[int] | None:
         return None
     if float((outputs - outputs[:1]).abs().max()) < 1e-3 * scale:
         return None
-    weights = _noise((8, flat.numel()), 7)
+    weights = noise((8, flat.numel()), 7)
     numbers = (weights @ (flat / scale)) / math.sqrt(flat.numel())
     return [round(number * 10**_DIGITS) for number in (math.log(scale), *numbers.tolist())]

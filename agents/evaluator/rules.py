@@ -179,6 +179,8 @@ def _convolved(
 def _linear(
     trace: ForwardTrace, func: Rule, input: Tensor, weight: Tensor, bias: Tensor | None = None
 ) -> Tensor | None:
+    if input.dtype != weight.dtype:  # torch's kernel for the meta device would let it pass
+        raise RuntimeError(f"expected inputs of {weight.dtype}, got {input.dtype}")
     fits = weight.dim() == 2 and input.dim() > 0 and input.shape[-1] == weight.shape[1]
     if not fits or (bias is not None and bias.shape != weight.shape[:1]):
         return None

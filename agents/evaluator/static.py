@@ -85,13 +85,14 @@ def trace_forward(
     module: nn.Module, signature: Signature, batch_size: int
 ) -> tuple[StaticFacts, ForwardTrace]:
     """`static_check`, and the trace of the forward pass that it was read from."""
-    inputs = torch.empty((batch_size, *signature.input_shape), device="meta")
+    kind = torch.float32 if signature.n_ids is None else torch.int64
+    inputs = torch.empty((batch_size, *signature.input_shape), dtype=kind, device="meta")
     trace = ForwardTrace()
     try:
         with torch.no_grad(), trace:
             outputs = module(inputs)
     except Exception as error:  # any exception of a layer is the proposal's fault
-        raise _located(module, inputs, error) from error
+        raise _located(module, inputs, error, signature) from error
     wanted = (batch_size, signature.n_outputs)
     if not isinstance(outputs, Tensor) or tuple(outputs.shape) != wanted:
         given = _shapes(outputs)
@@ -102,7 +103,8 @@ def trace_forward(
     tensors = list(module.parameters())
     facts = StaticFacts(
         parameters=sum(p.numel() for p in tensors if p.requires_grad),
-        flops=trace.flops // batch_size,
+        # one pass over a graph answers for all of its nodes
+        flops=trace.flops if signature.graph is not None else trace.flops // batch_size,
         peak_memory_mb=_peak_bytes(tensors, inputs, trace) / _MIB,
         depth=sum(parameter.dim() > 1 for parameter in trace.used.values()),
     )
@@ -121,7 +123,7 @@ def _peak_bytes(parameters: list[nn.Parameter], inputs: Tensor, trace: ForwardTr
     return 3 * weights + max(backward, weights)
 
 
-def _located(module: nn.Module, inputs: Tensor, error: Exception) -> ProposalError:
+def _located(module: nn.Module, inputs: Tensor, error: Exception, signature: Signature) -> ProposalError:
     """The failure again, with the innermost layer that raised it and the shapes it was given."""
     path: list[tuple[str, nn.Module, str]] = []
     names = {child: name for name, child in module.named_modules()}
@@ -146,8 +148,19 @@ def _located(module: nn.Module, inputs: Tensor, error: Exception) -> ProposalErr
     where = f"{name}, {layer}," if name else f"the network, {layer},"
     return ProposalError(
         f"{where} cannot take an input of shape {shapes}: {cause}",
-        hint="shapes are (batch, channels, height, width); make this layer fit the one before it",
+        hint=f"{_meaning(signature)}; make this layer fit the one before it",
     )
+
+
+def _meaning(signature: Signature) -> str:
+    """What the dimensions of the tensors in a network of this signature mean."""
+    if signature.graph is not None:
+        return "inputs are ids of nodes (batch,), features of all nodes (nodes, channels)"
+    if signature.vocabulary is not None:
+        return "inputs are ids (batch, length), their embeddings (batch, length, channels)"
+    axes = {1: "channels", 2: "length, channels", 3: "channels, height, width"}
+    named = axes.get(len(signature.input_shape))
+    return f"shapes are (batch, {named})" if named else f"inputs are (batch, *{signature.input_shape})"
 
 
 def _shapes(value: object) -> str:

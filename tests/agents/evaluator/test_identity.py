@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from cambrian.agents.evaluator import identity as module_under_test
 from cambrian.agents.evaluator.identity import identity
+from cambrian.agents.evaluator.probe import noise, probe
 from cambrian.agents.evaluator.static import check, take_examination
 from cambrian.search_spaces import Genotype, Signature
 from cambrian.search_spaces.blocks import GlobalPool
@@ -115,9 +116,9 @@ class TestEvidence:
             for home, name, key in slots:
                 home[name] = nn.Parameter(values[key].detach().clone())
             module_under_test._reset_statistics(module)
-            outputs = module.train()(module_under_test._probe(2, FASHION))
+            outputs = module.train()(probe(2, FASHION))
             flat = (outputs / outputs.detach().square().mean().sqrt()).flatten()
-            (module_under_test._noise((flat.numel(),), 7) @ flat).backward()
+            (noise((flat.numel(),), 7) @ flat).backward()
             for name in matrices:
                 weight = module.get_parameter(name)
                 assert weight.grad is not None
@@ -131,16 +132,16 @@ class TestEvidence:
             module, slots = module_under_test._real_module(seen, SPACE, genotype, DIGITS)
             values = module_under_test._canonical_weights(seen, 0)
             found = []
-            for noise in (0.0, 1e-15):
+            for size in (0.0, 1e-15):
                 for home, name, key in slots:
                     shaken = values[key].detach() * (
-                        1 + noise * torch.randn(values[key].shape, dtype=torch.float64)
+                        1 + size * torch.randn(values[key].shape, dtype=torch.float64)
                     )
                     home[name] = nn.Parameter(shaken, requires_grad=False)
                 module_under_test._reset_statistics(module)
                 torch.manual_seed(0)
                 with torch.no_grad():
-                    outputs = module.train()(module_under_test._probe(4, DIGITS))
+                    outputs = module.train()(probe(4, DIGITS))
                 found.append(module_under_test._quantised(outputs))
             flips += found[0] != found[1]
         assert flips == 0
