@@ -1,0 +1,380 @@
+"""From a genotype to its plan: layouts are followed, shapes are typed, what does not fit is told by place."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from cambrian.search_spaces.declarative.catalogue import Block, Planned, catalogue
+from cambrian.search_spaces.declarative.definition import Definition
+from cambrian.search_spaces.declarative.expression import Expression
+from cambrian.search_spaces.declarative.grammar import KIND, Domain, Options, Record, Repeat
+from cambrian.search_spaces.declarative.layout import (
+    BlockPart,
+    FieldPart,
+    GraphPart,
+    OnNodesPart,
+    ParallelPart,
+    Part,
+    RepeatPart,
+    ResidualPart,
+    RoutePart,
+    SequencePart,
+    SwitchPart,
+    Value,
+)
+from cambrian.search_spaces.declarative.layouting import MERGES, ROUTES
+from cambrian.search_spaces.declarative.plan import Composite, CompositeKind, Leaf, Node
+from cambrian.search_spaces.declarative.shape import Shape, ShapeError, input_of, nodes, sequence, vector
+from cambrian.search_spaces.errors import ProposalError
+from cambrian.search_spaces.space import Genotype, Signature
+
+MAX_BLOCKS = 2_000
+"""A network of more blocks than this is refused: its layout repeats or recurses beyond all use."""
+_KEPT = 100_000
+
+
+def plan(definition: Definition, genotype: Genotype, signature: Signature) -> Composite:
+    """The plan of a canonical genotype for inputs and outputs of `signature`.
+
+    Raises:
+        ProposalError: ill-typed: a block cannot take what arrives, or the outputs are not what is asked for;
+            the message names the gene and the block.
+    """
+    planner = _Planner(definition, signature)
+    given = input_of(signature)
+    children, shape = planner.network(genotype, given)
+    if shape != vector(signature.n_outputs):
+        raise ProposalError(
+            f"the network ends in {shape}, not in {vector(signature.n_outputs)}",
+            hint="its layout ends with a head such as Linear: {out: =n_outputs}",
+        )
+    return _composite("", "", "sequential", given, shape, children, {})
+
+
+def _composite(
+    name: str, gene: str, kind: CompositeKind, given: Shape, shape: Shape, children: list[Node],
+    options: dict[str, Any],
+) -> Composite:  # fmt: skip
+    params = macs = 0
+    for child in children:
+        params += child.params
+        macs += child.macs
+    return Composite(name, gene, kind, given, shape, tuple(children), options, params, macs)
+
+
+class _Sink:
+    """The sequence that parts are laid into: its nodes, under names that occur once."""
+
+    __slots__ = ("names", "nodes")
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+        self.names: dict[str, int] = {}
+
+    def name(self, wanted: str) -> str:
+        n = self.names[wanted] = self.names.get(wanted, 0) + 1
+        if n == 1:
+            return wanted
+        # a digit at the end belongs to the gene, so that the counter needs a sign before it
+        return f"{wanted}_{n}" if wanted[-1].isdigit() else f"{wanted}{n}"
+
+
+class _Planner:
+    def __init__(self, definition: Definition, signature: Signature) -> None:
+        self.definition, self.signature = definition, signature
+        self.memo = definition.cached("planned")
+        if len(self.memo) > _KEPT:
+            self.memo.clear()
+        self.count = 0
+        # where the walk is: set on the way down, put back on the way up
+        self.gene = ""
+        self.prefix = ""
+
+    def network(self, genotype: Genotype, given: Shape) -> tuple[list[Node], Shape]:
+        sink = _Sink()
+        signature = self.signature
+        scope: dict[str, Any] = {
+            "n_outputs": signature.n_outputs, "vocabulary": signature.vocabulary, "graph": signature.graph,
+        }  # fmt: skip
+        shape = self.insert(self.definition.grammar.start, genotype, scope, given, sink)
+        return sink.nodes, shape
+
+    def insert(self, domain: Domain, value: Any, scope: dict[str, Any], shape: Shape, sink: _Sink) -> Shape:
+        """Lay what the genotype `value` of `domain` builds."""
+        if isinstance(domain, Options):
+            domain = domain.cases[value[KIND]]
+        assert isinstance(domain, Record) and domain.layout is not None, "the compiler has checked it"
+        return self.lay(domain.layout, domain, value, {**scope, **value}, shape, sink)
+
+    def lay(
+        self, part: Part, record: Record, value: Any, scope: dict[str, Any], shape: Shape, sink: _Sink
+    ) -> Shape:
+        """Lay `part` of the layout of `record`, whose genotype is `value`; returns the shape that leaves it."""
+        if type(part) is BlockPart:
+            return self.block(part, scope, shape, sink)
+        if type(part) is SequencePart and not part.name:
+            for each in part.parts:
+                shape = self.lay(each, record, value, scope, shape, sink)
+            return shape
+        if type(part) is FieldPart:
+            domain = record.by_name[part.field].domain
+            return self.field(part.field, domain, value[part.field], scope, shape, sink)
+        scope["input"] = shape
+        if type(part) is SwitchPart:
+            chosen = _case(part, part.on(scope))
+            if chosen is None:
+                raise self.fault(f"{part.on.text} is {part.on(scope)!r}, for which the layout has no case")
+            return self.lay(chosen, record, value, scope, shape, sink)
+        if type(part) is RepeatPart:
+            return self.repeat(part, record, value, scope, shape, sink)
+        node = self.compose(part, record, value, scope, shape, sink)
+        sink.nodes.append(node)
+        return node.shape
+
+    def field(
+        self, name: str, domain: Domain, value: Any, scope: dict[str, Any], shape: Shape, sink: _Sink
+    ) -> Shape:
+        gene, prefix = self.gene, self.prefix
+        here = f"{gene}.{name}" if gene else name
+        if isinstance(domain, Repeat):
+            for i, item in enumerate(value):
+                self.gene, self.prefix = f"{here}[{i}]", f"{prefix}{name}{i + 1}_"
+                shape = self.insert(domain.item, item, scope, shape, sink)
+        else:
+            self.gene, self.prefix = here, f"{prefix}{name}_"
+            shape = self.insert(domain, value, scope, shape, sink)
+        self.gene, self.prefix = gene, prefix
+        return shape
+
+    def repeat(
+        self, part: RepeatPart, record: Record, value: Any, scope: dict[str, Any], shape: Shape, sink: _Sink
+    ) -> Shape:
+        times = part.times(scope)
+        if not isinstance(times, int) or times < 0:
+            raise self.fault(f"cannot repeat {part.times.text} = {times!r} times")
+        before = scope.get(part.index)
+        for i in range(times):
+            scope["input"] = shape
+            if part.index:
+                scope[part.index] = i
+            shape = self.lay(part.body, record, value, scope, shape, sink)
+        if part.index:
+            scope[part.index] = before
+        return shape
+
+    def block(self, part: BlockPart, scope: dict[str, Any], shape: Shape, sink: _Sink) -> Shape:
+        scope["input"] = shape
+        block = part.block
+        values = [v(scope) if type(v) is Expression else v for _, v in part.arguments]
+        key = (part, shape, *values)
+        planned: Planned | None = self.memo.get(key)
+        if planned is None:
+            given = {name: value for (name, _), value in zip(part.arguments, values, strict=True)}
+            planned = self.memo[key] = self.planned(block, shape, given)
+        self.add(block, block_name(block), shape, planned, sink)
+        return planned.shape
+
+    def planned(self, block: Block, shape: Shape, given: dict[str, Any]) -> Planned:
+        try:
+            return block.planned(shape, given)
+        except ShapeError as error:
+            raise self.fault(str(error)) from None
+
+    def add(self, block: Block, role: str, given: Shape, planned: Planned, sink: _Sink) -> None:
+        self.count += 1
+        if self.count > MAX_BLOCKS:
+            raise self.fault(f"the network has more than {MAX_BLOCKS} blocks")
+        args, kwargs, shape, params, macs = planned
+        name = sink.name(self.prefix + role)
+        sink.nodes.append(Leaf(name, self.gene, block, given, shape, args, kwargs, params, macs))
+
+    def fault(self, message: str) -> ProposalError:
+        return ProposalError(f"{self.gene}: {message}" if self.gene else message)
+
+    # Compositions: each makes one node, whose children are sequences of their own -------------------------
+
+    def compose(
+        self, part: Part, record: Record, value: Any, scope: dict[str, Any], shape: Shape, sink: _Sink
+    ) -> Composite:
+        def body(part: Part, name: str, given: Shape) -> Node:
+            return self.body(part, name, record, value, scope, given)
+
+        if type(part) is SequencePart:
+            inner = body(part, sink.name(self.prefix + part.name), shape)
+            assert isinstance(inner, Composite)
+            return inner
+        if type(part) is ResidualPart:
+            return self.residual(body(part.body, "body", shape), part.shortcut, shape, sink)
+        if type(part) is RoutePart:
+            how, size = self.choice(part.how, ROUTES, scope), self.value(part.size, scope)
+            inside = self.routed(how, size, shape)
+            inner = body(part.body, "body", inside)
+            out = self.routed_back(how, size, shape, inside, inner.shape)
+            name = sink.name(self.prefix + "route")
+            return _composite(name, self.gene, "route", shape, out, [inner], {"how": how, "size": size})
+        if type(part) is OnNodesPart:
+            graph = self.signature.graph
+            if graph is None or shape.kind != "ids":
+                raise self.fault(f"on_nodes needs a task about the nodes of a graph, not {shape}")
+            inner = body(part.body, "body", nodes(graph.nodes, graph.features))
+            if inner.shape.kind != "nodes":
+                raise self.fault(f"on_nodes: its body ends in {inner.shape}, not in nodes")
+            options = {"nodes": graph.nodes, "features": graph.features}
+            name, out = sink.name(self.prefix + "nodes"), vector(inner.shape.channels)
+            return _composite(name, self.gene, "on_nodes", shape, out, [inner], options)
+        if type(part) is ParallelPart:
+            branches = self.branches(part, record, value, scope, shape)
+            merge = self.choice(part.merge, MERGES, scope)
+            out = self.merged(merge, [branch.shape for branch in branches])
+            name = sink.name(self.prefix + "parallel")
+            return _composite(name, self.gene, "parallel", shape, out, branches, {"merge": merge})
+        assert type(part) is GraphPart
+        return self.graph(part, record, value, scope, shape, sink)
+
+    def body(
+        self, part: Part, name: str, record: Record, value: Any, scope: dict[str, Any], given: Shape
+    ) -> Composite:
+        sink, prefix = _Sink(), self.prefix
+        self.prefix = ""
+        inner = SequencePart(part.parts) if type(part) is SequencePart else part
+        shape = self.lay(inner, record, value, scope, given, sink)
+        self.prefix = prefix
+        return _composite(name, self.gene, "sequential", given, shape, sink.nodes, {})
+
+    def branches(
+        self, part: ParallelPart, record: Record, value: Any, scope: dict[str, Any], shape: Shape
+    ) -> list[Node]:
+        found: list[Node] = []
+        for branch in part.branches:
+            domain = record.by_name[branch.field].domain if type(branch) is FieldPart else None
+            if not isinstance(domain, Repeat) or type(branch) is not FieldPart:
+                found.append(self.body(branch, f"branch{len(found) + 1}", record, value, scope, shape))
+                continue
+            gene, prefix = self.gene, self.prefix
+            for i, item in enumerate(value[branch.field]):
+                self.gene, self.prefix = f"{gene}.{branch.field}[{i}]".lstrip("."), ""
+                sink = _Sink()
+                out = self.insert(domain.item, item, scope, shape, sink)
+                name = f"branch{len(found) + 1}"
+                found.append(_composite(name, self.gene, "sequential", shape, out, sink.nodes, {}))
+            self.gene, self.prefix = gene, prefix
+        if not found:
+            raise self.fault("a parallel part without branches")
+        return found
+
+    def residual(self, inner: Node, shortcut: str, shape: Shape, sink: _Sink) -> Composite:
+        name, out = sink.name(self.prefix + "residual"), inner.shape
+        children, options = [inner], {"add": True}
+        if out != shape and shortcut == "where-equal":
+            options["add"] = False
+        elif out != shape:
+            if shortcut == "identity":
+                raise self.fault(f"a residual part turns {shape} into {out}, which cannot be added")
+            extra = _Sink()
+            block, planned = self.projection(shape, out)
+            prefix, self.prefix = self.prefix, ""
+            self.add(block, "shortcut", shape, planned, extra)
+            self.prefix = prefix
+            children.append(extra.nodes[0])
+        return _composite(name, self.gene, "residual", shape, out, children, options)
+
+    def projection(self, shape: Shape, out: Shape) -> tuple[Block, Planned]:
+        if shape.kind == out.kind == "image":
+            stride = round(shape.height / out.height) if out.height else 1
+            block, given = catalogue()["ConvNorm"], {"out": out.channels, "kernel": 1, "stride": stride}
+        else:
+            block, given = catalogue()["Linear"], {"out": out.channels}
+        planned = self.planned(block, shape, given) if shape.kind == out.kind else None
+        if planned is None or planned.shape != out:
+            raise self.fault(f"a residual part turns {shape} into {out}, which no projection makes equal")
+        return block, planned
+
+    def graph(
+        self, part: GraphPart, record: Record, value: Any, scope: dict[str, Any], shape: Shape, sink: _Sink
+    ) -> Composite:
+        shapes, numbers = {"input": shape}, {"input": 0}
+        children: list[Node] = []
+        edges: list[tuple[int, int]] = []
+        merge = self.choice(part.merge, MERGES, scope)
+        for number, (name, sources) in enumerate(part.nodes, start=1):
+            numbers[name] = number
+            arriving = []
+            for source, edge in sources:
+                child = self.body(edge, f"{source}_{name}", record, value, scope, shapes[source])
+                children.append(child)
+                arriving.append(child.shape)
+                edges.append((numbers[source], number))
+            shapes[name] = self.merged(merge, arriving)
+        out = self.merged("concat", [shapes[name] for name in part.output])
+        options = {
+            "edges": tuple(edges), "output": tuple(numbers[name] for name in part.output), "merge": merge,
+        }  # fmt: skip
+        return _composite(sink.name(self.prefix + "graph"), self.gene, "graph", shape, out, children, options)
+
+    def merged(self, merge: str, shapes: list[Shape]) -> Shape:
+        first = shapes[0]
+        if merge != "concat":
+            for other in shapes[1:]:
+                if other != first:
+                    raise self.fault(f"branches of {first} and {other} have no {merge}")
+            return first
+        for other in shapes[1:]:
+            if other.kind != first.kind or other.with_channels(1) != first.with_channels(1):
+                raise self.fault(f"branches of {first} and {other} cannot be concatenated over channels")
+        return first.with_channels(sum(shape.channels for shape in shapes))
+
+    def routed(self, how: str, size: Any, shape: Shape) -> Shape:
+        if how == "tokens" and shape.kind == "image":
+            return sequence(shape.length, shape.channels)
+        if how == "transpose" and shape.kind == "sequence":
+            return sequence(shape.channels, shape.length)
+        if how == "patches" and shape.kind in ("image", "sequence"):
+            if not isinstance(size, int) or size < 1:
+                raise self.fault(f"route: patches need a size of at least 1, not {size!r}")
+            if shape.kind == "sequence":
+                return sequence(-(-shape.length // size), shape.channels * size)
+            count = -(-shape.height // size) * -(-shape.width // size)
+            return sequence(count, shape.channels * size**2)
+        raise self.fault(f"route: {how} does not apply to {shape}")
+
+    def routed_back(self, how: str, size: Any, shape: Shape, inside: Shape, out: Shape) -> Shape:
+        if out.kind != "sequence" or (how != "transpose" and out.length != inside.length):
+            raise self.fault(f"route: {how}: its body turns {inside} into {out}, which has no way back")
+        if how == "transpose":
+            return sequence(out.channels, out.length)
+        if how == "tokens":
+            return shape.with_channels(out.channels)
+        cell = size**2 if shape.kind == "image" else size
+        if out.channels % cell:
+            raise self.fault(f"route: patches: {out.channels} channels are not a multiple of {cell}")
+        return shape.with_channels(out.channels // cell)
+
+    def choice(self, value: Expression | str, allowed: tuple[str, ...], scope: dict[str, Any]) -> str:
+        found = value(scope) if isinstance(value, Expression) else value
+        if found not in allowed:
+            raise self.fault(f"{found!r} is not possible here; allowed: {', '.join(allowed)}")
+        return str(found)
+
+    def value(self, value: Value, scope: dict[str, Any]) -> Any:
+        return value(scope) if isinstance(value, Expression) else value
+
+
+def _case(part: SwitchPart, value: Any) -> Part | None:
+    for known, case in part.cases:
+        if known == value and isinstance(known, bool) == isinstance(value, bool):
+            return case
+    return part.otherwise
+
+
+_NAMES: dict[str, str] = {}
+
+
+def block_name(block: Block) -> str:
+    """What modules of a block are called: `ConvBlock` is `conv`, `GlobalPool` is `global_pool`."""
+    name = _NAMES.get(block.name)
+    if name is None:
+        short = re.sub(r"(?<=.)(Block|Layer)$", "", block.name)
+        name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", short).lower()
+        _NAMES[block.name] = name
+    return name
