@@ -11,9 +11,10 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
-from cambrian.agents.errors import RunFileError
+from cambrian.agents.errors import RunFileError, UnknownNameError
 from cambrian.sandbox import SANDBOXES
 from cambrian.search_spaces import SPACES, TASKS, near_names
+from cambrian.search_spaces.finding import absolute
 
 _UNITS = {"k": 1e3, "m": 1e6, "g": 1e9}
 _SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -186,6 +187,7 @@ class RunConfig(_Section):
 
     Attributes:
         name: short name; the run's id is this and the time it was started.
+        space: a name, or the path of a space folder, relative to the run file's folder.
         seed: of proposals and trainings.
         slots: jobs at a time.
         cost: the second objective of the Pareto front, minimised.
@@ -301,11 +303,21 @@ def load_run_file(path: Path, overrides: Mapping[str, Any] | None = None) -> Run
         raise RunFileError(f"run file {path} holds no mapping", hint="it starts like 'name: my-run'")
     for key, value in (overrides or {}).items():
         _set(data, key, value)
-    return parse_config(data, str(path))
+    return parse_config(data, str(path), base=path.parent)
 
 
-def parse_config(data: Mapping[str, Any], origin: str) -> RunConfig:
-    """Validate `data`; errors name `origin` and the field, one line each."""
+def parse_config(
+    data: Mapping[str, Any], origin: str, *, base: Path | None = None, kept_space: bool = False
+) -> RunConfig:
+    """Validate `data`; errors name `origin` and the field, one line each.
+
+    Args:
+        data: what a run file holds.
+        origin: what `data` came from, for messages.
+        base: what the path of a space folder starts from, which becomes absolute; None is the working
+            directory.
+        kept_space: the run keeps a copy of its space, so that it need not be where it was.
+    """
     try:
         config = RunConfig.model_validate(data)
     except ValidationError as error:
@@ -313,8 +325,13 @@ def parse_config(data: Mapping[str, Any], origin: str) -> RunConfig:
         raise RunFileError(f"{origin}: " + "; ".join(lines)) from error
     from cambrian.agents.planner import ARMS
 
+    if not kept_space:
+        try:
+            SPACES.find(config.space, base)
+        except UnknownNameError as error:
+            raise RunFileError(f"{origin}: space: {error.message}", hint=error.hint) from error
+        config = config.model_copy(update={"space": absolute(config.space, base or Path())})
     for what, name, known in (
-        ("space", config.space, SPACES.names()),
         ("task.name", config.task.name, TASKS.names()),
         ("sandbox.kind", config.sandbox.kind, ["auto", *SANDBOXES.names()]),
         *(("arms", arm, ARMS.names()) for arm in config.arms),

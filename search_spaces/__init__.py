@@ -7,14 +7,13 @@ from cambrian.search_spaces.errors import (
     UnknownNameError,
     UserError,
 )
+from cambrian.search_spaces.finding import SpaceRegistry
 from cambrian.search_spaces.registry import Registry, near_names
 from cambrian.search_spaces.space import Genotype, Signature, Space
 from cambrian.search_spaces.tasks import TASKS, Loss, Recipe, Rung, Splits, Task
 
-SPACES: Registry[Space] = Registry(
-    "space", "cambrian.spaces", {"convnet": "cambrian.search_spaces.convnet:ConvNetSpace"}
-)
-"""Factories take no arguments."""
+SPACES = SpaceRegistry("space", "cambrian.spaces", {"convnet": "cambrian.search_spaces.convnet:ConvNetSpace"})
+"""Spaces by name: folders and factories without arguments; `finding` tells where they are looked for."""
 
 __all__ = [
     "SPACES",
@@ -29,6 +28,7 @@ __all__ = [
     "Rung",
     "Signature",
     "Space",
+    "SpaceRegistry",
     "Splits",
     "Task",
     "UnknownNameError",

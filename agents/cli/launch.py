@@ -12,6 +12,7 @@ import yaml
 from cambrian.agents.cli.app import emit
 from cambrian.agents.errors import RunFileError
 from cambrian.agents.runfile import load_run_file, parse_budget
+from cambrian.search_spaces.finding import absolute
 
 
 def overrides_from(budget: str | None, settings: list[str]) -> dict[str, Any]:
@@ -29,6 +30,8 @@ def overrides_from(budget: str | None, settings: list[str]) -> dict[str, Any]:
             found[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise RunFileError(f"--set {setting}: the value is not YAML") from error
+        if key == "space" and isinstance(found[key], str):
+            found[key] = absolute(found[key], Path.cwd())  # here, not where the run file lies
     if budget is not None:
         found |= parse_budget(budget)
     return found
