@@ -24,7 +24,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 import docker
@@ -37,9 +37,10 @@ from requests.exceptions import ReadTimeout, RequestException
 from cambrian.sandbox.errors import InfrastructureError
 from cambrian.sandbox.image.build import ensure_image
 from cambrian.sandbox.outcome import REPORT_BYTES, RESULTS, JobFolder, disk, write_arrays
-from cambrian.sandbox.protocol import Isolation, Job, JobLimits, Outcome
+from cambrian.sandbox.protocol import SPACE, Isolation, Job, JobLimits, Outcome
 from cambrian.sandbox.worker.messages import Ending
 from cambrian.search_spaces import Splits
+from cambrian.search_spaces.finding import files_of
 
 PYTHON = "/usr/local/lib/cambrian/venv/bin/python"
 USER = "1000:1000"
@@ -99,7 +100,9 @@ class ContainerSandbox:
         self._data = ""
         self._cpus = 1
 
-    async def open(self, run_id: str, folder: Path, splits: Splits, slots: int) -> None:
+    async def open(
+        self, run_id: str, folder: Path, splits: Splits, slots: int, space: Path | None = None
+    ) -> None:
         """See `Sandbox.open`; takes minutes when the image has to be built."""
         await self.close()
         self._run_id, self._folder = run_id, folder.resolve()
@@ -108,12 +111,12 @@ class ContainerSandbox:
         self._threads = ThreadPoolExecutor(2 * slots + 2, thread_name_prefix="cambrian-docker")
         with _engine("be reached"):
             self._client = docker.from_env(timeout=ENGINE_S, max_pool_size=2 * slots + 2)
-        await self._blocking(self._prepare, splits)
+        await self._blocking(self._prepare, splits, space)
 
     async def _blocking(self, call: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
 
-    def _prepare(self, splits: Splits) -> None:
+    def _prepare(self, splits: Splits, space: Path | None) -> None:
         client = self._engine_client()
         with _engine("be reached"):
             info = client.info()
@@ -136,6 +139,8 @@ class ContainerSandbox:
                 with tarfile.open(fileobj=packed, mode="w") as tar:
                     for path in arrays:
                         _add(tar, path)
+                    for name, content in files_of(space).items() if space is not None else ():
+                        _add_bytes(tar, f"{SPACE}/{name}", content)
                 packed.seek(0)
                 helper.put_archive("/data", packed)
             helper.remove(force=True)
@@ -381,6 +386,18 @@ def _add(tar: tarfile.TarFile, path: Path) -> None:
     entry.size, entry.mode, entry.uid, entry.gid = path.stat().st_size, 0o444, 1000, 1000
     with path.open("rb") as file:
         tar.addfile(entry, file)
+
+
+def _add_bytes(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    """Add a file with the folders above it, to be read but not written by the job's user."""
+    for above in reversed(PurePosixPath(name).parents):
+        if str(above) != "." and str(above) not in tar.getnames():
+            entry = tarfile.TarInfo(str(above))
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o555
+            tar.addfile(entry)
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode = len(content), 0o444
+    tar.addfile(entry, io.BytesIO(content))
 
 
 def _pack_job(path: Path) -> bytes:

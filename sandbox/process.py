@@ -39,9 +39,10 @@ from pathlib import Path
 from cambrian.sandbox.errors import InfrastructureError
 from cambrian.sandbox.forkclient import ForkClient, ServerDied
 from cambrian.sandbox.outcome import JobFolder, disk, remove_tree, write_arrays
-from cambrian.sandbox.protocol import Isolation, Job, Outcome
+from cambrian.sandbox.protocol import SPACE, Isolation, Job, Outcome
 from cambrian.sandbox.worker.messages import Ending, Order
 from cambrian.search_spaces import Splits
+from cambrian.search_spaces.finding import copy_folder
 
 GRACE_S = 15.0
 """Seconds beyond a job's time limit after which its supervisor is taken for hung."""
@@ -71,7 +72,9 @@ class ProcessSandbox:
         self._samples = (0, 0)
         self._mark = ""
 
-    async def open(self, run_id: str, folder: Path, splits: Splits, slots: int) -> None:
+    async def open(
+        self, run_id: str, folder: Path, splits: Splits, slots: int, space: Path | None = None
+    ) -> None:
         """See `Sandbox.open`; takes the seconds that importing torch takes."""
         await self.close()
         if sys.platform != "linux":
@@ -88,6 +91,9 @@ class ProcessSandbox:
             remove_tree(self._own)
             (self._own / "scratch").mkdir(parents=True)
         await asyncio.to_thread(write_arrays, self._own / "data", splits)
+        if space is not None:
+            with disk(f"copy the space to {self._own}"):
+                copy_folder(space, self._own / "data" / SPACE)
         self._restarted = False
         await self._start()
 

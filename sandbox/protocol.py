@@ -31,6 +31,8 @@ EXIT_NO_SPACE = 74
 
 CONTEXT = "context_"
 """What the names of the files of a task's constants begin with."""
+SPACE = "space"
+"""The folder beside the arrays that the space is built from, where it is a folder of text."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -85,7 +87,7 @@ class Job(_Data):
 
     Attributes:
         id: unique within the run and fit for a file name; `<candidate>-r<rung>-s<seed>`.
-        space: registered name of the space that builds the genotype.
+        space: registered name of the space that builds the genotype, unless `open` was given its folder.
         latency: None when latency is not to be measured (again).
         loss: what training minimises.
     """
@@ -192,7 +194,9 @@ class Sandbox(Protocol):
 
     isolation: Isolation
 
-    async def open(self, run_id: str, folder: Path, splits: Splits, slots: int) -> None:
+    async def open(
+        self, run_id: str, folder: Path, splits: Splits, slots: int, space: Path | None = None
+    ) -> None:
         """Get ready for a run: end what a dead process of this run left behind, place the data.
 
         Args:
@@ -200,8 +204,10 @@ class Sandbox(Protocol):
             folder: the run's folder; jobs go to `folder / "jobs"`.
             splits: the task's data and context; `y_val` and `y_test` are not used.
             slots: how many jobs will run at a time.
+            space: the space folder that jobs build from; None makes the space from its registered name.
 
         Raises:
+            UserError: the space folder is too large or holds no text.
             InfrastructureError: the engine does not answer, or the image cannot be built.
         """
         ...

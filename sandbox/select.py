@@ -64,6 +64,7 @@ async def open_sandbox(
     folder: Path,
     splits: Splits,
     slots: int,
+    space: Path | None = None,
     base_image: str | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[Sandbox, str | None]:
@@ -76,6 +77,7 @@ async def open_sandbox(
         folder: see `Sandbox.open`.
         splits: see `Sandbox.open`.
         slots: see `Sandbox.open`.
+        space: see `Sandbox.open`.
         base_image: what the image is built from; None leaves the choice to `sandbox.image`.
         progress: told, line by line, what takes long.
 
@@ -97,7 +99,7 @@ async def open_sandbox(
 
             sandbox = ContainerSandbox(base_image=base_image, progress=progress)
             try:
-                await sandbox.open(run_id, folder, splits, slots)
+                await sandbox.open(run_id, folder, splits, slots, space)
                 return sandbox, None
             except InfrastructureError as error:
                 await sandbox.close()
@@ -114,5 +116,5 @@ async def open_sandbox(
         sandbox = ProcessSandbox()
     else:
         sandbox = SANDBOXES.create(kind)
-    await sandbox.open(run_id, folder, splits, slots)
+    await sandbox.open(run_id, folder, splits, slots, space)
     return sandbox, note

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cambrian.sandbox.errors import InfrastructureError
 
-PACKAGES = ("torch", "numpy", "pydantic", "safetensors")
+PACKAGES = ("torch", "numpy", "pydantic", "pyyaml", "safetensors")
 """All that the worker imports beside our own code."""
 
 

@@ -15,11 +15,20 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from cambrian.sandbox.protocol import CONTEXT, EXIT_NO_SPACE, Job, Latency, WorkerReport, write_atomically
+from cambrian.sandbox.protocol import (
+    CONTEXT,
+    EXIT_NO_SPACE,
+    SPACE,
+    Job,
+    Latency,
+    WorkerReport,
+    write_atomically,
+)
 from cambrian.sandbox.worker.latency import measure
 from cambrian.sandbox.worker.training import CandidateError, Data, History, predict, seen_of, train
 from cambrian.search_spaces import SPACES, ProposalError, Signature
 from cambrian.search_spaces.blocks.graph import set_context
+from cambrian.search_spaces.finding import open_folder
 
 
 class OverLimit(Exception):
@@ -61,7 +70,7 @@ def execute(job_folder: Path, data_folder: Path, started: float) -> int:
     Args:
         job_folder: holds `job.json`; results are written beside it.
         data_folder: `x_train.npy`, `y_train.npy`, `x_val.npy`, `x_test.npy`, and `context_<name>.npy` for
-            each constant of the task.
+            each constant of the task; `space/` when the space is a folder.
         started: when the job's process was started, on the clock of `time.monotonic`.
 
     Returns:
@@ -93,7 +102,9 @@ def _run(job: Job, job_folder: Path, data_folder: Path, progress: _Progress) -> 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     seed_everything(job.seed)
     data = load_data(data_folder, device)
-    module = SPACES.create(job.space).build(job.genotype, job.signature)
+    folder = data_folder / SPACE
+    space = open_folder(folder) if folder.is_dir() else SPACES.create(job.space)
+    module = space.build(job.genotype, job.signature)
     if not isinstance(module, nn.Module):
         raise CandidateError(f"the space built a {type(module).__name__}, not an nn.Module")
     module = module.to(device)

@@ -217,7 +217,9 @@ async def test_parked_proposals_survive_the_end_of_the_process(
 
 async def test_a_run_that_never_began_leaves_nothing(config: MakeConfig, runs: Path, monkeypatch) -> None:
     class Absent(InstantSandbox):
-        async def open(self, run_id: str, folder: Path, splits: Splits, slots: int) -> None:
+        async def open(
+            self, run_id: str, folder: Path, splits: Splits, slots: int, space: Path | None = None
+        ) -> None:
             raise InfrastructureError("no engine", hint="start it")
 
     monkeypatch.setitem(SANDBOXES._loaded, "absent", Absent)

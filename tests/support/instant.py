@@ -27,7 +27,9 @@ class InstantSandbox:
         self.ran: list[str] = []
         self.closed = False
 
-    async def open(self, run_id: str, folder: Path, splits: Splits, slots: int) -> None:
+    async def open(
+        self, run_id: str, folder: Path, splits: Splits, slots: int, space: Path | None = None
+    ) -> None:
         self._folder, self._splits = folder, splits
         self._log = folder / "instant.log"
 
