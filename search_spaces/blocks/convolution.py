@@ -83,6 +83,18 @@ class SqueezeExcite(nn.Module):
         return x * gate
 
 
+def make_gate(channels: int, hidden: int) -> nn.Module:
+    """A squeeze-excite gate of width `hidden`; 0 means none."""
+    return SqueezeExcite(channels, hidden) if hidden else nn.Identity()
+
+
+def make_shortcut(in_channels: int, out_channels: int, stride: int, kernel: int = 1) -> nn.Module:
+    """What makes a map fit a block's output: nothing where the shapes agree, else a normed convolution."""
+    if stride == 1 and in_channels == out_channels:
+        return nn.Identity()
+    return ConvNorm(in_channels, out_channels, kernel=kernel, stride=stride)
+
+
 class ConvBlock(nn.Module):
     """Convolution, batch norm, activation; smaller maps come from a stride or from max-pooling.
 
@@ -107,7 +119,7 @@ class ConvBlock(nn.Module):
         super().__init__()
         self.body = ConvNorm(in_channels, out_channels, kernel=kernel, stride=stride)
         self.act = make_activation(activation)
-        self.se = SqueezeExcite(out_channels, se) if se else nn.Identity()
+        self.se = make_gate(out_channels, se)
         self.pool = nn.MaxPool2d(pool, ceil_mode=True) if pool > 1 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -138,7 +150,7 @@ class SeparableBlock(nn.Module):
         super().__init__()
         self.depthwise = ConvNorm(in_channels, in_channels, kernel=kernel, stride=stride, groups=in_channels)
         self.act1 = make_activation(activation)
-        self.se = SqueezeExcite(in_channels, se) if se else nn.Identity()
+        self.se = make_gate(in_channels, se)
         self.pointwise = ConvNorm(in_channels, out_channels)
         self.act2 = make_activation(activation)
 
@@ -179,7 +191,7 @@ class InvertedBlock(nn.Module):
         self.act1 = make_activation(activation) if expansion > 1 else nn.Identity()
         self.depthwise = ConvNorm(hidden, hidden, kernel=kernel, stride=stride, groups=hidden)
         self.act2 = make_activation(activation)
-        self.se = SqueezeExcite(hidden, se) if se else nn.Identity()
+        self.se = make_gate(hidden, se)
         self.project = ConvNorm(hidden, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -211,12 +223,11 @@ class ResidualBlock(nn.Module):
         se: int = 0,
     ) -> None:
         super().__init__()
-        same = stride == 1 and in_channels == out_channels
         self.first = ConvNorm(in_channels, out_channels, kernel=kernel, stride=stride)
         self.act1 = make_activation(activation)
         self.second = ConvNorm(out_channels, out_channels, kernel=kernel)
-        self.se = SqueezeExcite(out_channels, se) if se else nn.Identity()
-        self.shortcut = nn.Identity() if same else ConvNorm(in_channels, out_channels, stride=stride)
+        self.se = make_gate(out_channels, se)
+        self.shortcut = make_shortcut(in_channels, out_channels, stride)
         self.act2 = make_activation(activation)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""From a map of features to a vector: what stands between the last stage and the classifier.
+"""Pooling: smaller maps, and from a map of features to a vector before the classifier.
 
 These definitions are also printed into exported networks, so they may use torch only.
 """
@@ -34,4 +34,27 @@ class GridPool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map `(n, c, h, w)` to `(n, c * height * width)`."""
         out: Tensor = self.flatten(self.pool(x))
+        return out
+
+
+class Pool(nn.Module):
+    """The maximum (`max`) or mean (`avg`) of the window around each pixel, what lies outside left out.
+
+    Args:
+        kernel: odd side of the window.
+        stride: 1 keeps the map's size, 2 halves it, rounding up.
+    """
+
+    def __init__(self, kind: str, *, kernel: int = 3, stride: int = 1) -> None:
+        super().__init__()
+        padding = kernel // 2
+        self.pool = (
+            nn.MaxPool2d(kernel, stride, padding)
+            if kind == "max"
+            else nn.AvgPool2d(kernel, stride, padding, count_include_pad=False)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(n, c, h, w)` to `(n, c, ceil(h / stride), ceil(w / stride))`."""
+        out: Tensor = self.pool(x)
         return out

@@ -14,7 +14,7 @@ from cambrian.search_spaces.declarative.catalogue.block import (
     Planned,
 )
 
-_SHELVES = ("images", "cells", "sequences", "vectors", "graphs")
+_SHELVES = ("images", "cells", "primitives", "sequences", "vectors", "graphs")
 """Modules of this package, each with a tuple `BLOCKS`."""
 
 
