@@ -56,8 +56,8 @@ class Route(nn.Module):
 
     Args:
         body: keeps the length of its sequence, except for `transpose`.
-        how: `tokens`: pixels become tokens; `transpose`: length and channels change places; `patches`: squares
-            of `size` pixels, or runs of `size` tokens, become tokens (zeros fill up the last ones).
+        how: `tokens`: pixels become tokens; `transpose`: length and channels change places; `patches`:
+            squares of `size` pixels, or runs of `size` tokens, become tokens (zeros fill up the last ones).
         size: side of a patch.
     """
 

@@ -110,7 +110,7 @@ class _Planner:
     def lay(
         self, part: Part, record: Record, value: Any, scope: dict[str, Any], shape: Shape, sink: _Sink
     ) -> Shape:
-        """Lay `part` of the layout of `record`, whose genotype is `value`; returns the shape that leaves it."""
+        """Lay `part` of the layout of `record`, whose genotype is `value`; returns what leaves it."""
         if type(part) is BlockPart:
             return self.block(part, scope, shape, sink)
         if type(part) is SequencePart and not part.name:
