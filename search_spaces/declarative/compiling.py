@@ -147,22 +147,9 @@ class _Compiler:
             return record
         if choice.repeat is not None:
             item = self.domain(choice.repeat, f"{where}.repeat", path)
-            cumulative = self.weights(choice, choice.max - choice.min + 1, where)
+            cumulative = _weights(choice, choice.max - choice.min + 1, where)
             return Repeat(item, choice.min, choice.max, cumulative, choice.about)
-        values, ordered = _values(choice, where)
-        if len(values) > MAX_VALUES:
-            raise CompileError(f"{where}: {len(values)} values are too many", hint=f"at most {MAX_VALUES}")
-        return Scalar(values, self.weights(choice, len(values), where), ordered, choice.about)
-
-    def weights(self, choice: ChoiceModel, n: int, where: str) -> tuple[float, ...] | None:
-        if choice.weights is None:
-            return None
-        if len(choice.weights) != n or min(choice.weights) < 0 or sum(choice.weights) <= 0:
-            raise CompileError(
-                f"{where}.weights: {len(choice.weights)} weights for {n} values",
-                hint="one weight a value, none negative, not all 0",
-            )
-        return cumulated(choice.weights)
+        return compile_scalar(choice, where)
 
     def check_reachable(self, start: Record | Options) -> None:
         seen = {id(domain) for domain in walk(start)}
@@ -177,6 +164,33 @@ class _Compiler:
                 _within(f"{record.name}.{field.name}.when", field.when, known)
         for require in record.requires:
             _within(f"{record.name}.require", require.rule, known)
+
+
+def compile_scalar(choice: ChoiceModel, where: str) -> Scalar:
+    """The table of a choice of values.
+
+    Args:
+        choice: any kind but `use`, `fields` and `repeat`.
+        where: its place, for messages.
+
+    Raises:
+        CompileError: an empty range, too many values, or weights that do not fit.
+    """
+    values, ordered = _values(choice, where)
+    if len(values) > MAX_VALUES:
+        raise CompileError(f"{where}: {len(values)} values are too many", hint=f"at most {MAX_VALUES}")
+    return Scalar(values, _weights(choice, len(values), where), ordered, choice.about)
+
+
+def _weights(choice: ChoiceModel, n: int, where: str) -> tuple[float, ...] | None:
+    if choice.weights is None:
+        return None
+    if len(choice.weights) != n or min(choice.weights) < 0 or sum(choice.weights) <= 0:
+        raise CompileError(
+            f"{where}.weights: {len(choice.weights)} weights for {n} values",
+            hint="one weight a value, none negative, not all 0",
+        )
+    return cumulated(choice.weights)
 
 
 def _within(where: str, expression: Expression, known: set[str]) -> None:
