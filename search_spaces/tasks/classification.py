@@ -1,150 +1,40 @@
-"""What all classification tasks share: options, splits, scores."""
+"""What all classification tasks share: scores, and splits by class."""
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import json
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
 
-from cambrian.search_spaces.errors import UserError
-from cambrian.search_spaces.registry import near_names
 from cambrian.search_spaces.space import Signature
-from cambrian.search_spaces.tasks.task import Array, Loss, Recipe, Rung, SplitName, Splits
+from cambrian.search_spaces.tasks.base import SplitTask
+from cambrian.search_spaces.tasks.task import Array, Loss
 
 METRICS = {"accuracy": True, "balanced_accuracy": True, "macro_f1": True, "nll": False}
 """Every number in `score`, and whether more of it is better."""
 
-_Model = TypeVar("_Model", bound=BaseModel)
 
+class ClassificationTask(SplitTask):
+    """A task whose networks give one logit a class; `train_samples` keeps the shares of the classes.
 
-class ClassificationTask(ABC):
-    """A task whose networks give one logit a class; subclasses read the arrays and say what they are.
-
-    Args:
-        name: of the task.
-        version: of its data and splits; options that change scores are added to it.
-        signature: what networks take and give.
-        defaults: the recipe that `recipe` overrides.
-        default_rungs: the rungs that `rungs` replaces.
-        metric: one of `METRICS`.
-        recipe: single fields of the recipe by name.
-        rungs: mappings with `epochs` and `promote`.
-        train_samples: use only this many training samples, stratified, for quick runs.
-
-    Raises:
-        UserError: an option is not what it should be; the message names it.
+    Scores are accuracy, balanced accuracy, macro F1 and mean negative log-likelihood (nats).
     """
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        version: str,
-        signature: Signature,
-        defaults: Recipe,
-        default_rungs: Sequence[Rung],
-        metric: str = "accuracy",
-        recipe: Mapping[str, Any] | None = None,
-        rungs: Sequence[Mapping[str, Any]] | None = None,
-        train_samples: int | None = None,
-    ) -> None:
-        if metric not in METRICS:
-            raise UserError(f"task {name}: unknown metric {metric!r}", hint=near_names(metric, list(METRICS)))
-        if train_samples is not None and (
-            isinstance(train_samples, bool)
-            or not isinstance(train_samples, int)
-            or train_samples < signature.n_outputs
-        ):
-            raise UserError(
-                f"task {name}: train_samples: {train_samples!r} is not a number of samples",
-                hint=f"at least one a class, {signature.n_outputs}",
-            )
-        self.name = name
-        self.signature = signature
-        self.loss: Loss = "cross-entropy"
-        self.metric = metric
-        self.maximize = METRICS[metric]
-        self.recipe = _overridden(name, defaults, recipe)
-        self.rungs = tuple(default_rungs) if rungs is None else _rungs(name, rungs)
-        self._train_samples = train_samples
-        self.version = version
-        if self.recipe != defaults or self.rungs != tuple(default_rungs) or train_samples is not None:
-            changed = [
-                self.recipe.model_dump(),
-                [rung.epochs for rung in self.rungs],
-                train_samples,
-            ]
-            self.version += "+" + hashlib.sha256(json.dumps(changed).encode()).hexdigest()[:8]
+    loss: Loss = "cross-entropy"
+    metrics: ClassVar[dict[str, bool]] = METRICS
 
-    @abstractmethod
-    def _read(self) -> Splits:
-        """Read the data, without regard to `train_samples`.
+    def _measure(self, outputs: Array, targets: Array) -> dict[str, float]:
+        return classification_metrics(outputs, targets)
 
-        Raises:
-            MissingDataError: files are not there or not readable.
-        """
+    def _few(self, targets: Array, n: int) -> Array:
+        return stratified(targets, n, seed=0)
 
-    @abstractmethod
-    def preprocessing(self) -> str:
-        """See `Task.preprocessing`."""
+    def _fewest(self, signature: Signature) -> int:
+        return signature.n_outputs
 
-    @abstractmethod
-    def _subject(self) -> str:
-        """What the samples show and what the classes are, in a sentence or two."""
-
-    def load(self) -> Splits:
-        """See `Task.load`."""
-        return self._splits
-
-    @functools.cached_property
-    def _splits(self) -> Splits:
-        splits = self._read()
-        if self._train_samples is None or self._train_samples >= len(splits.y_train):
-            return splits
-        kept = stratified(splits.y_train, self._train_samples, seed=0)
-        return Splits(
-            splits.x_train[kept],
-            splits.y_train[kept],
-            splits.x_val,
-            splits.y_val,
-            splits.x_test,
-            splits.y_test,
-        )
-
-    def score(self, outputs: Array, split: SplitName) -> dict[str, float]:
-        """Accuracy, balanced accuracy, macro F1 and mean negative log-likelihood (nats); see `Task.score`."""
-        splits = self.load()
-        labels = splits.y_val if split == "val" else splits.y_test
-        expected = (len(labels), self.signature.n_outputs)
-        if outputs.shape != expected:
-            raise ValueError(f"outputs on {split} have shape {outputs.shape}, not {expected}")
-        if not np.isfinite(outputs).all():
-            raise ValueError(f"outputs on {split} are not all finite")
-        return classification_metrics(outputs, labels)
-
-    def describe(self) -> str:
-        """See `Task.describe`."""
-        splits = self.load()
-        recipe = self.recipe
-        augment = " and ".join(recipe.augment) or "no"
-        epochs = ", then ".join(str(rung.epochs) for rung in self.rungs)
-        shape = "x".join(str(side) for side in self.signature.input_shape)
-        return (
-            f"{self.name}: {self._subject()} Inputs {shape}, normalised; {self.signature.n_outputs} classes; "
-            f"{len(splits.y_train)} training, {len(splits.y_val)} validation, {len(splits.y_test)} test "
-            f"samples. "
-            f"Candidates are ranked by validation {self.metric} "
-            f"({'higher' if self.maximize else 'lower'} is better). "
-            f"All are trained alike: {epochs} epochs, batches of {recipe.batch_size}, {recipe.optimizer} at "
-            f"a peak rate of {recipe.learning_rate:g} ({recipe.schedule}), weight decay "
-            f"{recipe.weight_decay:g}, label smoothing {recipe.label_smoothing:g}, {augment} augmentation."
-        )
+    def _targets(self) -> str:
+        return f"{self.signature.n_outputs} classes"
 
 
 def classification_metrics(outputs: Array, labels: Array) -> dict[str, float]:
@@ -197,37 +87,3 @@ def held_out(labels: Array, sizes: Sequence[int], *, seed: int) -> list[Array]:
         parts.append(chosen)
         left = np.setdiff1d(left, chosen, assume_unique=True)
     return [*parts, left]
-
-
-def _overridden(task: str, defaults: Recipe, changes: Mapping[str, Any] | None) -> Recipe:
-    if changes is None:
-        return defaults
-    if not isinstance(changes, Mapping):
-        raise UserError(
-            f"task {task}: recipe: {changes!r} is not a mapping", hint="such as {learning_rate: 0.001}"
-        )
-    return _validated(Recipe, {**defaults.model_dump(), **changes}, f"task {task}: recipe")
-
-
-def _rungs(task: str, given: Sequence[Mapping[str, Any]]) -> tuple[Rung, ...]:
-    if isinstance(given, str) or not isinstance(given, Sequence) or not given:
-        raise UserError(
-            f"task {task}: rungs: {given!r} is not a list of rungs", hint="such as [{epochs: 3}, {epochs: 9}]"
-        )
-    return tuple(_validated(Rung, entry, f"task {task}: rungs[{index}]") for index, entry in enumerate(given))
-
-
-def _validated(model: type[_Model], data: object, where: str) -> _Model:
-    if isinstance(data, model):
-        return data
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        path = "".join(f".{part}" for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            name = str(first["loc"][-1])
-            raise UserError(
-                f"{where}{path}: no such field", hint=near_names(name, list(model.model_fields))
-            ) from None
-        raise UserError(f"{where}{path}: {first['msg']}, not {first['input']!r}") from None
