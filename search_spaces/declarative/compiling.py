@@ -52,7 +52,7 @@ class _Compiler:
         self.genes: dict[str, Domain] = {}
         self.rules: dict[str, Record | Options] = {}
         self.builds: list[tuple[Record, Any, str]] = []
-        self.indices: set[str] = set()
+        self.scalars: dict[int, tuple[Scalar, Record]] = {}
 
     def grammar(self) -> Grammar:
         for name, rule in self.file.rules.items():
@@ -70,9 +70,12 @@ class _Compiler:
         self.check_reachable(start)
         _set_heights(list(walk(start)))
         scopes = _scopes(start)
-        compiler = LayoutCompiler(self.blocks, self.builds)
+        compiler = LayoutCompiler(self.blocks, self.builds, self.scalars)
         for record, build, where in self.builds:
-            record.layout = compiler.compile(record, build, where, scopes.get(id(record), frozenset()))
+            outer = scopes.get(id(record), frozenset({"value"}))
+            record.layout = compiler.compile(record, build, where, outer)
+        for scalar, holder in self.scalars.values():
+            scalar.layout = holder.layout
         known = compiler.indices
         for domain in walk(start):
             if isinstance(domain, Record):
@@ -149,7 +152,13 @@ class _Compiler:
             item = self.domain(choice.repeat, f"{where}.repeat", path)
             cumulative = _weights(choice, choice.max - choice.min + 1, where)
             return Repeat(item, choice.min, choice.max, cumulative, choice.about)
-        return compile_scalar(choice, where)
+        scalar = compile_scalar(choice, where)
+        if choice.build is not None:
+            # a record without fields stands for it while layouts are compiled
+            holder = Record(f"{path or where}.value")
+            self.scalars[id(scalar)] = (scalar, holder)
+            self.builds.append((holder, choice.build, f"{where}.build"))
+        return scalar
 
     def check_reachable(self, start: Record | Options) -> None:
         seen = {id(domain) for domain in walk(start)}

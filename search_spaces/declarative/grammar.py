@@ -31,12 +31,14 @@ class Scalar:
         values: in the order of the file; ascending when `ordered`.
         cumulative: running sums of the weights, the last is the total; None when all are equally likely.
         ordered: neighbours in the table are similar, so that edits prefer single steps.
+        layout: what a value builds, where one stands in a layout; None when it only is a number or a name.
     """
 
     values: tuple[bool | int | float | str, ...]
     cumulative: tuple[float, ...] | None = None
     ordered: bool = False
     about: str = ""
+    layout: Part | None = None
 
 
 @dataclass(eq=False, slots=True)

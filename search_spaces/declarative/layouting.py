@@ -53,12 +53,15 @@ class LayoutCompiler:
     Args:
         blocks: all blocks by name.
         builds: every record that has a layout, with that layout and its place.
+        scalars: the values that have a layout, by `id`.
     """
 
-    def __init__(self, blocks: Mapping[str, Block], builds: Iterable[tuple[Record, Any, str]]) -> None:
+    def __init__(
+        self, blocks: Mapping[str, Block], builds: Iterable[tuple[Record, Any, str]], scalars: Iterable[int]
+    ) -> None:
         self._blocks = blocks
         builds = list(builds)
-        self._building = {id(record) for record, _, _ in builds}
+        self._building = {*(id(record) for record, _, _ in builds), *scalars}
         self.indices = {str(name) for _, build, _ in builds for name in _found(build, "index")}
         self._record = Record("")
         self._known: frozenset[str] = frozenset()

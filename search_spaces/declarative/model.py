@@ -63,7 +63,7 @@ KINDS = ("choice", "integer", "log_integer", "number", "log_number", "boolean", 
 """The keys of which a choice has exactly one."""
 _BELONGS = {
     "step": {"integer", "number"}, "per_octave": {"log_integer"}, "multiple_of": {"log_integer"},
-    "per_decade": {"log_number"}, "min": {"repeat"}, "max": {"repeat"}, "build": {"fields"},
+    "per_decade": {"log_number"}, "min": {"repeat"}, "max": {"repeat"},
     "require": {"fields"}, "label": {"fields"}, "ordered": {"choice"},
     "weights": {"choice", "integer", "log_integer", "number", "log_number", "boolean", "repeat"},
 }  # fmt: skip
@@ -111,6 +111,8 @@ class ChoiceModel(_Section):
         kinds = [name for name in KINDS if getattr(self, name) is not None]
         if len(kinds) != 1:
             raise ValueError(f"needs exactly one of {', '.join(KINDS)}; has {' and '.join(kinds) or 'none'}")
+        if self.build is not None and kinds[0] in ("use", "repeat"):
+            raise ValueError(f"build belongs to a value or to fields, not to {kinds[0]}")
         for key, owners in _BELONGS.items():
             if key in self.model_fields_set and kinds[0] not in owners:
                 raise ValueError(f"{key} belongs to {' or '.join(sorted(owners))}, not to {kinds[0]}")

@@ -8,7 +8,7 @@ from typing import Any
 from cambrian.search_spaces.declarative.catalogue import Block, Planned, catalogue
 from cambrian.search_spaces.declarative.definition import Definition
 from cambrian.search_spaces.declarative.expression import Expression
-from cambrian.search_spaces.declarative.grammar import KIND, Domain, Options, Record, Repeat
+from cambrian.search_spaces.declarative.grammar import KIND, Domain, Options, Record, Repeat, Scalar
 from cambrian.search_spaces.declarative.layout import (
     BlockPart,
     FieldPart,
@@ -102,6 +102,9 @@ class _Planner:
 
     def insert(self, domain: Domain, value: Any, scope: dict[str, Any], shape: Shape, sink: _Sink) -> Shape:
         """Lay what the genotype `value` of `domain` builds."""
+        if isinstance(domain, Scalar):
+            assert domain.layout is not None, "the compiler has checked it"
+            return self.lay(domain.layout, _VALUE, {}, {**scope, "value": value}, shape, sink)
         if isinstance(domain, Options):
             domain = domain.cases[value[KIND]]
         assert isinstance(domain, Record) and domain.layout is not None, "the compiler has checked it"
@@ -366,6 +369,9 @@ def _case(part: SwitchPart, value: Any) -> Part | None:
             return case
     return part.otherwise
 
+
+_VALUE = Record("value")
+"""Stands for the record of a value that builds something: it has no fields."""
 
 _NAMES: dict[str, str] = {}
 
