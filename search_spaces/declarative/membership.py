@@ -110,7 +110,10 @@ def shown(value: object) -> str:
     if isinstance(value, Mapping):
         return "an object"
     # a list of a million items must not be printed only to be cut
-    text = f"a list of {len(value)}" if isinstance(value, list) and len(value) > 8 else repr(value)
+    try:
+        text = f"a list of {len(value)}" if isinstance(value, list) and len(value) > 8 else repr(value)
+    except (ValueError, RecursionError):  # thousands of digits, or of brackets
+        text = f"a huge {type(value).__name__}"
     text = " ".join(text.split())
     return text if len(text) <= 40 else text[:37] + "..."
 
@@ -137,7 +140,8 @@ class _Checks:
         def check_depth(data: Any, path: str, left: int, faults: Faults) -> Any:
             if left < needed:
                 return faults.add(
-                    path, f"is nested too deep; at most {self.max_depth} rules may be nested: use a short option"
+                    path,
+                    f"is nested too deep; at most {self.max_depth} rules may be nested: use a short option",
                 )
             return check(data, path, left - 1, faults)
 
@@ -254,4 +258,6 @@ def shown_name(name: str) -> str:
 
 
 def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else "no fields"
+    return (
+        names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else "no fields"
+    )
