@@ -39,9 +39,11 @@ from cambrian.agents.recorder.tracking import check_tracking_uri
 from cambrian.agents.report import PREDICTOR_KEY, EndReport, end_report
 from cambrian.agents.review import FolderDesk, MLflowDesk, ReviewDesk
 from cambrian.agents.runfile import RunConfig, TaskSection, parse_config
-from cambrian.agents.workspace import Workspace
+from cambrian.agents.spaces.fit import check_fit
+from cambrian.agents.workspace import Workspace, keep_space, kept_space, space_of
 from cambrian.sandbox.select import open_sandbox
 from cambrian.search_spaces import SPACES, TASKS, Space, Task, near_names
+from cambrian.search_spaces.finding import files_of, folder_of
 
 PATH_OPTIONS = ("data", "path")
 """Options of tasks that name files or folders."""
@@ -96,20 +98,31 @@ def make_task(config: RunConfig, origin: str) -> Task:
     return factory(**options)
 
 
-def check_run(config: RunConfig, origin: str) -> tuple[Space, Task]:
+def check_run(config: RunConfig, origin: str, space: Space | None = None) -> tuple[Space, Task]:
     """Everything that can be wrong with a run before anything is started.
 
+    Args:
+        config: the run.
+        origin: what it came from, for messages.
+        space: of a run that was started already; None finds the one that `config` names.
+
     Raises:
-        RunFileError: unknown option of the task, unknown baseline.
+        UserError: the space cannot be used; of a space file, the message names the place.
+        RunFileError: unknown option of the task, a task that the space cannot take, unknown baseline.
         MissingDataError: the task's data are not there.
     """
     task = make_task(config, origin)
-    space = SPACES.create(config.space)
+    if space is None:
+        space = SPACES.open(config.space)
+        folder = folder_of(space)
+        if folder is not None:
+            files_of(folder)  # the run will keep a copy
+    check_fit(space, task, origin)
     for name in config.baselines:
         known = list(space.baselines())
         if name not in known:
             raise RunFileError(
-                f"{origin}: baselines: space {config.space!r} knows no {name!r}", hint=near_names(name, known)
+                f"{origin}: baselines: space {space.name!r} knows no {name!r}", hint=near_names(name, known)
             )
     if config.mlflow.tracking_uri is not None:
         check_tracking_uri(config.mlflow.tracking_uri)
@@ -130,7 +143,13 @@ async def start(config: RunConfig, workspace: Workspace, watch: Watch, origin: s
     space, task = check_run(config, origin)
     folder = workspace.new_folder(config.name)
     resolved = config.model_dump(mode="json")
-    (folder / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
+    try:
+        with _plain_infrastructure_errors():
+            (folder / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False), encoding="utf-8")
+            keep_space(space, folder)
+    except CambrianError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     record = RunRecord(
         run_id=folder.name,
         name=config.name,
@@ -144,8 +163,10 @@ async def start(config: RunConfig, workspace: Workspace, watch: Watch, origin: s
         validation_samples=len(task.load().x_val),
     )
     store = PopulationStore(folder, create=record)
+    if note := SPACES.find(config.space).note:
+        watch.say(note)
     try:
-        return await _carry_out(config, store, space, task, workspace, watch)
+        return await _carry_out(config, store, space_of(store), task, workspace, watch)
     except CambrianError:
         if not _has_candidates(folder):  # nothing was begun: an empty run would only be in the way
             shutil.rmtree(folder, ignore_errors=True)
@@ -186,8 +207,9 @@ async def resume(
         for key, value in (overrides or {}).items():
             section, _, name = key.partition(".")
             data[section] = {**data[section], name: value}
-        config = parse_config(data, f"run {store.run.run_id}")
-        space, task = check_run(config, f"run {store.run.run_id}")
+        origin = f"run {store.run.run_id}"
+        config = parse_config(data, origin, kept_space=kept_space(store.folder) is not None)
+        space, task = check_run(config, origin, space_of(store))
         store.set_run(status="running", stop_reason="", config=config.model_dump(mode="json"))
     except BaseException:
         store.close()
@@ -237,7 +259,7 @@ async def _organs(
 ) -> AsyncIterator[Discovery]:
     """Everything that a run needs, opened in order and closed in the reverse order whatever happens."""
     recorder = _recorder(config, store, space, task, workspace)
-    arms = _arms(config, exchanges, watch.say)
+    arms = _arms(config, exchanges, space, watch.say)
     desks: list[ReviewDesk] = [FolderDesk(store.folder / "review")]
     # The predictor's library takes a second to import: now, beside the sandbox, rather than in a slot's way.
     warming = asyncio.create_task(asyncio.to_thread(importlib.import_module, PREDICTOR_LIBRARY))
@@ -247,6 +269,7 @@ async def _organs(
         folder=store.folder,
         splits=task.load(),
         slots=config.slots,
+        space=kept_space(store.folder),
         base_image=config.sandbox.base_image,
         progress=watch.say,
     )
@@ -309,13 +332,13 @@ def _recorder(
     )
 
 
-def _arms(config: RunConfig, exchanges: ExchangeLog, say: Say) -> dict[str, Arm]:
+def _arms(config: RunConfig, exchanges: ExchangeLog, space: Space, say: Say) -> dict[str, Arm]:
     """The run's arms; one line says so when the LLM arm is wanted and cannot be had."""
     if "llm" in config.arms and config.arms["llm"].weight > 0:
         endpoint = endpoint_status(config.llm)
         if not endpoint.configured:
             say(f"{endpoint.detail}; the run goes on with the other arms ({endpoint.hint})")
-        templates = Templates(config.space)
+        templates = Templates.of(space)
         shadowed = [name for name in templates.names() if templates.is_users(name)]
         if shadowed:
             say(f"prompts of your own in {templates.user_folder}: {', '.join(shadowed)}")

@@ -1,4 +1,8 @@
-"""The folder that runs are kept in: finding a run or a candidate, naming a new run, listing them all."""
+"""The folder that runs are kept in: finding a run or a candidate, naming a new run, listing them all.
+
+A run whose space is a folder keeps a copy of it in `<run folder>/space`: whoever edits the space's files
+changes later runs only.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,39 @@ from pathlib import Path
 
 from cambrian.agents.errors import UnknownNameError, UserError
 from cambrian.agents.population.store import PopulationStore
-from cambrian.search_spaces import near_names
+from cambrian.search_spaces import SPACES, Space, near_names
+from cambrian.search_spaces.finding import FILE, copy_folder, folder_of, open_folder
+
+SPACE = "space"
+"""Where a run keeps the copy of its space."""
+
+
+def keep_space(space: Space, run_folder: Path) -> None:
+    """Copy the folder of `space` into the run's; a space that has none is found by its name again.
+
+    Raises:
+        UserError: it is too large or holds no text.
+        OSError: the disk failed.
+    """
+    folder = folder_of(space)
+    if folder is not None:
+        copy_folder(folder, run_folder / SPACE)
+
+
+def kept_space(run_folder: Path) -> Path | None:
+    """The run's copy of its space's folder; None when it has none."""
+    folder = run_folder / SPACE
+    return folder if (folder / FILE).is_file() else None
+
+
+def space_of(store: PopulationStore) -> Space:
+    """The space of a run: its copy, else the one of that name.
+
+    Raises:
+        UserError: as `SPACES.create`.
+    """
+    folder = kept_space(store.folder)
+    return open_folder(folder) if folder is not None else SPACES.create(store.run.space)
 
 
 class Workspace:

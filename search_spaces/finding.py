@@ -6,8 +6,9 @@ A *space folder* holds `space.yaml` (see LANGUAGE.md). A name is looked up, the 
 | --- | --- |
 | `search_spaces/NAME` of the working directory | `here` |
 | the folder that `CAMBRIAN_SPACES` names, else `cambrian/spaces` of the config directory | `yours` |
+| `SPACES.register`, or a built-in class | `registered` |
 | a folder beside this module | `shipped` |
-| `SPACES.register`, a built-in class, an entry point of the group `cambrian.spaces` | `registered` |
+| an entry point of the group `cambrian.spaces` | `registered` |
 
 An entry point gives a callable that returns a space, or a module, package or path whose folder is a space
 folder. Text with a separator, or that begins with `.` or `~`, is a path.
@@ -81,6 +82,8 @@ class SpaceRegistry(Registry[Space]):
         found = [Found(text, origin, each[text]) for origin, each in self._places() if text in each]
         if text in super().names():
             found.append(Found(text, "registered"))
+        if text in {*self._targets, *self._loaded}:  # ours, or this process's own
+            found.sort(key=lambda one: one.origin == "shipped")
         if not found:
             raise UnknownNameError(f"unknown space {text!r}", hint=near_names(text, self.names()))
         first, *others = found

@@ -17,8 +17,8 @@ from cambrian.agents.population.model import Candidate
 from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.population.view import Population
 from cambrian.agents.report import PREDICTOR_KEY, EndReport, count_text, end_report
-from cambrian.agents.workspace import Workspace
-from cambrian.search_spaces import SPACES, near_names
+from cambrian.agents.workspace import Workspace, kept_space, space_of
+from cambrian.search_spaces import near_names
 
 MIN_WIDTH = 110
 """Columns of a table with a leaderboard's numbers and one architecture."""
@@ -120,9 +120,10 @@ def export_command(name: str, out: Path | None, as_json: bool, runs: Path | None
     from cambrian.agents.runfile import parse_config
     from cambrian.agents.session import make_task
 
-    config = parse_config(store.run.config, f"run {store.run.run_id}")
+    kept = kept_space(store.folder) is not None
+    config = parse_config(store.run.config, f"run {store.run.run_id}", kept_space=kept)
     task = make_task(config, f"run {store.run.run_id}")
-    source = SPACES.create(store.run.space).source(candidate.genotype, task.signature)
+    source = space_of(store).source(candidate.genotype, task.signature)
     heading = [
         f"# {candidate.id} of run {store.run.run_id}, by {candidate.proposal.arm}: {task.metric} "
         f"{candidate.score:.4f} on validation, {candidate.test_score:.4f} on test.",

@@ -13,7 +13,9 @@ from typing import Any
 
 from cambrian.agents.planner.arm import ProposalContext
 from cambrian.agents.planner.evolution import Parents
+from cambrian.agents.planner.knowledge import knowledge_of
 from cambrian.agents.population.model import Candidate, CandidateState
+from cambrian.agents.spaces.fit import inputs_in_words
 from cambrian.agents.wording import one_line
 from cambrian.search_spaces import Genotype
 
@@ -51,10 +53,12 @@ def prompt_variables(context: ProposalContext) -> dict[str, Any]:
             "description": task.describe().strip(),
             "metric": task.metric,
             "maximize": task.maximize,
+            "input": inputs_in_words(context.signature),
             "input_shape": list(context.signature.input_shape),
             "n_outputs": context.signature.n_outputs,
         },
         "space": {"name": space.name, "kind": space.kind, "description": space.describe().strip()},
+        "knowledge": [note.model_dump() for note in knowledge_of(space)],
         "cost": context.cost,
         "limits": [str(constraint) for constraint in context.constraints],
         "budget_left": round(context.budget_left * 10) * 10,

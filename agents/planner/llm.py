@@ -66,7 +66,7 @@ def check_prompts(config: RunConfig, space: Space, task: Task) -> None:
             cost=config.cost,
             notes=("a note",),
         )
-        prompts = _Prompts(Templates(config.space), context)
+        prompts = _Prompts(Templates.of(space), context)
         prompts.repair(prompts.question(), "an answer", "a problem")
 
 
@@ -116,12 +116,9 @@ class LLMArm:
     """Asks a model for one proposal, with the run's history in the prompt.
 
     Args:
-        config: `space`, `llm` and `budget` are used.
+        config: `llm` and `budget` are used.
         exchanges: the run's record of what was asked and answered.
         client: None makes an `OpenAIClient` from the run file and the environment.
-
-    Raises:
-        UserError: `CAMBRIAN_PROMPTS` names no folder.
     """
 
     name = "llm"
@@ -130,7 +127,7 @@ class LLMArm:
 
     def __init__(self, config: RunConfig, exchanges: ExchangeLog, client: LLMClient | None = None) -> None:
         self._repairs = config.llm.repairs
-        self._templates = Templates(config.space)
+        self._templates: Templates | None = None
         self._configured = client is not None or not resolve_endpoint(config.llm).problem
         self._client: LLMClient = client or OpenAIClient(config, exchanges)
 
@@ -145,8 +142,10 @@ class LLMArm:
             ProposalError: the model refused, or its answer was no member of the space after all repairs.
             ModelUnavailable: see `LLMClient.ask`.
             LimitReached: see `LLMClient.ask`.
-            UserError: a prompt template cannot be rendered.
+            UserError: a prompt template cannot be rendered, or `CAMBRIAN_PROMPTS` names no folder.
         """
+        # one set for the whole run: what is asked must not change with a file that is edited meanwhile
+        self._templates = self._templates or Templates.of(context.space)
         prompts = _Prompts(self._templates, context)
         request = prompts.question()
         for repairs_left in reversed(range(self._repairs + 1)):

@@ -1,14 +1,17 @@
 """Prompt templates: found, rendered strictly, and versioned.
 
 Templates are Jinja2 files in the layout of `cambrian.prompts`: `base/NAME.j2` for all spaces and
-`<space>/NAME.j2` for one. A folder of the user's in the same layout goes before the shipped one, file by
-file: the one that `CAMBRIAN_PROMPTS` names, else `prompts/` in the working directory.
+`<space>/NAME.j2` for one, which may as well be `prompts/NAME.j2` in the folder of the space. A folder of the
+user's in the same layout goes before both, file by file: the one that `CAMBRIAN_PROMPTS` names, else
+`prompts/` in the working directory.
 
-| name in a template       | file that is taken                                        |
-| ------------------------ | --------------------------------------------------------- |
-| `propose.j2`             | `<space>/propose.j2`, else `base/propose.j2`              |
-| `base/propose.j2`        | that file, the user's before the shipped one              |
-| `shipped/base/propose.j2`| the shipped one: for a user's file that extends its equal |
+| name in a template       | file that is taken                                               |
+| ------------------------ | ---------------------------------------------------------------- |
+| `propose.j2`             | `<space>/propose.j2`, else `base/propose.j2`                     |
+| `<space>/propose.j2`     | the user's, else that of the space's folder, else the shipped one|
+| `base/propose.j2`        | that file, the user's before the shipped one                     |
+| `shipped/base/propose.j2`| the shipped one: for a user's file that extends its equal        |
+| `own/propose.j2`         | that of the space's folder, for the same                         |
 """
 
 from __future__ import annotations
@@ -30,9 +33,11 @@ from jinja2.utils import missing
 
 from cambrian import prompts
 from cambrian.agents.errors import UserError
-from cambrian.search_spaces import near_names
+from cambrian.search_spaces import Space, near_names
+from cambrian.search_spaces.finding import folder_of
 
 SHIPPED = "shipped/"
+OWN = "own/"
 
 
 @dataclass(frozen=True)
@@ -78,13 +83,15 @@ class Templates:
     Args:
         space: name of the space, which is the name of its folder.
         user_folder: looked into before the shipped templates; None finds it as the module tells.
+        own_folder: templates that the space brings along; None when it brings none.
 
     Raises:
         UserError: `CAMBRIAN_PROMPTS` names no folder.
     """
 
-    def __init__(self, space: str, user_folder: Path | None = None) -> None:
+    def __init__(self, space: str, user_folder: Path | None = None, own_folder: Path | None = None) -> None:
         self.space = space
+        self.own_folder = own_folder
         self.shipped = Path(str(prompts.__file__)).resolve().parent
         self.user_folder = user_folder or _find_user_folder(self.shipped)
         self._environment = ImmutableSandboxedEnvironment(
@@ -97,6 +104,12 @@ class Templates:
         )
         self._sources: dict[str, tuple[str, str, None]] = {}
         self._versions: dict[str, str] = {}
+
+    @classmethod
+    def of(cls, space: Space) -> Templates:
+        """The templates for `space`, those of its folder included."""
+        folder = folder_of(space)
+        return cls(space.name, own_folder=folder / "prompts" if folder is not None else None)
 
     def render(self, name: str, variables: Mapping[str, Any]) -> Rendered:
         """Render a template.
@@ -154,13 +167,10 @@ class Templates:
 
     def names(self) -> list[str]:
         """Names of all templates that can be rendered for this space."""
-        found = {
-            path.name
-            for root in self._roots()
-            for folder in ("base", self.space)
-            for path in (root / folder).glob("*.j2")
-        }
-        return sorted(found)
+        folders = [root / folder for root in self._roots() for folder in ("base", self.space)]
+        if self.own_folder is not None:
+            folders.append(self.own_folder)
+        return sorted({path.name for folder in folders for path in folder.glob("*.j2")})
 
     def is_users(self, name: str) -> bool:
         """Whether `name` comes from the user's folder rather than from ours."""
@@ -169,14 +179,23 @@ class Templates:
 
     def path(self, name: str) -> Path | None:
         """The file that is taken for `name`; None when there is none."""
-        roots = self._roots()
-        if name.startswith(SHIPPED):
-            name, roots = name.removeprefix(SHIPPED), [self.shipped]
         if ".." in name.split("/") or name.startswith("/"):
             return None
-        wanted = [name] if "/" in name else [f"{self.space}/{name}", f"base/{name}"]
-        paths = (root / item for item in wanted for root in roots)
+        if name.startswith(SHIPPED):
+            paths = [self.shipped / name.removeprefix(SHIPPED)]
+        elif name.startswith(OWN):
+            paths = [self.own_folder / name.removeprefix(OWN)] if self.own_folder is not None else []
+        else:
+            wanted = [name] if "/" in name else [f"{self.space}/{name}", f"base/{name}"]
+            paths = [path for item in wanted for path in self._paths(item)]
         return next((path for path in paths if path.is_file()), None)
+
+    def _paths(self, name: str) -> list[Path]:
+        """Where `FOLDER/NAME.j2` may lie, the first that exists is taken."""
+        paths = [root / name for root in self._roots()]
+        if self.own_folder is not None and name.startswith(f"{self.space}/"):
+            paths.insert(len(paths) - 1, self.own_folder / name.removeprefix(f"{self.space}/"))
+        return paths
 
     def _roots(self) -> list[Path]:
         return [self.shipped] if self.user_folder is None else [self.user_folder, self.shipped]

@@ -43,7 +43,7 @@ def test_the_resolved_configuration_reads_back_as_itself(tmp_path: Path) -> None
     [
         (GOOD + "slotz: 3", "slotz: unknown key, did you mean slots"),
         (GOOD.replace("wall_s", "wall"), "budget.wall: unknown key, did you mean wall_s"),
-        (GOOD.replace("convnet", "convnets"), "unknown name 'convnets' (did you mean convnet"),
+        (GOOD.replace("convnet", "convnets"), "unknown space 'convnets' (did you mean convnet"),
         (GOOD.replace("digits", "digit"), "did you mean digits"),
         (GOOD.replace("mutation", "mutations"), "arms: unknown name 'mutations' (did you mean mutation"),
         (GOOD.replace("latency_ms <=", "latency <="), "did you mean latency_ms"),
