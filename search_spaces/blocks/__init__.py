@@ -1,6 +1,6 @@
 """Building blocks that declarative spaces share: plain torch modules."""
 
-from cambrian.search_spaces.blocks.attention import AttentionBlock, PooledAttention, WindowAttention
+from cambrian.search_spaces.blocks.attention import AttentionBlock, MapWindowAttention, PooledAttention
 from cambrian.search_spaces.blocks.cells import CellConv, CellPool, CellReduction, Zero
 from cambrian.search_spaces.blocks.convolution import (
     ConvBlock,
@@ -39,6 +39,7 @@ __all__ = [
     "GlobalPool",
     "GridPool",
     "InvertedBlock",
+    "MapWindowAttention",
     "PatchEmbed",
     "Pointwise",
     "Pool",
@@ -53,7 +54,6 @@ __all__ = [
     "TokenMix",
     "TokenScores",
     "Unfold",
-    "WindowAttention",
     "Zero",
     "make_activation",
 ]

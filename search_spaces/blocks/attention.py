@@ -44,7 +44,7 @@ class PooledAttention(nn.Module):
         return split.transpose(2, 3)
 
 
-class WindowAttention(nn.Module):
+class MapWindowAttention(nn.Module):
     """Multi-head attention inside windows that don't overlap (Swin, arXiv:2103.14030, without shifting).
 
     Where a side is no multiple of the window's, keys and values of zero fill up the last windows.
@@ -115,7 +115,7 @@ class AttentionBlock(nn.Module):
         self.position = nn.Conv2d(out_channels, out_channels, 3, padding=1, groups=out_channels)
         self.norm1 = nn.BatchNorm2d(out_channels)
         self.attention = (
-            WindowAttention(out_channels, heads=heads, window=window)
+            MapWindowAttention(out_channels, heads=heads, window=window)
             if window
             else PooledAttention(out_channels, heads=heads, reduction=reduction)
         )

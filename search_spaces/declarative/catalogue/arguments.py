@@ -6,15 +6,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from cambrian.search_spaces.declarative.catalogue.block import Argument
+from cambrian.search_spaces.declarative.catalogue.vectors import ACTIVATIONS, OUT
 from cambrian.search_spaces.declarative.shape import Shape, ShapeError
 
-ACTIVATIONS = (
-    "relu", "silu", "gelu", "hardswish", "tanh", "sigmoid", "elu", "leaky-relu", "relu6", "softplus", "sine",
-    "squared-relu", "identity",
-)  # fmt: skip
-"""What `make_activation` knows."""
+__all__ = [
+    "ACTIVATION",
+    "KERNEL",
+    "OUT",
+    "SE",
+    "STRIDE",
+    "divides",
+    "expansion",
+    "gate",
+    "gate_width",
+    "halved",
+    "strided",
+]
 
-OUT = Argument(int, "output channels", minimum=1)
 KERNEL = Argument(int, "odd side of the window", 3, allowed=(1, 3, 5, 7, 9, 11, 13))
 ACTIVATION = Argument(str, "kind of all activations", "relu", allowed=ACTIVATIONS)
 STRIDE = Argument(int, "2 halves the map, rounding up", 1, allowed=(1, 2))
