@@ -108,6 +108,13 @@ class Space(Protocol):
         """
         ...
 
+    def recipe(self, genotype: Genotype) -> Mapping[str, Any]:
+        """Fields of the task's `Recipe` that this genotype is trained with instead; empty for none.
+
+        `recipes.WithRecipe` gives any space genes for it.
+        """
+        ...
+
     def features(self, genotype: Genotype) -> dict[str, float]:
         """Numbers that a predictor learns from; the same keys for every member of the space."""
         ...

@@ -47,6 +47,10 @@ class ConvNetSpace:
         """See `Space.build`. Halving a map that is one pixel high or wide is the only way to fail."""
         return export.build(compile_program(genotype, signature))
 
+    def recipe(self, genotype: Genotype) -> Mapping[str, Any]:
+        """See `Space.recipe`: genes here are of the architecture only."""
+        return {}
+
     def features(self, genotype: Genotype) -> dict[str, float]:
         """See `Space.features`."""
         return features(genotype)

@@ -67,6 +67,10 @@ class DeclarativeSpace:
         """See `Space.build`."""
         return export.build(plan(self.definition, genotype, signature))
 
+    def recipe(self, genotype: Genotype) -> Mapping[str, Any]:
+        """See `Space.recipe`: genes here are of the architecture only."""
+        return {}
+
     def features(self, genotype: Genotype) -> dict[str, float]:
         """See `Space.features`."""
         return features.features(self.definition, genotype)
