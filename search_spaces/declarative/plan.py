@@ -86,3 +86,33 @@ def depth(node: Node) -> int:
     for (source, target), length in zip(node.options["edges"], depths, strict=True):
         longest[target] = max(longest.get(target, 0), longest[source] + length)
     return max(longest[target] for target in node.options["output"])
+
+
+def composite(
+    name: str, gene: str, kind: CompositeKind, given: Shape, shape: Shape, children: list[Node],
+    options: dict[str, Any],
+) -> Composite:  # fmt: skip
+    """A composite whose size is that of its children."""
+    params = macs = 0
+    for child in children:
+        params += child.params
+        macs += child.macs
+    return Composite(name, gene, kind, given, shape, tuple(children), options, params, macs)
+
+
+class Sink:
+    """The sequence that parts are laid into: its nodes, under names that occur once."""
+
+    __slots__ = ("names", "nodes")
+
+    def __init__(self) -> None:
+        self.nodes: list[Node] = []
+        self.names: dict[str, int] = {}
+
+    def name(self, wanted: str) -> str:
+        """`wanted`, or with a number behind it where that is taken."""
+        n = self.names[wanted] = self.names.get(wanted, 0) + 1
+        if n == 1:
+            return wanted
+        # a digit at the end belongs to the gene, so that the counter needs a sign before it
+        return f"{wanted}_{n}" if wanted[-1].isdigit() else f"{wanted}{n}"

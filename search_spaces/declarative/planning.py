@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from cambrian.search_spaces.declarative.catalogue import Block, Planned, catalogue
+from cambrian.search_spaces.declarative.composition import merged, routed, routed_back
 from cambrian.search_spaces.declarative.definition import Definition
 from cambrian.search_spaces.declarative.expression import Expression
 from cambrian.search_spaces.declarative.grammar import KIND, Domain, Options, Record, Repeat, Scalar
@@ -24,8 +26,8 @@ from cambrian.search_spaces.declarative.layout import (
     Value,
 )
 from cambrian.search_spaces.declarative.layouting import MERGES, ROUTES
-from cambrian.search_spaces.declarative.plan import Composite, CompositeKind, Leaf, Node
-from cambrian.search_spaces.declarative.shape import Shape, ShapeError, input_of, nodes, sequence, vector
+from cambrian.search_spaces.declarative.plan import Composite, Leaf, Node, Sink, composite
+from cambrian.search_spaces.declarative.shape import Shape, ShapeError, input_of, nodes, vector
 from cambrian.search_spaces.errors import ProposalError
 from cambrian.search_spaces.space import Genotype, Signature
 
@@ -49,35 +51,7 @@ def plan(definition: Definition, genotype: Genotype, signature: Signature) -> Co
             f"the network ends in {shape}, not in {vector(signature.n_outputs)}",
             hint="its layout ends with a head such as Linear: {out: =n_outputs}",
         )
-    return _composite("", "", "sequential", given, shape, children, {})
-
-
-def _composite(
-    name: str, gene: str, kind: CompositeKind, given: Shape, shape: Shape, children: list[Node],
-    options: dict[str, Any],
-) -> Composite:  # fmt: skip
-    params = macs = 0
-    for child in children:
-        params += child.params
-        macs += child.macs
-    return Composite(name, gene, kind, given, shape, tuple(children), options, params, macs)
-
-
-class _Sink:
-    """The sequence that parts are laid into: its nodes, under names that occur once."""
-
-    __slots__ = ("names", "nodes")
-
-    def __init__(self) -> None:
-        self.nodes: list[Node] = []
-        self.names: dict[str, int] = {}
-
-    def name(self, wanted: str) -> str:
-        n = self.names[wanted] = self.names.get(wanted, 0) + 1
-        if n == 1:
-            return wanted
-        # a digit at the end belongs to the gene, so that the counter needs a sign before it
-        return f"{wanted}_{n}" if wanted[-1].isdigit() else f"{wanted}{n}"
+    return composite("", "", "sequential", given, shape, children, {})
 
 
 class _Planner:
@@ -92,7 +66,7 @@ class _Planner:
         self.prefix = ""
 
     def network(self, genotype: Genotype, given: Shape) -> tuple[list[Node], Shape]:
-        sink = _Sink()
+        sink = Sink()
         signature = self.signature
         scope: dict[str, Any] = {
             "n_outputs": signature.n_outputs, "vocabulary": signature.vocabulary, "graph": signature.graph,
@@ -100,7 +74,7 @@ class _Planner:
         shape = self.insert(self.definition.grammar.start, genotype, scope, given, sink)
         return sink.nodes, shape
 
-    def insert(self, domain: Domain, value: Any, scope: dict[str, Any], shape: Shape, sink: _Sink) -> Shape:
+    def insert(self, domain: Domain, value: Any, scope: dict[str, Any], shape: Shape, sink: Sink) -> Shape:
         """Lay what the genotype `value` of `domain` builds."""
         if isinstance(domain, Scalar):
             assert domain.layout is not None, "the compiler has checked it"
@@ -111,7 +85,7 @@ class _Planner:
         return self.lay(domain.layout, domain, value, {**scope, **value}, shape, sink)
 
     def lay(
-        self, part: Part, record: Record, value: Any, scope: dict[str, Any], shape: Shape, sink: _Sink
+        self, part: Part, record: Record, value: Any, scope: dict[str, Any], shape: Shape, sink: Sink
     ) -> Shape:
         """Lay `part` of the layout of `record`, whose genotype is `value`; returns what leaves it."""
         if type(part) is BlockPart:
@@ -136,7 +110,7 @@ class _Planner:
         return node.shape
 
     def field(
-        self, name: str, domain: Domain, value: Any, scope: dict[str, Any], shape: Shape, sink: _Sink
+        self, name: str, domain: Domain, value: Any, scope: dict[str, Any], shape: Shape, sink: Sink
     ) -> Shape:
         gene, prefix = self.gene, self.prefix
         here = f"{gene}.{name}" if gene else name
@@ -151,7 +125,7 @@ class _Planner:
         return shape
 
     def repeat(
-        self, part: RepeatPart, record: Record, value: Any, scope: dict[str, Any], shape: Shape, sink: _Sink
+        self, part: RepeatPart, record: Record, value: Any, scope: dict[str, Any], shape: Shape, sink: Sink
     ) -> Shape:
         times = part.times(scope)
         if not isinstance(times, int) or times < 0:
@@ -166,7 +140,7 @@ class _Planner:
             scope[part.index] = before
         return shape
 
-    def block(self, part: BlockPart, scope: dict[str, Any], shape: Shape, sink: _Sink) -> Shape:
+    def block(self, part: BlockPart, scope: dict[str, Any], shape: Shape, sink: Sink) -> Shape:
         scope["input"] = shape
         block = part.block
         values = [v(scope) if type(v) is Expression else v for _, v in part.arguments]
@@ -184,7 +158,7 @@ class _Planner:
         except ShapeError as error:
             raise self.fault(str(error)) from None
 
-    def add(self, block: Block, role: str, given: Shape, planned: Planned, sink: _Sink) -> None:
+    def add(self, block: Block, role: str, given: Shape, planned: Planned, sink: Sink) -> None:
         self.count += 1
         if self.count > MAX_BLOCKS:
             raise self.fault(f"the network has more than {MAX_BLOCKS} blocks")
@@ -192,13 +166,19 @@ class _Planner:
         name = sink.name(self.prefix + role)
         sink.nodes.append(Leaf(name, self.gene, block, given, shape, args, kwargs, params, macs))
 
+    def typed(self, rule: Callable[..., Shape], *arguments: Any) -> Shape:
+        try:
+            return rule(*arguments)
+        except ShapeError as error:
+            raise self.fault(str(error)) from None
+
     def fault(self, message: str) -> ProposalError:
         return ProposalError(f"{self.gene}: {message}" if self.gene else message)
 
     # Compositions: each makes one node, whose children are sequences of their own -------------------------
 
     def compose(
-        self, part: Part, record: Record, value: Any, scope: dict[str, Any], shape: Shape, sink: _Sink
+        self, part: Part, record: Record, value: Any, scope: dict[str, Any], shape: Shape, sink: Sink
     ) -> Composite:
         def body(part: Part, name: str, given: Shape) -> Node:
             return self.body(part, name, record, value, scope, given)
@@ -211,11 +191,11 @@ class _Planner:
             return self.residual(body(part.body, "body", shape), part.shortcut, shape, sink)
         if type(part) is RoutePart:
             how, size = self.choice(part.how, ROUTES, scope), self.value(part.size, scope)
-            inside = self.routed(how, size, shape)
+            inside = self.typed(routed, how, size, shape)
             inner = body(part.body, "body", inside)
-            out = self.routed_back(how, size, shape, inside, inner.shape)
+            out = self.typed(routed_back, how, size, shape, inside, inner.shape)
             name = sink.name(self.prefix + "route")
-            return _composite(name, self.gene, "route", shape, out, [inner], {"how": how, "size": size})
+            return composite(name, self.gene, "route", shape, out, [inner], {"how": how, "size": size})
         if type(part) is OnNodesPart:
             graph = self.signature.graph
             if graph is None or shape.kind != "ids":
@@ -225,25 +205,25 @@ class _Planner:
                 raise self.fault(f"on_nodes: its body ends in {inner.shape}, not in nodes")
             options = {"nodes": graph.nodes, "features": graph.features}
             name, out = sink.name(self.prefix + "nodes"), vector(inner.shape.channels)
-            return _composite(name, self.gene, "on_nodes", shape, out, [inner], options)
+            return composite(name, self.gene, "on_nodes", shape, out, [inner], options)
         if type(part) is ParallelPart:
             branches = self.branches(part, record, value, scope, shape)
             merge = self.choice(part.merge, MERGES, scope)
-            out = self.merged(merge, [branch.shape for branch in branches])
+            out = self.typed(merged, merge, [branch.shape for branch in branches])
             name = sink.name(self.prefix + "parallel")
-            return _composite(name, self.gene, "parallel", shape, out, branches, {"merge": merge})
+            return composite(name, self.gene, "parallel", shape, out, branches, {"merge": merge})
         assert type(part) is GraphPart
         return self.graph(part, record, value, scope, shape, sink)
 
     def body(
         self, part: Part, name: str, record: Record, value: Any, scope: dict[str, Any], given: Shape
     ) -> Composite:
-        sink, prefix = _Sink(), self.prefix
+        sink, prefix = Sink(), self.prefix
         self.prefix = ""
         inner = SequencePart(part.parts) if type(part) is SequencePart else part
         shape = self.lay(inner, record, value, scope, given, sink)
         self.prefix = prefix
-        return _composite(name, self.gene, "sequential", given, shape, sink.nodes, {})
+        return composite(name, self.gene, "sequential", given, shape, sink.nodes, {})
 
     def branches(
         self, part: ParallelPart, record: Record, value: Any, scope: dict[str, Any], shape: Shape
@@ -257,16 +237,16 @@ class _Planner:
             gene, prefix = self.gene, self.prefix
             for i, item in enumerate(value[branch.field]):
                 self.gene, self.prefix = f"{gene}.{branch.field}[{i}]".lstrip("."), ""
-                sink = _Sink()
+                sink = Sink()
                 out = self.insert(domain.item, item, scope, shape, sink)
                 name = f"branch{len(found) + 1}"
-                found.append(_composite(name, self.gene, "sequential", shape, out, sink.nodes, {}))
+                found.append(composite(name, self.gene, "sequential", shape, out, sink.nodes, {}))
             self.gene, self.prefix = gene, prefix
         if not found:
             raise self.fault("a parallel part without branches")
         return found
 
-    def residual(self, inner: Node, shortcut: str, shape: Shape, sink: _Sink) -> Composite:
+    def residual(self, inner: Node, shortcut: str, shape: Shape, sink: Sink) -> Composite:
         name, out = sink.name(self.prefix + "residual"), inner.shape
         children, options = [inner], {"add": True}
         if out != shape and shortcut == "where-equal":
@@ -274,13 +254,13 @@ class _Planner:
         elif out != shape:
             if shortcut == "identity":
                 raise self.fault(f"a residual part turns {shape} into {out}, which cannot be added")
-            extra = _Sink()
+            extra = Sink()
             block, planned = self.projection(shape, out)
             prefix, self.prefix = self.prefix, ""
             self.add(block, "shortcut", shape, planned, extra)
             self.prefix = prefix
             children.append(extra.nodes[0])
-        return _composite(name, self.gene, "residual", shape, out, children, options)
+        return composite(name, self.gene, "residual", shape, out, children, options)
 
     def projection(self, shape: Shape, out: Shape) -> tuple[Block, Planned]:
         if shape.kind == out.kind == "image":
@@ -294,7 +274,7 @@ class _Planner:
         return block, planned
 
     def graph(
-        self, part: GraphPart, record: Record, value: Any, scope: dict[str, Any], shape: Shape, sink: _Sink
+        self, part: GraphPart, record: Record, value: Any, scope: dict[str, Any], shape: Shape, sink: Sink
     ) -> Composite:
         shapes, numbers = {"input": shape}, {"input": 0}
         children: list[Node] = []
@@ -308,50 +288,12 @@ class _Planner:
                 children.append(child)
                 arriving.append(child.shape)
                 edges.append((numbers[source], number))
-            shapes[name] = self.merged(merge, arriving)
-        out = self.merged("concat", [shapes[name] for name in part.output])
+            shapes[name] = self.typed(merged, merge, arriving)
+        out = self.typed(merged, "concat", [shapes[name] for name in part.output])
         options = {
             "edges": tuple(edges), "output": tuple(numbers[name] for name in part.output), "merge": merge,
         }  # fmt: skip
-        return _composite(sink.name(self.prefix + "graph"), self.gene, "graph", shape, out, children, options)
-
-    def merged(self, merge: str, shapes: list[Shape]) -> Shape:
-        first = shapes[0]
-        if merge != "concat":
-            for other in shapes[1:]:
-                if other != first:
-                    raise self.fault(f"branches of {first} and {other} have no {merge}")
-            return first
-        for other in shapes[1:]:
-            if other.kind != first.kind or other.with_channels(1) != first.with_channels(1):
-                raise self.fault(f"branches of {first} and {other} cannot be concatenated over channels")
-        return first.with_channels(sum(shape.channels for shape in shapes))
-
-    def routed(self, how: str, size: Any, shape: Shape) -> Shape:
-        if how == "tokens" and shape.kind == "image":
-            return sequence(shape.length, shape.channels)
-        if how == "transpose" and shape.kind == "sequence":
-            return sequence(shape.channels, shape.length)
-        if how == "patches" and shape.kind in ("image", "sequence"):
-            if not isinstance(size, int) or size < 1:
-                raise self.fault(f"route: patches need a size of at least 1, not {size!r}")
-            if shape.kind == "sequence":
-                return sequence(-(-shape.length // size), shape.channels * size)
-            count = -(-shape.height // size) * -(-shape.width // size)
-            return sequence(count, shape.channels * size**2)
-        raise self.fault(f"route: {how} does not apply to {shape}")
-
-    def routed_back(self, how: str, size: Any, shape: Shape, inside: Shape, out: Shape) -> Shape:
-        if out.kind != "sequence" or (how != "transpose" and out.length != inside.length):
-            raise self.fault(f"route: {how}: its body turns {inside} into {out}, which has no way back")
-        if how == "transpose":
-            return sequence(out.channels, out.length)
-        if how == "tokens":
-            return shape.with_channels(out.channels)
-        cell = size**2 if shape.kind == "image" else size
-        if out.channels % cell:
-            raise self.fault(f"route: patches: {out.channels} channels are not a multiple of {cell}")
-        return shape.with_channels(out.channels // cell)
+        return composite(sink.name(self.prefix + "graph"), self.gene, "graph", shape, out, children, options)
 
     def choice(self, value: Expression | str, allowed: tuple[str, ...], scope: dict[str, Any]) -> str:
         found = value(scope) if isinstance(value, Expression) else value
