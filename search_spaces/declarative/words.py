@@ -1,0 +1,331 @@
+"""A space in words: the text that planners and people read, made from its file."""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+from cambrian.search_spaces.declarative.catalogue import Block
+from cambrian.search_spaces.declarative.definition import Definition
+from cambrian.search_spaces.declarative.expression import Expression
+from cambrian.search_spaces.declarative.grammar import (
+    Domain,
+    Field,
+    Options,
+    Record,
+    Repeat,
+    Scalar,
+    children,
+    walk,
+)
+from cambrian.search_spaces.declarative.labels import label, summarise
+from cambrian.search_spaces.declarative.layout import (
+    BlockPart,
+    GraphPart,
+    OnNodesPart,
+    ParallelPart,
+    Part,
+    RepeatPart,
+    ResidualPart,
+    RoutePart,
+    SequencePart,
+    SwitchPart,
+)
+from cambrian.search_spaces.declarative.shape import input_of
+from cambrian.search_spaces.space import Signature
+
+__all__ = ["condition", "count", "describe", "inputs", "label", "limits", "summarise", "values"]
+
+_LISTED = 24
+"""Tables up to this long are written out."""
+
+
+def describe(definition: Definition) -> str:
+    """The space in prose for a planner: what it is, its choices, rules and limits, and what tends to matter."""
+    file = definition.file
+    lines = [f"{file.name}: {file.title}.", *_paragraphs(file.about), ""]
+    lines += [f"A genotype is one {definition.grammar.start.name}. Its fields and their values:"]
+    lines += _Rules(definition).lines()
+    lines += ["", *limits(definition)]
+    if file.hints.strip():
+        lines += ["", f"What tends to matter: {' '.join(_paragraphs(file.hints))}"]
+    return "\n".join(lines)
+
+
+class _Rules:
+    """The text of all rules, each told once, in the order in which they are met from the start."""
+
+    def __init__(self, definition: Definition) -> None:
+        self.definition = definition
+        start = definition.grammar.start
+        uses = Counter(
+            id(each.domain)
+            for record in walk(start)
+            if isinstance(record, Record)
+            for each in record.fields
+            if isinstance(each.domain, Scalar) and len(each.domain.values) > 2
+        )
+        self.shared = {key for key, n in uses.items() if n > 2}
+        self.told: dict[int, str] = {}
+        self.explained = " ".join([definition.file.about, definition.file.hints])
+
+    def lines(self) -> list[str]:
+        order: list[Record | Options] = []
+        todo: list[Domain] = [self.definition.grammar.start]
+        while todo:
+            domain = todo.pop(0)
+            if isinstance(domain, Record | Options) and "." not in domain.name:
+                if domain in order:
+                    continue
+                order.append(domain)
+            # what lies inside a rule's own text (lists, inline records, options) leads to the next rules
+            todo = [*children(domain), *todo] if not isinstance(domain, Scalar) else todo
+        return [line for rule in order for line in self.rule(rule)]
+
+    def rule(self, rule: Record | Options) -> list[str]:
+        about = f": {_clean(rule.about)}" if rule.about else ""
+        if isinstance(rule, Record):
+            return [f"{rule.name}{about}", *self.record(rule, "")]
+        lines = [f'{rule.name}, one of these kinds (key "kind" first){about}']
+        for name, case in rule.cases.items():
+            told = _clean(case.about) or self.blocks_about(case.layout, name)
+            lines.append(f"- {name}: {told}" if told else f"- {name}")
+            lines += self.record(case, "  ")
+        return lines
+
+    def record(self, record: Record, indent: str) -> list[str]:
+        lines = []
+        for each in record.fields:
+            lines += self.field(each, record, indent)
+        rules = [f"{each.rule.text} (else: {_clean(each.message)})" for each in record.requires]
+        return [*lines, *(f"{indent}Must hold: {rule}" for rule in rules)]
+
+    def field(self, each: Field, record: Record, indent: str) -> list[str]:
+        domain, inner = each.domain, None
+        if isinstance(domain, Record) and "." in domain.name:
+            what, inner = "an object", domain
+        elif isinstance(domain, Repeat):
+            what = f"list of {_span(domain)} {self.noun(domain.item)}"
+            inner = domain.item if isinstance(domain.item, Record) and "." in domain.item.name else None
+        elif isinstance(domain, Scalar):
+            what = self.scalar(domain, each.name)
+        else:
+            what = domain.name
+        notes = [_clean(each.about)] if each.about and each.about != getattr(domain, "about", "") else []
+        if isinstance(domain, Scalar) and domain.about and id(domain) not in self.shared and not notes:
+            notes.append(_clean(domain.about))
+        if each.when is not None:
+            notes.append(_relevance(each))
+        lines = [f"{indent}- {each.name}: {what}" + (f" ({'; '.join(notes)})" if notes else "")]
+        if isinstance(domain, Scalar):
+            lines += self.meanings(each, domain, record, indent + "  ")
+        return lines + (self.record(inner, indent + "  ") if inner is not None else [])
+
+    def noun(self, item: Domain) -> str:
+        if isinstance(item, Record) and "." in item.name:
+            return "objects"
+        if isinstance(item, Record | Options):
+            return item.name
+        return f"values, each of {values(item)}" if isinstance(item, Scalar) else "lists"
+
+    def scalar(self, domain: Scalar, name: str) -> str:
+        if id(domain) not in self.shared:
+            return values(domain)
+        if id(domain) in self.told:
+            return f"values of {self.told[id(domain)]}" if self.told[id(domain)] != name else "as above"
+        self.told[id(domain)] = name
+        return values(domain) + (f" [{_clean(domain.about)}]" if domain.about else "")
+
+    def meanings(self, each: Field, domain: Scalar, record: Record, indent: str) -> list[str]:
+        """What the values build, where nobody has told it: one line a value."""
+        if self.told.get(id(domain), each.name) != each.name:
+            return []
+        texts = [v for v in domain.values if isinstance(v, str)]
+        explained = f"{self.explained} {each.about} {domain.about} {record.about}"
+        if not texts or sum(text in explained for text in texts) >= len(texts) / 2:
+            return []
+        found = []
+        for part in [domain.layout, record.layout]:
+            on = "value" if part is domain.layout else each.name
+            for switch in parts_of(part):
+                if isinstance(switch, SwitchPart) and switch.on.text == on:
+                    cases = [(value, self.blocks_about(case, "")) for value, case in switch.cases]
+                    often = Counter(about for _, about in cases)
+                    found += [
+                        f"{indent}{value}: {about}" for value, about in cases if often[about] == 1 and about
+                    ]
+        return found
+
+    def blocks_about(self, part: Part | None, name: str) -> str:
+        """What the one or two blocks below `part` are, unless the file's own text speaks of `name`."""
+        if name and name in self.explained:
+            return ""
+        blocks: dict[str, Block] = {}
+        for each in parts_of(part):
+            if isinstance(each, BlockPart):
+                blocks.setdefault(each.block.name, each.block)
+        return ", then ".join(block.about for block in blocks.values()) if len(blocks) <= 2 else ""
+
+
+def limits(definition: Definition) -> list[str]:
+    """Ceilings, inputs that must fit and the bound of recursion, a sentence each."""
+    file = definition.file
+    ceilings = [
+        f"{count(bound)} {what}"
+        for bound, what in (
+            (file.limits.params, "parameters"),
+            (file.limits.macs, "multiply-accumulates"),
+            (file.limits.depth, "layers with weights on the longest path"),
+        )
+        if bound is not None
+    ]
+    lines = []
+    if ceilings:
+        lines.append(f"Limits for {inputs(file.reference)}: at most {_and(ceilings)}.")
+    else:
+        lines.append(f"Sizes are read for {inputs(file.reference)}.")
+    if file.also_fits:
+        lines.append(f"Every design must also fit {_and([inputs(each) for each in file.also_fits])}.")
+    if definition.grammar.recursive:
+        names = _and(sorted(definition.grammar.recursive))
+        lines.append(f"Rules nest at most {definition.grammar.max_depth} deep ({names} can contain itself).")
+    return lines
+
+
+def inputs(signature: Signature) -> str:
+    """What a network is given and asked for: `image 3x32x32 and 10 outputs`."""
+    outputs = f"{signature.n_outputs} output{'s' if signature.n_outputs != 1 else ''}"
+    if signature.graph is not None:
+        graph = signature.graph
+        return f"a graph of {graph.nodes} nodes with {graph.features} features and {outputs}"
+    given = str(input_of(signature))
+    if signature.vocabulary is not None:
+        given = f"{given} of a vocabulary of {signature.vocabulary}"
+    return f"{given} and {outputs}"
+
+
+def values(domain: Scalar) -> str:
+    """The values of a choice: a range where they are evenly spaced integers, else all of them."""
+    found = domain.values
+    if found == (False, True):
+        return "true or false"
+    whole = all(type(v) is int for v in found)
+    if whole and len(found) > 3:
+        steps = {int(b) - int(a) for a, b in pairwise(found)}
+        if len(steps) == 1:
+            step = steps.pop()
+            return f"{found[0]} to {found[-1]}" + (f" in steps of {step}" if step != 1 else "")
+    texts = [_value(v) for v in found]
+    if len(texts) > _LISTED:
+        texts = [*texts[: _LISTED // 2], "...", *texts[-3:]]
+    return ", ".join(texts)
+
+
+def _relevance(each: Field) -> str:
+    """When a field means nothing, in words."""
+    assert each.when is not None
+    if each.name in each.when.names:
+        return f"becomes {_value(each.otherwise)} unless {condition(each.when)}"
+    opposite = _opposite(ast.parse(each.when.text, mode="eval").body)
+    if opposite is not None and (said := _spoken(opposite)):
+        return f"ignored when {said}"
+    return f"ignored unless {condition(each.when)}"
+
+
+_OPPOSITES: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.NotEq: ast.Eq, ast.NotIn: ast.In}
+
+
+def _opposite(node: ast.expr) -> ast.expr | None:
+    """The opposite of a negation, which reads better."""
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        return node.operand
+    if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in _OPPOSITES:
+        return ast.Compare(node.left, [_OPPOSITES[type(node.ops[0])]()], node.comparators)
+    return None
+
+
+def condition(expression: Expression) -> str:
+    """An expression in words where it is a plain one, else as it is written."""
+    return _spoken(ast.parse(expression.text, mode="eval").body) or expression.text
+
+
+def _spoken(node: ast.expr) -> str:
+    if isinstance(node, ast.BoolOp):
+        inner = [_spoken(each) for each in node.values]
+        word = " and " if isinstance(node.op, ast.And) else " or "
+        return word.join(inner) if all(inner) else ""
+    if isinstance(node, ast.Name | ast.Attribute):
+        return ast.unparse(node)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        inner_text = _spoken(node.operand)
+        return f"not {inner_text}" if isinstance(node.operand, ast.Name | ast.Attribute) else ""
+    if not isinstance(node, ast.Compare) or len(node.ops) != 1:
+        return ""
+    left, operator, right = node.left, node.ops[0], node.comparators[0]
+    if not isinstance(left, ast.Name | ast.Attribute):
+        return ""
+    if isinstance(right, ast.List | ast.Tuple) and all(isinstance(e, ast.Constant) for e in right.elts):
+        listed = " or ".join(_value(e.value) for e in right.elts if isinstance(e, ast.Constant))
+        word = {ast.In: "is", ast.NotIn: "is not"}.get(type(operator), "")
+        return f"{ast.unparse(left)} {word} {listed}" if word else ""
+    if isinstance(right, ast.Constant):
+        word = {
+            ast.Eq: "is", ast.NotEq: "is not", ast.Gt: "is above", ast.Lt: "is below",
+            ast.GtE: "is at least", ast.LtE: "is at most",
+        }.get(type(operator), "")  # fmt: skip
+        return f"{ast.unparse(left)} {word} {_value(right.value)}" if word else ""
+    return ""
+
+
+def parts_of(part: Part | None) -> Iterator[Part]:
+    """`part` and all parts in it, without those of the fields that it refers to."""
+    if part is None:
+        return
+    yield part
+    inner: Sequence[Part | None] = ()
+    if isinstance(part, SequencePart):
+        inner = part.parts
+    elif isinstance(part, ResidualPart | RoutePart | RepeatPart | OnNodesPart):
+        inner = (part.body,)
+    elif isinstance(part, ParallelPart):
+        inner = part.branches
+    elif isinstance(part, SwitchPart):
+        inner = (*(case for _, case in part.cases), part.otherwise)
+    elif isinstance(part, GraphPart):
+        inner = [edge for _, edges in part.nodes for _, edge in edges]
+    for each in inner:
+        yield from parts_of(each)
+
+
+def count(number: float) -> str:
+    """`940`, `12.3k`, `1.25M`."""
+    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= unit:
+            return f"{number / unit:.3g}{name}"
+    return str(round(number))
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _span(domain: Repeat) -> str:
+    return str(domain.most) if domain.least == domain.most else f"{domain.least} to {domain.most}"
+
+
+def _paragraphs(text: str) -> list[str]:
+    """The paragraphs of a text of a file, each on one line."""
+    return [" ".join(block.split()) for block in text.strip().split("\n\n") if block.strip()]
+
+
+def _clean(text: str) -> str:
+    return " ".join(text.split()).rstrip(".")
+
+
+def _and(texts: list[str]) -> str:
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
