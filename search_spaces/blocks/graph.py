@@ -286,7 +286,7 @@ class PairNorm(nn.Module):
 
 
 class GraphNorm(nn.Module):
-    """Normalises each channel over the nodes; the share of the mean taken off is learned (arXiv:2009.03294)."""
+    """Normalises each channel over the nodes; learns how much of the mean to take off (arXiv:2009.03294)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
