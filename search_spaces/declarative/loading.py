@@ -35,6 +35,24 @@ class SpaceFileError(UserError):
     """A space file cannot be used; the message names the file and the place in it."""
 
 
+def read(folder: Path) -> SpaceFile:
+    """The content of the space file in `folder`, not yet compiled.
+
+    Raises:
+        SpaceFileError: the file is missing or unreadable, or a key is unknown or has a wrong value.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        raise SpaceFileError(
+            f"{folder} holds no {FILE}", hint="name the folder of a space; `cambrian spaces new` writes one"
+        )
+    data = read_mapping(path, "space file", SpaceFileError)
+    try:
+        return SpaceFile.model_validate(data)
+    except ValidationError as error:
+        raise SpaceFileError(f"{path}: " + "; ".join(_explain(dict(e)) for e in error.errors()[:5])) from None
+
+
 def load(folder: Path) -> Definition:
     """Compile the space in `folder`.
 
@@ -43,16 +61,7 @@ def load(folder: Path) -> Definition:
             an argument does not exist, or a baseline is not a member; one line that names the place.
     """
     folder = Path(folder).resolve()
-    path = folder / FILE
-    if not path.is_file():
-        raise SpaceFileError(
-            f"{folder} holds no {FILE}", hint="name the folder of a space; `cambrian spaces new` writes one"
-        )
-    data = read_mapping(path, "space file", SpaceFileError)
-    try:
-        file = SpaceFile.model_validate(data)
-    except ValidationError as error:
-        raise SpaceFileError(f"{path}: " + "; ".join(_explain(dict(e)) for e in error.errors()[:5])) from None
+    path, file = folder / FILE, read(folder)
     try:
         blocks: dict[str, Block] = {**catalogue(), **_custom(folder)}
         grammar = compile_grammar(file, blocks)
