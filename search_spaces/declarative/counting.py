@@ -1,4 +1,4 @@
-"""How many derivations a grammar has, exactly; drawing them uniformly; and how many are members, estimated."""
+"""How many derivations a grammar has, drawing them uniformly, and an estimate of how many are members."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class SizeEstimate(NamedTuple):
         exact: of `count`.
         accepted_share: share of uniform draws that are members.
         members: `total` times that share, rounded down.
-        low: 95 % confidence bound from below, Wilson's (1927) interval of the share; 0 when none was accepted.
+        low: 95 % confidence bound from below, Wilson's (1927) interval of the share; 0 if none was accepted.
         high: the same from above.
     """
 
@@ -155,8 +155,8 @@ class Table:
     def draw(self, rng: random.Random) -> Genotype | None:
         """One derivation, all equally likely; None when the draw is not in canonical form.
 
-        The latter happens only where the count is not exact: as every canonical derivation is as likely as any
-        other, throwing these away keeps the draws uniform.
+        The latter happens only where the count is not exact: as every canonical derivation is as likely as
+        any other, throwing these away keeps the draws uniform.
         """
         genotype: Genotype = self.derivation(rng.randrange(self.total))
         if self.exact:
@@ -264,7 +264,7 @@ class Table:
 def _group(
     record: Record, settled: list[Field], about: list[str], values: dict[str, tuple[Any, ...]]
 ) -> _Group:
-    """The joint values of the fields in `about`, after folding by the conditions of `settled`, in their order."""
+    """The joint values of the fields in `about`, folded by the conditions of `settled`, in their order."""
     dependent = [field for field in settled if field.name not in about]
     rows: dict[tuple[Any, ...], tuple[bool, ...]] = {}
     for joint in itertools.product(*(values[name] for name in about)):
@@ -275,11 +275,8 @@ def _group(
         flags = tuple(field.when is None or bool(field.when(scope)) for field in dependent)
         rows[tuple(scope[name] for name in about)] = flags
     sizes = [len(values[field.name]) for field in dependent]
-    cumulative = itertools.accumulate(
-        math.prod(size for size, active in zip(sizes, flags, strict=True) if active)
-        for flags in rows.values()
-    )
+    counts = (math.prod(itertools.compress(sizes, flags)) for flags in rows.values())
     return _Group(
         tuple(about), tuple((f.name, values[f.name], f.otherwise) for f in dependent),
-        list(rows.items()), list(cumulative),
+        list(rows.items()), list(itertools.accumulate(counts)),
     )  # fmt: skip

@@ -32,8 +32,8 @@ class Problem(NamedTuple):
 def complaint(definition: Definition, genotype: Genotype) -> str | None:
     """The rule over several genes that a folded genotype breaks, in words, or None.
 
-    The cheap rules come first: `require` of every record, then typing at every signature of the definition and
-    the limits, which are read at the first.
+    The cheap rules come first: `require` of every record, then typing at every signature of the definition
+    and the limits, which are read at the first.
     """
     found = problem(definition, genotype)
     if found is None:

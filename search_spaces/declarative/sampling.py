@@ -33,8 +33,8 @@ def sample(definition: Definition, rng: random.Random) -> Genotype:
     options that could not end in time are left out and the weights of the others keep their proportions.
 
     A draw that breaks a rule, a limit or the typing is thrown away whole and drawn anew, which leaves the
-    distribution over the members as it is: proportional to the weights, respectively uniform. Nothing is tuned
-    towards networks known to be good: this is the control that other arms are compared with.
+    distribution over the members as it is: proportional to the weights, respectively uniform. Nothing is
+    tuned towards networks known to be good: this is the control that other arms are compared with.
 
     Raises:
         SpaceFileError: no draw of 10,000 was a member; the message has the most common reason.

@@ -11,7 +11,6 @@ from cambrian.search_spaces.declarative.grammar import (
     Domain,
     Field,
     Options,
-    Record,
     Repeat,
     Scalar,
     children,

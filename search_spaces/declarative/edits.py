@@ -1,0 +1,69 @@
+"""Neighbours and children: what the arms without a language model propose."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+from cambrian.search_spaces.declarative.counting import count
+from cambrian.search_spaces.declarative.crossing import crossover
+from cambrian.search_spaces.declarative.definition import Definition
+from cambrian.search_spaces.declarative.folding import fold
+from cambrian.search_spaces.declarative.membership import copy_of
+from cambrian.search_spaces.declarative.operators import OPERATORS, Draft, all_small_edits
+from cambrian.search_spaces.declarative.rules import problem
+from cambrian.search_spaces.declarative.sampling import sample
+from cambrian.search_spaces.declarative.telling import cut
+from cambrian.search_spaces.errors import UserError
+from cambrian.search_spaces.space import Genotype
+
+__all__ = ["crossover", "mutate"]
+
+TRIES = 60
+"""Random edits that may fail before all small edits are gone through."""
+SYSTEMATIC = 2_000
+"""Small edits that are gone through at most."""
+REDRAWS = 1_000
+"""Members drawn before a space is said to have but one."""
+_APPLY = tuple(operator for operator, _ in OPERATORS)
+_WEIGHTS = tuple(itertools.accumulate(weight for _, weight in OPERATORS))
+
+
+def mutate(definition: Definition, genotype: Genotype, rng: random.Random) -> tuple[Genotype, str]:
+    """A member that differs from `genotype` by one typed edit, and that edit in words.
+
+    Single values are changed most often, and ordered ones mostly by one step of their table. Edits that break
+    a rule, a limit or the typing, or change nothing, are drawn anew. Where 60 in a row fail, all small edits
+    are gone through in random order; where none of these is valid, the neighbour is a member drawn anew.
+
+    Raises:
+        UserError: the space has no other member.
+        SpaceFileError: no other member was found.
+    """
+    for _ in range(TRIES):
+        operator = rng.choices(_APPLY, cum_weights=_WEIGHTS)[0]
+        draft = Draft(definition, copy_of(genotype), rng)
+        words = operator(draft)
+        if words is not None and _is_new(definition, draft, genotype):
+            return draft.genotype, cut(words, 100)
+    edits = list(all_small_edits(Draft(definition, copy_of(genotype), rng)))
+    rng.shuffle(edits)
+    for edit in edits[:SYSTEMATIC]:
+        draft = Draft(definition, copy_of(genotype), rng)
+        words = edit(draft)
+        if _is_new(definition, draft, genotype):
+            return draft.genotype, cut(words, 100)
+    size = count(definition)
+    for _ in range(0 if size.exact and size.total == 1 else REDRAWS):
+        child = sample(definition, rng)
+        if child != genotype:
+            return child, "drawn anew: no small edit is valid"
+    raise UserError(
+        f"space {definition.file.name} has a single member, which has no neighbours",
+        hint="give its space file another choice",
+    )
+
+
+def _is_new(definition: Definition, draft: Draft, parent: Genotype) -> bool:
+    fold(definition, draft.genotype)
+    return draft.genotype != parent and problem(definition, draft.genotype) is None
