@@ -42,6 +42,7 @@ from cambrian.agents.review import Decision
 from cambrian.agents.runfile import RunConfig
 from cambrian.sandbox import Job, JobLimits, JobState, LatencySpec, Sandbox
 from cambrian.search_spaces import Space, Task
+from cambrian.search_spaces.recipes import architecture_of, recipe_for
 
 
 class LifeState(TypedDict, total=False):
@@ -75,9 +76,9 @@ class Services:
             run_id=self.store.folder.name,
             candidate_id=candidate.id,
             space=self.space.name,
-            genotype=candidate.genotype,
+            genotype=architecture_of(self.space, candidate.genotype),
             signature=self.task.signature,
-            recipe=self.task.recipe,
+            recipe=recipe_for(self.space, candidate.genotype, self.task.recipe),
             epochs=self.task.rungs[rung].epochs,
             seed=config.seed,
             loss=self.task.loss,

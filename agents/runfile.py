@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
-from cambrian.agents.errors import RunFileError, UnknownNameError
+from cambrian.agents.errors import RunFileError, UnknownNameError, UserError
 from cambrian.sandbox import SANDBOXES
 from cambrian.search_spaces import SPACES, TASKS, near_names
 from cambrian.search_spaces.finding import absolute
+from cambrian.search_spaces.recipe_genes import parse_choice
 
 _UNITS = {"k": 1e3, "m": 1e6, "g": 1e9}
 _SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
@@ -195,6 +196,8 @@ class RunConfig(_Section):
         baselines: the space's known networks to evaluate first, for comparison.
         warmup: proposals of the random arm before the others start; they count as its share.
         arms: weights by arm. `random` is the control arm: its weight is reserved, not competed for.
+        recipe_genes: parts of the training recipe that are searched beside the architecture: a list of names,
+            or each with a choice in the language of space files; None stands for the usual values.
         review: `gate` parks every proposal until a person has approved it.
     """
 
@@ -216,6 +219,7 @@ class RunConfig(_Section):
             "llm": ArmSection(weight=0.2),
         }
     )
+    recipe_genes: dict[str, Any] = Field(default_factory=dict)
     review: Literal["off", "gate"] = "off"
     llm: LLMSection = LLMSection()
     sandbox: SandboxSection = SandboxSection()
@@ -227,6 +231,24 @@ class RunConfig(_Section):
     @classmethod
     def _task_by_name(cls, value: object) -> object:
         return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("recipe_genes", mode="before")
+    @classmethod
+    def _recipe_genes_are_choices(cls, value: object) -> object:
+        if isinstance(value, str):
+            raise ValueError(f"write [{value}], a list")
+        if isinstance(value, list | tuple):
+            twice = [str(name) for i, name in enumerate(value) if name in value[:i]]
+            if twice:
+                raise ValueError(f"{twice[0]} stands there twice")
+            value = {str(name): None for name in value}
+        if isinstance(value, Mapping):
+            for name, raw in value.items():
+                try:
+                    parse_choice(str(name), raw)
+                except UserError as error:
+                    raise ValueError(str(error)) from None
+        return value
 
     @field_validator("constraints", mode="before")
     @classmethod

@@ -22,7 +22,7 @@ import yaml
 
 from cambrian.agents.budget import Account
 from cambrian.agents.discovery import Discovery
-from cambrian.agents.errors import CambrianError, InfrastructureError, RunFileError
+from cambrian.agents.errors import CambrianError, InfrastructureError, RunFileError, UserError
 from cambrian.agents.evaluator.admission import Admission
 from cambrian.agents.lifecycle import Lifecycle, Services
 from cambrian.agents.planner import Arm
@@ -44,6 +44,7 @@ from cambrian.agents.workspace import Workspace, keep_space, kept_space, space_o
 from cambrian.sandbox.select import open_sandbox
 from cambrian.search_spaces import SPACES, TASKS, Space, Task, near_names
 from cambrian.search_spaces.finding import files_of, folder_of
+from cambrian.search_spaces.recipes import with_recipe_genes
 
 PATH_OPTIONS = ("data", "path")
 """Options of tasks that name files or folders."""
@@ -118,6 +119,7 @@ def check_run(config: RunConfig, origin: str, space: Space | None = None) -> tup
         if folder is not None:
             files_of(folder)  # the run will keep a copy
     check_fit(space, task, origin)
+    space = with_genes(space, config, task, origin)
     for name in config.baselines:
         known = list(space.baselines())
         if name not in known:
@@ -130,6 +132,14 @@ def check_run(config: RunConfig, origin: str, space: Space | None = None) -> tup
     if "llm" in config.arms and config.arms["llm"].weight > 0:
         check_prompts(config, space, task)
     return space, task
+
+
+def with_genes(space: Space, config: RunConfig, task: Task, origin: str) -> Space:
+    """`space` with the run's recipe genes. A wrong one is a `RunFileError` that names it."""
+    try:
+        return with_recipe_genes(space, config.recipe_genes, task)
+    except UserError as error:
+        raise RunFileError(f"{origin}: recipe_genes.{error.message}", hint=error.hint) from None
 
 
 async def start(config: RunConfig, workspace: Workspace, watch: Watch, origin: str = "run file") -> EndReport:
@@ -166,7 +176,8 @@ async def start(config: RunConfig, workspace: Workspace, watch: Watch, origin: s
     if note := SPACES.find(config.space).note:
         watch.say(note)
     try:
-        return await _carry_out(config, store, space_of(store), task, workspace, watch)
+        space = with_genes(space_of(store), config, task, origin)
+        return await _carry_out(config, store, space, task, workspace, watch)
     except CambrianError:
         if not _has_candidates(folder):  # nothing was begun: an empty run would only be in the way
             shutil.rmtree(folder, ignore_errors=True)

@@ -7,6 +7,8 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
+from cambrian.search_spaces.recipes import split
+
 RATIO_METRICS = ("accuracy", "precision", "recall", "f1", "auc")
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
@@ -94,8 +96,11 @@ def compact(value: Any) -> str:
 def flatten_genes(genotype: Mapping[str, Any]) -> dict[str, str]:
     """A genotype as few short lines: a scalar gene is one, each element of a list of objects is one.
 
+    Genotypes with a recipe show it beside the architecture's genes as `recipe.learning_rate` and so on.
     Long texts (the source of a code space) are left out; they are artifacts of their own.
     """
+    if (parts := split(genotype)) is not None:
+        return flatten_genes(parts[0]) | {f"recipe.{k}": compact(v) for k, v in parts[1].items()}
     found: dict[str, str] = {}
     for key, value in genotype.items():
         if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):

@@ -7,7 +7,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from cambrian.search_spaces.declarative.compiling import compile_scalar
 from cambrian.search_spaces.declarative.grammar import Scalar
 from cambrian.search_spaces.declarative.model import ChoiceModel
 from cambrian.search_spaces.errors import UserError
@@ -104,6 +103,8 @@ def field_of(name: str, value: Value) -> Any:
 
 
 def _table(name: str, choice: ChoiceModel, recipe: Recipe) -> Scalar:
+    from cambrian.search_spaces.declarative.compiling import compile_scalar  # not for `cambrian --help`
+
     drawn = compile_scalar(choice, name)
     values = [_canonical(name, value, recipe) for value in drawn.values]
     if len(set(values)) < len(values):

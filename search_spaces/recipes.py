@@ -89,7 +89,9 @@ def with_recipe_genes(space: Space, given: Mapping[str, Any], task: Task) -> Spa
     Raises:
         UserError: as in `make_genes`.
     """
-    return WithRecipe(space, make_genes(given, task), task.recipe) if given else space
+    if not given or isinstance(space, WithRecipe):
+        return space
+    return WithRecipe(space, make_genes(given, task), task.recipe)
 
 
 class WithRecipe:
@@ -115,6 +117,12 @@ class WithRecipe:
         tables = json.dumps([[name, table.values] for name, table in sorted(self.genes.items())])
         self.version = f"{space.version}+recipe-{hashlib.sha256(tables.encode()).hexdigest()[:8]}"
         self._columns = {name: _columns(name, table) for name, table in self.genes.items()}
+
+    def __getattr__(self, name: str) -> Any:
+        """What else the inner space has, such as the folder that it was made from."""
+        if name == "inner":  # not there yet, while a copy is being made
+            raise AttributeError(name)
+        return getattr(self.inner, name)
 
     def schema(self) -> dict[str, Any]:
         """See `Space.schema`."""

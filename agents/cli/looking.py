@@ -118,12 +118,13 @@ def export_command(name: str, out: Path | None, as_json: bool, runs: Path | None
             hint="export one that `cambrian show` lists",
         )
     from cambrian.agents.runfile import parse_config
-    from cambrian.agents.session import make_task
+    from cambrian.agents.session import make_task, with_genes
 
     kept = kept_space(store.folder) is not None
     config = parse_config(store.run.config, f"run {store.run.run_id}", kept_space=kept)
     task = make_task(config, f"run {store.run.run_id}")
-    source = space_of(store).source(candidate.genotype, task.signature)
+    space = with_genes(space_of(store), config, task, f"run {store.run.run_id}")
+    source = space.source(candidate.genotype, task.signature)
     heading = [
         f"# {candidate.id} of run {store.run.run_id}, by {candidate.proposal.arm}: {task.metric} "
         f"{candidate.score:.4f} on validation, {candidate.test_score:.4f} on test.",

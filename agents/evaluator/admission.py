@@ -12,6 +12,7 @@ from cambrian.agents.population.model import Candidate, CandidateState, Proposal
 from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.runfile import RunConfig
 from cambrian.search_spaces import ProposalError, Space, Task
+from cambrian.search_spaces.recipes import recipe_changes, recipe_for, recipe_of
 
 
 class Admission:
@@ -20,7 +21,7 @@ class Admission:
     Args:
         config: the run's configuration.
         space: judge of membership.
-        task: gives the signature and the batch size that memory is estimated for.
+        task: gives the signature and the recipe; memory is estimated for the batch size that a candidate has.
         store: where identities are claimed, and where a resumed run's screen is rebuilt from.
     """
 
@@ -49,7 +50,9 @@ class Admission:
                 update={"genotype": genotype, "summary": self._space.summarise(genotype)}
             )
             signature = self._task.signature
-            facts = check(self._space, genotype, signature, self._task.recipe.batch_size)
+            recipe = recipe_for(self._space, genotype, self._task.recipe)
+            changes = recipe_changes(self._space, genotype, self._task.recipe)
+            facts = check(self._space, genotype, signature, recipe.batch_size)
         except ProposalError as error:
             return _end(candidate, CandidateState.INVALID, error.message)
         candidate = candidate.model_copy(update={"static": facts})
@@ -57,9 +60,11 @@ class Admission:
         faults = broken(self._config.constraints, candidate.values())
         if faults:
             return _end(candidate.model_copy(update={"feasible": False}), CandidateState.INFEASIBLE, *faults)
-        candidate = self._store.claim(candidate, identity(self._space, genotype, signature))
+        candidate = self._store.claim(candidate, identity(self._space, genotype, signature, changes))
         if candidate.state is CandidateState.DUPLICATE:
-            return _end(candidate, CandidateState.DUPLICATE, f"computes the same as {candidate.duplicate_of}")
+            trained = ", trained in the same way" if recipe_of(self._space, genotype) else ""
+            reason = f"computes the same as {candidate.duplicate_of}{trained}"
+            return _end(candidate, CandidateState.DUPLICATE, reason)
         screening = self.screen.verdict(genotype)
         candidate = candidate.model_copy(update={"prediction": screening.predicted})
         if screened and not screening.keep:

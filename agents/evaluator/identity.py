@@ -41,6 +41,7 @@ from cambrian.agents.evaluator.meta import seeded
 from cambrian.agents.evaluator.probe import PERIOD, build_for_probe, noise, probe
 from cambrian.agents.evaluator.static import Examination, take_examination
 from cambrian.search_spaces import Genotype, Signature, Space
+from cambrian.search_spaces.recipes import architecture_of
 
 FUNCTIONAL, STRUCTURAL = "f1", "g1"
 """Prefixes: hashed by function, or by canonical genotype. The number changes whenever the method does."""
@@ -56,8 +57,17 @@ _Slot = tuple[dict[str, nn.Parameter | None], str, int]
 """Where a parameter lives, and the `id` of the parameter that the trace saw there."""
 
 
-def identity(space: Space, genotype: Genotype, signature: Signature) -> str:
+def identity(
+    space: Space, genotype: Genotype, signature: Signature, recipe: Mapping[str, Any] | None = None
+) -> str:
     """The identity of a canonical genotype for inputs and outputs of `signature`, such as `f1:9c0f...`.
+
+    Args:
+        space: builds the network.
+        genotype: canonical.
+        signature: what the network takes and gives.
+        recipe: fields in which its training differs from the task's recipe: what learns by another recipe is
+            another candidate.
 
     Equal in every process. Last-bit differences between machines are rounded away; should one ever fall on
     the edge of a rounding step, two equal candidates count as different, which costs one evaluation.
@@ -70,9 +80,11 @@ def identity(space: Space, genotype: Genotype, signature: Signature) -> str:
     about: tuple[object, ...] = (space.name, space.version, signature.input_shape, signature.n_outputs)
     if signature.n_ids is not None:  # left out elsewhere, so that the identities of earlier versions stay
         about += (signature.model_dump_json(),)
+    if recipe:
+        about += (sorted(recipe.items()),)
     evidence = _behaviour(seen, space, genotype, signature)
     if evidence is None:
-        text = json.dumps(genotype, sort_keys=True, separators=(",", ":"))
+        text = json.dumps(architecture_of(space, genotype), sort_keys=True, separators=(",", ":"))
         return f"{STRUCTURAL}:{_digest((about, text))}"
     return f"{FUNCTIONAL}:{_digest((about, evidence, _parameters(seen), seen.trace.norms))}"
 
