@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cambrian.search_spaces.declarative.catalogue.block import Argument, Block, Planned
-from cambrian.search_spaces.declarative.catalogue.sequences import head_size
+from cambrian.search_spaces.declarative.catalogue.mixers import head_size
 from cambrian.search_spaces.declarative.catalogue.vectors import DROPOUT, OUT, checked_rate, linear_cost
 from cambrian.search_spaces.declarative.shape import Kind, Shape, ShapeError
 
