@@ -73,18 +73,22 @@ def summarise(definition: Definition, genotype: Genotype) -> str:
     Details are dropped in steps until it fits: words are abbreviated, labels lose their last words, then
     deep and inner parts are only counted; then a digest of the genotype ends the line.
     """
+    return _fitted(definition.grammar.start, genotype, {}, LONGEST)
+
+
+def _fitted(domain: Domain, value: Any, outer: Mapping[str, Any], most: int) -> str:
     line = ""
     for step, detail in enumerate(_STEPS):
-        line = _domain(definition.grammar.start, genotype, {}, detail)
-        room = LONGEST - (0 if step < _LOSSLESS else 8)
+        line = _domain(domain, value, outer, detail)
+        room = most - (0 if step < _LOSSLESS else 8)
         if len(line) <= room:
             break
     else:
-        line = _cut(line, LONGEST - 8)
-    if step >= _LOSSLESS:
-        digest = hashlib.sha256(json.dumps(genotype, sort_keys=True).encode()).hexdigest()[:6]
-        line = f"{line} #{digest}"
-    return line
+        line = _cut(line, most - 8)
+    if step < _LOSSLESS:
+        return line
+    digest = hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:6]
+    return f"{line} #{digest}"
 
 
 def locate(definition: Definition, genotype: Genotype, gene: str) -> tuple[Domain, Any, dict[str, Any]]:
@@ -121,10 +125,10 @@ def chosen(domain: Domain, value: Any) -> Record:
     return domain
 
 
-def label_at(definition: Definition, genotype: Genotype, gene: str) -> str:
-    """The label of the record at `gene`, or of the value there."""
+def label_at(definition: Definition, genotype: Genotype, gene: str, most: int = LONGEST) -> str:
+    """The label of the record or value at `gene`, shortened as summaries are when longer than `most`."""
     domain, value, scope = locate(definition, genotype, gene)
-    return _domain(domain, value, scope, _Detail())
+    return _fitted(domain, value, scope, most)
 
 
 # Values in words ------------------------------------------------------------------------------------------

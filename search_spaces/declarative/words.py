@@ -44,7 +44,7 @@ _LISTED = 24
 
 
 def describe(definition: Definition) -> str:
-    """The space in prose for a planner: what it is, its choices, rules and limits, and what tends to matter."""
+    """The space in prose for a planner: what it is, its choices, rules, limits and hints."""
     file = definition.file
     lines = [f"{file.name}: {file.title}.", *_paragraphs(file.about), ""]
     lines += [f"A genotype is one {definition.grammar.start.name}. Its fields and their values:"]

@@ -1,0 +1,443 @@
+"""The picture of one architecture: what its genotype's parts build, drawn to scale, and where its cost lies."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import NamedTuple
+
+from cambrian.search_spaces.declarative import svg
+from cambrian.search_spaces.declarative.definition import Definition
+from cambrian.search_spaces.declarative.figures import (
+    Painter,
+    dominant,
+    graph_key,
+    key,
+    leaf_words,
+    runs,
+    size,
+)
+from cambrian.search_spaces.declarative.grammar import walk
+from cambrian.search_spaces.declarative.labels import label_at, summarise
+from cambrian.search_spaces.declarative.layout import BlockPart
+from cambrian.search_spaces.declarative.plan import Composite, Leaf, Node, leaves
+from cambrian.search_spaces.declarative.planning import plan
+from cambrian.search_spaces.declarative.shape import Shape
+from cambrian.search_spaces.declarative.svg import Figure
+from cambrian.search_spaces.declarative.wiring import panel
+from cambrian.search_spaces.declarative.words import count, inputs, parts_of
+from cambrian.search_spaces.space import Genotype, Signature
+
+WIDTH, _MARGIN = 800, 24
+_ROOM = WIDTH - 2 * _MARGIN
+_MOST_PANELS = 6
+_MOST_SPLIT = 14
+
+
+class _Group(NamedTuple):
+    """What stands over one label: the input, or what one part of the genotype builds.
+
+    Attributes:
+        nodes: in sequence.
+        heading: bold first line.
+        lines: below it.
+        times: how often it stands there in a row.
+        within: of the wrapper that it lies in, such as `on all 2,708 nodes`; empty for most.
+    """
+
+    nodes: tuple[Node, ...]
+    heading: str
+    lines: tuple[str, ...]
+    shape: Shape
+    times: int = 1
+    within: str = ""
+
+    @property
+    def params(self) -> int:
+        return self.times * sum(node.params for node in self.nodes)
+
+    @property
+    def macs(self) -> int:
+        return self.times * sum(node.macs for node in self.nodes)
+
+
+def draw(definition: Definition, genotype: Genotype, signature: Signature) -> str:
+    """A self-contained SVG, 800 units wide, of a canonical genotype for a task of `signature`.
+
+    Each group stands for one part of the genotype. A map's solid is as high as the map and as wide as the
+    logarithm of its channels; tokens and nodes are striped sheets, vectors columns. Graphs of operations are
+    drawn once, large, below. The bars tell each group's share of the cost.
+
+    Raises:
+        ProposalError: the genotype cannot take inputs of that shape.
+    """
+    network = plan(definition, genotype, signature)
+    groups = _groups(definition, genotype, network)
+    colours = _colours(definition, network)
+    graphs = _graphs(network)
+    painter = _painter(network, colours, graphs)
+    title = summarise(definition, genotype)
+    fitted = min(15.0, 15.0 * _ROOM / svg.text_width(title, 15, 600))
+    parts = [
+        svg.text(_MARGIN, 34, title, size=fitted, weight=600),
+        svg.text(
+            _MARGIN, 54,
+            f"{count(network.params)} parameters, {count(network.macs)} multiply-accumulates for "
+            f"{inputs(signature).replace('x', svg.TIMES)}",
+            colour=svg.PALE,
+        ),
+    ]  # fmt: skip
+    y = 74.0
+    for row in _rows(groups, painter, colours):
+        parts.append(row.at(0, y))
+        y += row.down + 12
+    for node, letter in list(graphs.values())[:_MOST_PANELS]:
+        figure = panel(node, letter, colours, _ROOM)
+        parts.append(figure.at(_MARGIN, y))
+        y += figure.down + 12
+    y += 4
+    for name, shares in (
+        ("parameters", [group.params for group in groups]),
+        ("multiply-accumulates", [group.macs for group in groups]),
+    ):
+        parts.append(_bar(name, shares, [_colour(group, colours) for group in groups], y))
+        y += 22
+    legend = _legend(network, colours)
+    parts.append(legend.at(0, y + 6))
+    return svg.document(WIDTH, math.ceil(y + 6 + legend.down + 10), title, parts)
+
+
+def sheet(titles_and_svgs: Sequence[tuple[str, str]], columns: int = 2) -> str:
+    """One SVG with many drawings under their titles, in the order given.
+
+    Args:
+        titles_and_svgs: drawings as `draw` makes them.
+        columns: drawings beside one another, each 800 units wide before the sheet is scaled.
+    """
+    gap, heading = 24, 34
+    sizes = [re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', each) for _, each in titles_and_svgs]
+    parts, y = [], float(gap)
+    for start in range(0, len(titles_and_svgs), columns):
+        tallest = 0.0
+        for column, (title, drawing) in enumerate(titles_and_svgs[start : start + columns]):
+            found = sizes[start + column]
+            if found is None:
+                raise ValueError(f"{title}: not a drawing with a view box")
+            width, height = float(found[1]), float(found[2])
+            scaled = height * WIDTH / width
+            x = gap + column * (WIDTH + gap)
+            parts.append(svg.text(x, y + 20, title, size=18, weight=600))
+            opening = f'<svg x="{x}" y="{y + heading:.1f}" width="{WIDTH}" height="{scaled:.1f}" '
+            inner = re.sub(r'^<svg ([^>]*?)viewBox="([^"]*)" width="[^"]*" height="[^"]*"',
+                           rf'{opening}\1viewBox="\2"', drawing)  # fmt: skip
+            parts.append(inner)
+            tallest = max(tallest, scaled)
+        y += heading + tallest + gap
+    width = gap + columns * (WIDTH + gap)
+    return svg.document(width, math.ceil(y), f"{len(titles_and_svgs)} drawings", parts)
+
+
+# What is drawn --------------------------------------------------------------------------------------------
+
+
+def _groups(definition: Definition, genotype: Genotype, network: Composite) -> list[_Group]:
+    given = network.given
+    found = [_Group((), "input", (), given)]
+    for nodes, within in _top(network):
+        level = _level(nodes)
+        parts = [
+            (gene, tuple(run)) for gene, run in groupby(nodes, key=lambda node: _prefix(node.gene, level))
+        ]
+        for i, (gene, members) in enumerate(parts):
+            if gene == _prefix(network.gene, level):
+                found += _own(members, i == 0 and not within, i == len(parts) - 1, within)
+            else:
+                heading, lines = _names(definition, genotype, gene)
+                found.append(_Group(members, heading, lines, members[-1].shape, 1, within))
+    folded: list[_Group] = []
+    for group in found:
+        last = folded[-1] if folded else None
+        same = last is not None and last.heading == group.heading and last.lines == group.lines
+        if last is not None and same and _keys(last) == _keys(group):
+            folded[-1] = last._replace(times=last.times + 1)
+        else:
+            folded.append(group)
+    return folded
+
+
+def _keys(group: _Group) -> list[object]:
+    return [key(node) for node in group.nodes]
+
+
+def _top(network: Composite) -> list[tuple[list[Node], str]]:
+    """The nodes of the outermost sequence; the one wrapper that holds nearly everything is opened."""
+    sections: list[tuple[list[Node], str]] = [([], "")]
+    for child in network.children:
+        opened = isinstance(child, Composite) and child.kind in ("route", "on_nodes")
+        if (
+            opened
+            and isinstance(child, Composite)
+            and len(list(leaves(child))) > len(list(leaves(network))) / 2
+        ):
+            body = child.children[0]
+            how = child.options.get("how", "")
+            within = f"on all {child.options['nodes']:,} nodes" if child.kind == "on_nodes" else f"on {how}"
+            inside = (
+                list(body.children) if isinstance(body, Composite) and body.kind == "sequential" else [body]
+            )
+            sections += [(inside, within), ([], "")]
+        else:
+            sections[-1][0].append(child)
+    return [section for section in sections if section[0]]
+
+
+def _prefix(gene: str, level: int) -> str:
+    return ".".join(gene.split(".")[:level])
+
+
+def _level(nodes: Sequence[Node]) -> int:
+    """How deep in the genotype groups are told apart: one part of it that builds everything is opened."""
+    for level in range(1, 6):
+        genes = [_prefix(node.gene, level) for node in nodes]
+        distinct = {gene for gene in genes if gene}
+        if len(distinct) > 1:
+            return level if len(distinct) <= _MOST_SPLIT else max(1, level - 1)
+        if all(node.gene.count(".") < level for node in nodes):
+            return level
+    return 1
+
+
+def _own(members: tuple[Node, ...], first: bool, last: bool, within: str) -> list[_Group]:
+    """Groups of what the start's layout builds itself: stem, head, and compositions between them."""
+    found: list[_Group] = []
+    cuts: list[tuple[Node, ...]] = []
+    for run in runs(members):
+        part = members[run.start : run.start + run.period * run.times]
+        plain = all(isinstance(node, Leaf) for node in part)
+        if plain and cuts and all(isinstance(node, Leaf) for node in cuts[-1]):
+            cuts[-1] += part
+        else:
+            cuts.append(part)
+    for i, part in enumerate(cuts):
+        plain = all(isinstance(node, Leaf) for node in part)
+        if plain:
+            ends = (first and i == 0, last and i == len(cuts) - 1)
+            words = [leaf_words(leaf) for leaf in leaves(part[0])] if len(part) == 1 else []
+            heading = "stem" if ends[0] and not ends[1] else "head" if ends[1] else ""
+            heading, lines = (heading, tuple(words)) if heading else (_sequence_words(part), ())
+        else:
+            kinds = list(dict.fromkeys(_kind_words(node) for node in part))
+            heading, lines = ", ".join(kinds[:3]), ()
+        found.append(_Group(part, heading, lines, part[-1].shape, 1, within))
+    return found
+
+
+def _sequence_words(part: Sequence[Node]) -> str:
+    words = list(dict.fromkeys(leaf_words(leaf) for node in part for leaf in leaves(node)))
+    return ", ".join(words[:2]) + (" .." if len(words) > 2 else "")
+
+
+def _kind_words(node: Node) -> str:
+    if isinstance(node, Leaf):
+        return leaf_words(node)
+    if node.name and node.kind == "sequential":
+        return re.sub(r"_?\d+$", "", node.name).replace("_", " ")
+    return {"graph": "cell", "on_nodes": "graph", "sequential": "block"}.get(node.kind, node.kind)
+
+
+def _names(definition: Definition, genotype: Genotype, gene: str) -> tuple[str, tuple[str, ...]]:
+    label = label_at(definition, genotype, gene, 110)
+    if gene.endswith("]") and label:
+        return label, ()
+    name = gene.rpartition(".")[2].replace("_", " ")
+    return name, (label,) if label and label != name else ()
+
+
+def _graphs(network: Node) -> dict[object, tuple[Composite, str]]:
+    """The different graphs with the letters that they go by."""
+    found: dict[object, Composite] = {}
+    todo: list[Node] = [network]
+    while todo:
+        node = todo.pop(0)
+        if isinstance(node, Composite):
+            if node.kind == "graph":
+                found.setdefault(graph_key(node), node)
+            else:
+                todo = [*node.children, *todo]
+    return {each: (node, chr(ord("A") + i % 26)) for i, (each, node) in enumerate(found.items())}
+
+
+def _colours(definition: Definition, network: Composite) -> dict[str, str]:
+    """A colour for each block that the space's layouts name, the same in all of its drawings."""
+    cache = definition.cached("colours")
+    if not cache:
+        names: dict[str, None] = {}
+        for domain in walk(definition.grammar.start):
+            for part in parts_of(getattr(domain, "layout", None)):
+                if isinstance(part, BlockPart):
+                    names.setdefault(part.block.name)
+        seen: dict[str, int] = {}
+        for name, block in definition.blocks.items():
+            if name in names:
+                cache[name] = svg.tint(block.family, seen.setdefault(block.family, 0))
+                seen[block.family] += 1
+    colours: dict[str, str] = dict(cache)
+    for leaf in leaves(network):
+        colours.setdefault(leaf.block.name, svg.tint(leaf.block.family, 0))
+    return colours
+
+
+def _painter(
+    network: Composite, colours: dict[str, str], graphs: dict[object, tuple[Composite, str]]
+) -> Painter:
+    shapes = [network.given, *_shapes(network)]
+    side = max((max(s.dims[1:]) for s in shapes if s.kind == "image"), default=1)
+    length = max((s.length for s in shapes if s.kind != "image"), default=1)
+    letters = {each: letter for each, (_, letter) in graphs.items()}
+    captions = all(shape.kind in ("vector", "ids") for shape in shapes)
+    return Painter(colours, letters, side, length, captions=captions)
+
+
+def _shapes(node: Node) -> list[Shape]:
+    if isinstance(node, Leaf):
+        return [node.shape]
+    return [node.given, node.shape, *(shape for child in node.children for shape in _shapes(child))]
+
+
+def _colour(group: _Group, colours: dict[str, str]) -> str:
+    if not group.nodes:
+        return svg.tint("other", 0)
+    found = [leaf for leaf in map(dominant, group.nodes) if leaf is not None]
+    best = max(found, key=lambda leaf: (leaf.params, leaf.macs), default=None)
+    return colours[best.block.name] if best is not None else svg.PALE
+
+
+# Where it is drawn ----------------------------------------------------------------------------------------
+
+
+def _rows(groups: list[_Group], painter: Painter, colours: dict[str, str]) -> list[Figure]:
+    """Groups on as few lines as the smallest solids allow."""
+    for slot in (42, 36, 31, 27, 23, 20):
+        fitted = replace(painter, slot=float(slot))
+        figures = [_figure(group, fitted, math.inf) for group in groups]
+        widths = [_width(group, figure) for group, figure in zip(groups, figures, strict=True)]
+        if sum(widths) <= _ROOM:
+            return [_row(groups, figures, widths, colours)]
+    slot = 30.0
+    total = sum(widths) * slot / 20
+    tallest = 92.0 if total < 3 * _ROOM else 72.0
+    fitted = replace(painter, slot=slot, tallest=tallest)
+    figures = [_figure(group, fitted, _ROOM - 10) for group in groups]
+    widths = [_width(group, figure) for group, figure in zip(groups, figures, strict=True)]
+    goal = sum(widths) / math.ceil(sum(widths) / _ROOM)
+    rows: list[list[int]] = [[]]
+    used = 0.0
+    for i, width in enumerate(widths):
+        if rows[-1] and (used + width > _ROOM or used + width / 2 > goal):
+            rows.append([])
+            used = 0.0
+        rows[-1].append(i)
+        used += width
+    return [
+        _row([groups[i] for i in row], [figures[i] for i in row], [widths[i] for i in row], colours)
+        for row in rows
+    ]
+
+
+def _figure(group: _Group, painter: Painter, limit: float) -> Figure:
+    if not group.nodes:
+        return painter.shape(group.shape, svg.tint("other", 0))
+    return painter.sequence(group.nodes, limit)
+
+
+def _width(group: _Group, figure: Figure) -> float:
+    words = max([group.heading, *group.lines, size(group.shape)], key=len)
+    return max(figure.width + 12, min(104.0, svg.text_width(words, 11, 600) + 10), 58.0)
+
+
+def _row(groups: list[_Group], figures: list[Figure], widths: list[float], colours: dict[str, str]) -> Figure:
+    """One line of groups; the origin is its upper left corner, `down` its height."""
+    spare = max(0.0, _ROOM - sum(widths))
+    each = min(spare / len(groups), 70.0)
+    left = _MARGIN + (spare - each * len(groups)) / 2
+    figures = [_shrunk(figure, _ROOM - 10) for figure in figures]
+    axis = max(figure.up for figure in figures) + 6
+    base = axis + max(figure.down for figure in figures) + 8
+    drawn, lowest, end = [], base, -1.0
+    for group, figure, needed in zip(groups, figures, widths, strict=True):
+        width = min(needed, _ROOM) + each
+        start = left + (width - figure.width) / 2
+        if end >= 0:
+            drawn.append(svg.line(f"M{end:.1f} {axis:.1f}H{start:.1f}", svg.RULE))
+        end = start + figure.width
+        drawn.append(figure.at(start, axis))
+        colour = _colour(group, colours)
+        drawn.append(svg.line(f"M{left + 5:.1f} {base:.1f}h{width - 10:.1f}", colour, 2.5))
+        y = base + 18
+        for words, weight in _label(group, width - 8):
+            ink = svg.INK if weight == 600 else svg.PALE
+            shown = min(11.0, 11 * (width - 4) / svg.text_width(words, 11, weight))
+            drawn.append(svg.text(left + width / 2, y, words, size=shown, weight=weight, colour=ink,
+                                  anchor="middle"))  # fmt: skip
+            y += 14
+        lowest = max(lowest, y)
+        left += width
+    return Figure(WIDTH, 0, lowest, "".join(drawn))
+
+
+def _shrunk(figure: Figure, room: float) -> Figure:
+    if figure.width <= room:
+        return figure
+    share = room / figure.width
+    body = f'<g transform="scale({share:.3f})">{figure.body}</g>'
+    return Figure(room, figure.up * share, figure.down * share, body)
+
+
+def _label(group: _Group, width: float) -> list[tuple[str, int]]:
+    times = f" {svg.TIMES}{group.times}" if group.times > 1 else ""
+    lines = [(words, 600) for words in svg.wrapped(group.heading + times, width, 3, 11, 600)]
+    lines += [(words, 400) for each in group.lines for words in svg.wrapped(each, width, 3)]
+    lines += [(words, 400) for words in svg.wrapped(size(group.shape), width, 2)]
+    if group.nodes:
+        lines.append((f"{count(group.params)} params", 400))
+    return lines
+
+
+def _bar(name: str, shares: list[int], colours: list[str], y: float) -> str:
+    """A stacked bar of what each group costs; shares above 6 % are written into it."""
+    start, room = _MARGIN + 128, _ROOM - 128
+    total = sum(shares) or 1
+    parts = [svg.text(_MARGIN, y + 11, name, colour=svg.PALE)]
+    left = float(start)
+    for colour, share in zip(colours, shares, strict=True):
+        width = room * share / total
+        if width < 0.5:
+            continue
+        parts.append(svg.rect(left, y, width, 15, colour, stroke="#ffffff"))
+        if share > 0.06 * total:
+            words = f"{100 * share / total:.0f}%"
+            parts.append(
+                svg.text(left + width / 2, y + 11, words, size=10, colour="#ffffff", anchor="middle")
+            )
+        left += width
+    return "".join(parts)
+
+
+def _legend(network: Composite, colours: dict[str, str]) -> Figure:
+    """The blocks that occur and their colours."""
+    x, y, drawn = float(_MARGIN), 12.0, []
+    for name in dict.fromkeys(leaf.block.name for leaf in leaves(network)):
+        if name in ("Identity", "Zero"):
+            continue
+        width = svg.text_width(name, 10) + 30
+        if x + width > WIDTH - _MARGIN:
+            x, y = float(_MARGIN), y + 16
+        drawn += [
+            svg.rect(x, y - 8, 9, 9, colours[name], radius=2),
+            svg.text(x + 13, y, name, size=10, colour=svg.PALE),
+        ]
+        x += width
+    return Figure(WIDTH, 0, y + 2, "".join(drawn))
