@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from cambrian.search_spaces import Genotype, ProposalError, Signature, Space
 
-FORBIDDEN_KEYWORDS = {"oneOf", "allOf", "not", "prefixItems", "patternProperties", "$ref", "default"}
+FORBIDDEN_KEYWORDS = {"oneOf", "allOf", "not", "prefixItems", "patternProperties", "default"}
 
 RUN_EXPORTED = """
 import sys, importlib.util, torch
@@ -250,10 +250,16 @@ class SpaceContract:
         assert time.process_time() - start < 3.0
 
 
-def conforms(value: object, schema: dict[str, Any]) -> bool:
-    """Whether `value` is an instance of a schema of the strict subset that `_check_strict` admits."""
+def conforms(value: object, schema: dict[str, Any], root: dict[str, Any] | None = None) -> bool:
+    """Whether `value` is an instance of a schema of the strict subset that `_check_strict` admits.
+
+    References are looked up in `root`, by default the schema itself.
+    """
+    root = schema if root is None else root
+    if "$ref" in schema:
+        return conforms(value, _resolved(schema, root), root)
     if "anyOf" in schema:
-        return any(conforms(value, option) for option in schema["anyOf"])
+        return any(conforms(value, option, root) for option in schema["anyOf"])
     if "enum" in schema and value not in schema["enum"]:
         return False
     kind = schema["type"]
@@ -261,13 +267,13 @@ def conforms(value: object, schema: dict[str, Any]) -> bool:
         return (
             isinstance(value, dict)
             and set(value) == set(schema["properties"])
-            and all(conforms(value[name], part) for name, part in schema["properties"].items())
+            and all(conforms(value[name], part, root) for name, part in schema["properties"].items())
         )
     if kind == "array":
         return (
             isinstance(value, list)
             and schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value))
-            and all(conforms(item, schema["items"]) for item in value)
+            and all(conforms(item, schema["items"], root) for item in value)
         )
     if kind in ("integer", "number"):
         types = (int,) if kind == "integer" else (int, float)
@@ -275,11 +281,27 @@ def conforms(value: object, schema: dict[str, Any]) -> bool:
     return isinstance(value, {"string": str, "boolean": bool, "null": type(None)}[kind])
 
 
-def _check_strict(schema: dict[str, Any]) -> None:
+def _resolved(schema: dict[str, Any], root: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = root["$defs"][schema["$ref"].removeprefix("#/$defs/")]
+    return found
+
+
+def _check_strict(schema: dict[str, Any], root: dict[str, Any] | None = None) -> None:
+    is_root, root = root is None, schema if root is None else root
     assert not FORBIDDEN_KEYWORDS & set(schema), schema
+    if is_root:
+        for name, definition in schema.get("$defs", {}).items():
+            assert f'"#/$defs/{name}"' in json.dumps(schema), f"{name} is defined for nothing"
+            _check_strict(definition, root)
+    else:
+        assert "$defs" not in schema, "definitions belong to the root"
+    if "$ref" in schema:
+        assert set(schema) - {"$defs"} == {"$ref"}, "strict back-ends want references to stand alone"
+        assert schema["$ref"].startswith("#/$defs/") and _resolved(schema, root)
+        return
     if "anyOf" in schema:
         for option in schema["anyOf"]:
-            _check_strict(option)
+            _check_strict(option, root)
         return
     kind = schema["type"]
     assert kind in ("object", "array", "string", "number", "integer", "boolean", "null")
@@ -287,9 +309,9 @@ def _check_strict(schema: dict[str, Any]) -> None:
         assert schema["additionalProperties"] is False
         assert set(schema["required"]) == set(schema["properties"])
         for part in schema["properties"].values():
-            _check_strict(part)
+            _check_strict(part, root)
     if kind == "array":
-        _check_strict(schema["items"])
+        _check_strict(schema["items"], root)
 
 
 def _spoil(value: object) -> None:
