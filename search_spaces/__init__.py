@@ -12,7 +12,7 @@ from cambrian.search_spaces.registry import Registry, near_names
 from cambrian.search_spaces.space import Genotype, Signature, Space
 from cambrian.search_spaces.tasks import TASKS, Loss, Recipe, Rung, Splits, Task
 
-SPACES = SpaceRegistry("space", "cambrian.spaces", {"convnet": "cambrian.search_spaces.convnet:ConvNetSpace"})
+SPACES = SpaceRegistry("space", "cambrian.spaces", {})
 """Spaces by name: folders and factories without arguments; `finding` tells where they are looked for."""
 
 __all__ = [

@@ -20,7 +20,8 @@ from cambrian.agents.runfile import RunConfig
 from cambrian.agents.session import Stopped, Watch, check_run, resume, start
 from cambrian.agents.workspace import Workspace
 from cambrian.sandbox import SANDBOXES, Job, Outcome
-from cambrian.search_spaces import Splits
+from cambrian.search_spaces import SPACES, Splits
+from cambrian.search_spaces.declarative.space import DeclarativeSpace
 from tests.support.instant import InstantSandbox
 from tests.support.interrupt import interrupts_when_waiting
 
@@ -59,15 +60,13 @@ async def test_the_random_arm_keeps_its_reserved_share(config: MakeConfig, runs:
 
 async def test_no_duplicate_is_ever_trained(config: MakeConfig, runs: Path, instant, monkeypatch) -> None:
     """A space of which every second sample repeats an earlier one."""
-    from cambrian.search_spaces.convnet import ConvNetSpace
-
-    fresh, drawn = ConvNetSpace.sample, []
+    fresh, drawn = DeclarativeSpace.sample, []
 
     def repeating(self, rng):
         drawn.append(drawn[-1] if len(drawn) % 2 else fresh(self, rng))
         return drawn[-1]
 
-    monkeypatch.setattr(ConvNetSpace, "sample", repeating)
+    monkeypatch.setattr(DeclarativeSpace, "sample", repeating)
     report = await start(
         config(arms={"random": 1.0}, budget={"evaluations": 20}), Workspace(runs), Watch(say=lambda _: None)
     )
@@ -242,10 +241,8 @@ async def test_files_named_from_here_are_found_from_anywhere(
 
 
 async def test_an_exhausted_space_ends_the_run(config: MakeConfig, runs: Path, monkeypatch) -> None:
-    from cambrian.search_spaces.convnet import ConvNetSpace
-
-    only = ConvNetSpace().baselines()["two-layer-cnn"]
-    monkeypatch.setattr(ConvNetSpace, "sample", lambda self, rng: only)
+    only = SPACES.create("convnet").baselines()["two-layer-cnn"]
+    monkeypatch.setattr(DeclarativeSpace, "sample", lambda self, rng: only)
     report = await start(config(arms={"random": 1.0}), Workspace(runs), Watch(say=lambda _: None))
     assert "space exhausted" in report.stop_reason and report.ledger.evaluations == 1
 

@@ -47,7 +47,7 @@ class Apply(nn.Module):
 
 
 def convnets(n: int, seed: int = 0) -> list[Genotype]:
-    from cambrian.search_spaces.convnet import ConvNetSpace
+    from cambrian.search_spaces import SPACES
 
-    space, rng = ConvNetSpace(), random.Random(seed)
+    space, rng = SPACES.create("convnet"), random.Random(seed)
     return [space.sample(rng) for _ in range(n)]

@@ -17,12 +17,11 @@ from cambrian.agents.evaluator import identity as module_under_test
 from cambrian.agents.evaluator.identity import identity
 from cambrian.agents.evaluator.probe import noise, probe
 from cambrian.agents.evaluator.static import check, take_examination
-from cambrian.search_spaces import Genotype, Signature
+from cambrian.search_spaces import SPACES, Genotype, Signature
 from cambrian.search_spaces.blocks import GlobalPool
-from cambrian.search_spaces.convnet import ConvNetSpace
 from tests.agents.evaluator.conftest import Apply, ToySpace, convnets
 
-SPACE = ConvNetSpace()
+SPACE = SPACES.create("convnet")
 DIGITS = Signature(input_shape=(1, 8, 8), n_outputs=10)
 FASHION = Signature(input_shape=(1, 28, 28), n_outputs=10)
 ROW = Signature(input_shape=(6,), n_outputs=10)
@@ -152,12 +151,12 @@ class TestEqualInAllProcesses:
         script = (
             "import json, sys\n"
             "from cambrian.agents.evaluator.identity import identity\n"
-            "from cambrian.search_spaces import Signature\n"
-            "from cambrian.search_spaces.convnet import ConvNetSpace\n"
+            "from cambrian.search_spaces import SPACES, Signature\n"
+            "space = SPACES.create('convnet')\n"
             "genotypes = json.load(sys.stdin)\n"
             "signature = Signature(input_shape=(1, 28, 28), n_outputs=10)\n"
             "for genotype in reversed(genotypes):\n"
-            "    print(identity(ConvNetSpace(), ConvNetSpace().validate(genotype), signature))\n"
+            "    print(identity(space, space.validate(genotype), signature))\n"
         )
         genotypes = convnets(12, seed=4)
         done = subprocess.run(

@@ -5,10 +5,9 @@ import pytest
 
 from cambrian.agents.evaluator.screen import Screen, fit_counts
 from cambrian.agents.runfile import PredictorSection
-from cambrian.search_spaces import Genotype
-from cambrian.search_spaces.convnet import ConvNetSpace
+from cambrian.search_spaces import SPACES, Genotype
 
-SPACE = ConvNetSpace()
+SPACE = SPACES.create("convnet")
 CONFIG = PredictorSection(min_evaluations=12, min_tau=0.3)
 
 

@@ -12,12 +12,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cambrian.agents.evaluator.rules import ForwardTrace
 from cambrian.agents.evaluator.static import check, static_check
-from cambrian.search_spaces import Genotype, ProposalError, Signature
+from cambrian.search_spaces import SPACES, Genotype, ProposalError, Signature
 from cambrian.search_spaces.blocks import GlobalPool
-from cambrian.search_spaces.convnet import ConvNetSpace
 from tests.agents.evaluator.conftest import Apply, ToySpace, convnets
 
-SPACE = ConvNetSpace()
+SPACE = SPACES.create("convnet")
 DIGITS = Signature(input_shape=(1, 8, 8), n_outputs=10)
 FASHION = Signature(input_shape=(1, 28, 28), n_outputs=10)
 COLOUR = Signature(input_shape=(3, 32, 32), n_outputs=10)
