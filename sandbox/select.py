@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
@@ -65,6 +65,7 @@ async def open_sandbox(
     splits: Splits,
     slots: int,
     space: Path | None = None,
+    plugins: Sequence[Path] = (),
     base_image: str | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[Sandbox, str | None]:
@@ -78,6 +79,7 @@ async def open_sandbox(
         splits: see `Sandbox.open`.
         slots: see `Sandbox.open`.
         space: see `Sandbox.open`.
+        plugins: folders on the workers' import path, for spaces of code that are not installed.
         base_image: what the image is built from; None leaves the choice to `sandbox.image`.
         progress: told, line by line, what takes long.
 
@@ -97,7 +99,7 @@ async def open_sandbox(
         if status.available:
             from cambrian.sandbox.container import ContainerSandbox
 
-            sandbox = ContainerSandbox(base_image=base_image, progress=progress)
+            sandbox = ContainerSandbox(base_image=base_image, plugins=plugins, progress=progress)
             try:
                 await sandbox.open(run_id, folder, splits, slots, space)
                 return sandbox, None
@@ -113,8 +115,8 @@ async def open_sandbox(
             )
         else:
             note = f"candidates run as processes, without a container: {status.detail}"
-        sandbox = ProcessSandbox()
+        sandbox = ProcessSandbox(plugins=plugins)
     else:
-        sandbox = SANDBOXES.create(kind)
+        sandbox = SANDBOXES.create(kind, **({"plugins": plugins} if plugins else {}))
     await sandbox.open(run_id, folder, splits, slots, space)
     return sandbox, note

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from cambrian.agents.cli.spaces import spaces
+
 app = typer.Typer(
     name="cambrian",
     help="Discover neural network architectures with LLM agents and evolution.",
@@ -143,15 +145,7 @@ def review(
     review_command(run_id, approve or [], reject or [], reason, as_json, runs)
 
 
-@app.command()
-def spaces(
-    name: Annotated[str | None, typer.Argument(metavar="[SPACE]", help="Describe this one.")] = None,
-    as_json: Json = False,
-) -> None:
-    """List the search spaces and tasks, or describe a space."""
-    from cambrian.agents.cli.offers import spaces_command
-
-    spaces_command(name, as_json)
+app.add_typer(spaces, name="spaces")
 
 
 @app.command()

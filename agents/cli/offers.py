@@ -1,4 +1,4 @@
-"""`cambrian spaces`, `cambrian doctor` and `cambrian ui`: what there is to use."""
+"""`cambrian doctor` and `cambrian ui`: what there is to use."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cambrian.agents.cli.app import emit
 from cambrian.agents.errors import CambrianError
 from cambrian.agents.runfile import LLMSection, RunConfig, load_run_file
 from cambrian.agents.workspace import Workspace
-from cambrian.search_spaces import SPACES, TASKS
+from cambrian.search_spaces import TASKS
 
 
 class Finding(BaseModel):
@@ -36,42 +36,6 @@ class Finding(BaseModel):
     status: Literal["ok", "absent", "broken"]
     detail: str
     means: str
-
-
-def spaces_command(name: str | None, as_json: bool) -> None:
-    """List spaces and tasks, or describe one space."""
-    if name is not None:
-        space = SPACES.create(name)
-        if as_json:
-            emit(
-                {
-                    "name": space.name,
-                    "version": space.version,
-                    "kind": space.kind,
-                    "description": space.describe(),
-                    "schema": space.schema(),
-                    "baselines": {k: dict(v) for k, v in space.baselines().items()},
-                }
-            )
-            return
-        print(space.describe())
-        print("\nbaselines:")
-        for label, genotype in space.baselines().items():
-            print(f"  {label}: {space.summarise(genotype)}")
-        return
-    found = [SPACES.create(known) for known in SPACES.names()]
-    if as_json:
-        emit(
-            {
-                "spaces": [{"name": s.name, "version": s.version, "kind": s.kind} for s in found],
-                "tasks": TASKS.names(),
-            }
-        )
-        return
-    for space in found:
-        print(f"{space.name} ({space.kind}, version {space.version}): {', '.join(space.baselines())}")
-    print(f"tasks: {', '.join(TASKS.names())}")
-    print("more: cambrian spaces SPACE")
 
 
 def doctor_command(run_file: Path | None, as_json: bool, runs: Path | None) -> None:
