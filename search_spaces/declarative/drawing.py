@@ -1,10 +1,10 @@
-"""The picture of one architecture: what its genotype's parts build, drawn to scale, and where its cost lies."""
+"""The picture of one architecture: what its parts build, drawn to scale, and where its cost lies."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from typing import NamedTuple
@@ -75,18 +75,20 @@ def draw(definition: Definition, genotype: Genotype, signature: Signature) -> st
         ProposalError: the genotype cannot take inputs of that shape.
     """
     network = plan(definition, genotype, signature)
-    groups = _groups(definition, genotype, network)
     colours = _colours(definition, network)
     graphs = _graphs(network)
-    painter = _painter(network, colours, graphs)
+    letters = {each: letter for each, (_, letter) in graphs.items()}
+    groups = _groups(definition, genotype, network, letters)
+    painter = _painter(network, colours, letters)
     title = summarise(definition, genotype)
     fitted = min(15.0, 15.0 * _ROOM / svg.text_width(title, 15, 600))
+    sizes = re.sub(r"(?<=\d)x(?=\d)", svg.TIMES, inputs(signature))
     parts = [
         svg.text(_MARGIN, 34, title, size=fitted, weight=600),
         svg.text(
             _MARGIN, 54,
             f"{count(network.params)} parameters, {count(network.macs)} multiply-accumulates for "
-            f"{inputs(signature).replace('x', svg.TIMES)}",
+            f"{sizes}",
             colour=svg.PALE,
         ),
     ]  # fmt: skip
@@ -143,7 +145,9 @@ def sheet(titles_and_svgs: Sequence[tuple[str, str]], columns: int = 2) -> str:
 # What is drawn --------------------------------------------------------------------------------------------
 
 
-def _groups(definition: Definition, genotype: Genotype, network: Composite) -> list[_Group]:
+def _groups(
+    definition: Definition, genotype: Genotype, network: Composite, letters: Mapping[object, str]
+) -> list[_Group]:
     given = network.given
     found = [_Group((), "input", (), given)]
     for nodes, within in _top(network):
@@ -153,7 +157,7 @@ def _groups(definition: Definition, genotype: Genotype, network: Composite) -> l
         ]
         for i, (gene, members) in enumerate(parts):
             if gene == _prefix(network.gene, level):
-                found += _own(members, i == 0 and not within, i == len(parts) - 1, within)
+                found += _own(members, i == 0 and not within, i == len(parts) - 1, within, letters)
             else:
                 heading, lines = _names(definition, genotype, gene)
                 found.append(_Group(members, heading, lines, members[-1].shape, 1, within))
@@ -210,7 +214,9 @@ def _level(nodes: Sequence[Node]) -> int:
     return 1
 
 
-def _own(members: tuple[Node, ...], first: bool, last: bool, within: str) -> list[_Group]:
+def _own(
+    members: tuple[Node, ...], first: bool, last: bool, within: str, letters: Mapping[object, str]
+) -> list[_Group]:
     """Groups of what the start's layout builds itself: stem, head, and compositions between them."""
     found: list[_Group] = []
     cuts: list[tuple[Node, ...]] = []
@@ -229,7 +235,7 @@ def _own(members: tuple[Node, ...], first: bool, last: bool, within: str) -> lis
             heading = "stem" if ends[0] and not ends[1] else "head" if ends[1] else ""
             heading, lines = (heading, tuple(words)) if heading else (_sequence_words(part), ())
         else:
-            kinds = list(dict.fromkeys(_kind_words(node) for node in part))
+            kinds = list(dict.fromkeys(_kind_words(node, letters) for node in part))
             heading, lines = ", ".join(kinds[:3]), ()
         found.append(_Group(part, heading, lines, part[-1].shape, 1, within))
     return found
@@ -240,12 +246,14 @@ def _sequence_words(part: Sequence[Node]) -> str:
     return ", ".join(words[:2]) + (" .." if len(words) > 2 else "")
 
 
-def _kind_words(node: Node) -> str:
+def _kind_words(node: Node, letters: Mapping[object, str]) -> str:
     if isinstance(node, Leaf):
         return leaf_words(node)
     if node.name and node.kind == "sequential":
         return re.sub(r"_?\d+$", "", node.name).replace("_", " ")
-    return {"graph": "cell", "on_nodes": "graph", "sequential": "block"}.get(node.kind, node.kind)
+    if isinstance(node, Composite) and node.kind == "graph":
+        return f"cell {letters[graph_key(node)]}"
+    return {"on_nodes": "graph", "sequential": "block"}.get(node.kind, node.kind)
 
 
 def _names(definition: Definition, genotype: Genotype, gene: str) -> tuple[str, tuple[str, ...]]:
@@ -290,13 +298,10 @@ def _colours(definition: Definition, network: Composite) -> dict[str, str]:
     return colours
 
 
-def _painter(
-    network: Composite, colours: dict[str, str], graphs: dict[object, tuple[Composite, str]]
-) -> Painter:
+def _painter(network: Composite, colours: dict[str, str], letters: dict[object, str]) -> Painter:
     shapes = [network.given, *_shapes(network)]
     side = max((max(s.dims[1:]) for s in shapes if s.kind == "image"), default=1)
     length = max((s.length for s in shapes if s.kind != "image"), default=1)
-    letters = {each: letter for each, (_, letter) in graphs.items()}
     captions = all(shape.kind in ("vector", "ids") for shape in shapes)
     return Painter(colours, letters, side, length, captions=captions)
 
@@ -362,16 +367,19 @@ def _row(groups: list[_Group], figures: list[Figure], widths: list[float], colou
     """One line of groups; the origin is its upper left corner, `down` its height."""
     spare = max(0.0, _ROOM - sum(widths))
     each = min(spare / len(groups), 70.0)
-    left = _MARGIN + (spare - each * len(groups)) / 2
+    left = float(_MARGIN) + (spare - each * len(groups)) / 2
     figures = [_shrunk(figure, _ROOM - 10) for figure in figures]
-    axis = max(figure.up for figure in figures) + 6
+    inside = [group.within for group in groups]
+    axis = max(figure.up for figure in figures) + (24 if any(inside) else 6)
     base = axis + max(figure.down for figure in figures) + 8
-    drawn, lowest, end = [], base, -1.0
+    drawn: list[str] = []
+    places: list[tuple[float, float]] = []
+    lowest, end = base, -1.0
     for group, figure, needed in zip(groups, figures, widths, strict=True):
         width = min(needed, _ROOM) + each
         start = left + (width - figure.width) / 2
         if end >= 0:
-            drawn.append(svg.line(f"M{end:.1f} {axis:.1f}H{start:.1f}", svg.RULE))
+            drawn.append(svg.line(f"M{end:.1f} {axis:.1f}H{start:.1f}"))
         end = start + figure.width
         drawn.append(figure.at(start, axis))
         colour = _colour(group, colours)
@@ -384,8 +392,15 @@ def _row(groups: list[_Group], figures: list[Figure], widths: list[float], colou
                                   anchor="middle"))  # fmt: skip
             y += 14
         lowest = max(lowest, y)
+        places.append((left, left + width))
         left += width
-    return Figure(WIDTH, 0, lowest, "".join(drawn))
+    frames = []
+    for within in dict.fromkeys(filter(None, inside)):
+        first, last = places[inside.index(within)], places[len(inside) - 1 - inside[::-1].index(within)]
+        x, width = first[0] + 2, last[1] - first[0] - 4
+        frames.append(svg.rect(x, 0, width, base - 4, svg.PANEL, stroke=svg.FLOW, radius=8, dashes="4 3"))
+        frames.append(svg.text(x + 8, 13, within, size=10, colour=svg.PALE))
+    return Figure(WIDTH, 0, lowest, "".join(frames + drawn))
 
 
 def _shrunk(figure: Figure, room: float) -> Figure:

@@ -68,14 +68,14 @@ def text(
 
 
 def text_width(words: str, size: float = 11, weight: int = 400) -> float:
-    """About how wide a line of text is."""
+    """How wide a line of text is at most, roughly: fonts differ, so that wide ones are reckoned with."""
     narrow = sum(sign in "iljtfI.,:;'|!()[] /" for sign in words)
     wide = sum(sign in "mwMW@%" for sign in words)
-    return size * (0.57 if weight == 400 else 0.61) * (len(words) - 0.42 * narrow + 0.5 * wide)
+    return size * (0.61 if weight == 400 else 0.69) * (len(words) - 0.42 * narrow + 0.5 * wide)
 
 
 def wrapped(words: str, width: float, most: int, size: float = 11, weight: int = 400) -> list[str]:
-    """`words` in lines of at most `width`, as long as no single word is wider; the last of `most` ends in dots."""
+    """`words` in at most `most` lines of `width`, unless a word is wider; dots end what is cut short."""
     lines: list[str] = []
     for word in words.split():
         if lines and text_width(f"{lines[-1]} {word}", size, weight) <= width:

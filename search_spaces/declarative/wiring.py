@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from cambrian.search_spaces.declarative import svg
 from cambrian.search_spaces.declarative.figures import SIGNS, dominant, leaf_words
-from cambrian.search_spaces.declarative.plan import Composite, leaves
+from cambrian.search_spaces.declarative.plan import Composite, Node, leaves
 from cambrian.search_spaces.declarative.svg import Figure
 
 _MERGES = {"sum": "sum", "mean": "mean", "product": "product", "concat": "concatenation"}
@@ -81,7 +81,7 @@ def _names(node: Composite) -> dict[int, str]:
     return names
 
 
-def _edge(child: Composite, colours: Mapping[str, str]) -> tuple[str, str, bool]:
+def _edge(child: Node, colours: Mapping[str, str]) -> tuple[str, str, bool]:
     """Words, colour, and whether it passes on nothing."""
     blocks = list(leaves(child))
     if any(leaf.block.name == "Zero" for leaf in blocks):
