@@ -115,7 +115,7 @@ class _Joint:
         back = fewest + int(self.rng.random() * (most - fewest + 1))
         joint = [*first[:front], *second[back:]]
         if joint != first:
-            parts = [f"{place(path)}[:{front}]"] if front else []
-            parts += [f"the second's {place(path)}[{back}:]"] if back < len(second) else []
+            parts = [f"{place(path)}[:{front}] of the first"] if front else []
+            parts += [f"{place(path)}[{back}:] of the second"] if back < len(second) else []
             self.spliced.append(" + ".join(parts) or f"{place(path)} empty")
         return joint

@@ -18,10 +18,11 @@ from cambrian.search_spaces.declarative.grammar import (
     Scalar,
     walk,
 )
+from cambrian.search_spaces.declarative.labels import label_at, locate
 from cambrian.search_spaces.declarative.membership import copied_value
 from cambrian.search_spaces.declarative.sampling import draw
 from cambrian.search_spaces.declarative.sites import Site, depths_of, sites_of
-from cambrian.search_spaces.declarative.telling import brief, cut, place, told
+from cambrian.search_spaces.declarative.telling import cut, place, told
 from cambrian.search_spaces.space import Genotype
 
 STEP_SHARE = 0.8
@@ -74,10 +75,13 @@ class Draft:
                 said.append(f"{site.key} {told(site.value)}")
         return f" ({', '.join(said)})" if said else ""
 
-    def brief(self, domain: Domain, value: Any) -> str:
-        """What stands at a place now, in a few words."""
+    def brief(self, path: str, domain: Domain) -> str:
+        """What stands at a place now, by its label; lists by their length."""
         fold(self.definition, self.genotype)
-        return brief(domain, value)
+        if isinstance(domain, Repeat):
+            n = len(locate(self.definition, self.genotype, path)[1])
+            return f"{n} item{'s' if n != 1 else ''}"
+        return cut(label_at(self.definition, self.genotype, path, 50), 50)
 
 
 Operator = Callable[[Draft], "str | None"]
@@ -142,7 +146,7 @@ def redraw(draft: Draft) -> str | None:
     if site is None:
         return None
     site.owner[site.key] = draw(draft.definition, site.domain, draft.rng, site.left)
-    return f"{place(site.path)} redrawn: {draft.brief(site.domain, site.value)}"
+    return f"{place(site.path)} redrawn: {draft.brief(site.path, site.domain)}"
 
 
 def insert_item(draft: Draft) -> str | None:
@@ -156,7 +160,7 @@ def insert_item(draft: Draft) -> str | None:
     site, domain = chosen
     at = int(draft.rng.random() * (len(site.value) + 1))
     site.value.insert(at, draw(draft.definition, domain.item, draft.rng, site.left))
-    return f"{place(site.path)}[{at}] inserted: {draft.brief(domain.item, site.value[at])}"
+    return f"{place(site.path)}[{at}] inserted: {draft.brief(f'{site.path}[{at}]', domain.item)}"
 
 
 def duplicate_item(draft: Draft) -> str | None:
@@ -167,7 +171,7 @@ def duplicate_item(draft: Draft) -> str | None:
     site, domain = chosen
     at = int(draft.rng.random() * len(site.value))
     site.value.insert(at + 1, copied_value(site.value[at]))
-    return f"{place(site.path)}[{at}] duplicated: {draft.brief(domain.item, site.value[at])}"
+    return f"{place(site.path)}[{at}] duplicated: {draft.brief(f'{site.path}[{at}]', domain.item)}"
 
 
 def remove_item(draft: Draft) -> str | None:
@@ -176,7 +180,7 @@ def remove_item(draft: Draft) -> str | None:
     if chosen is None:
         return None
     site, domain = chosen
-    return _remove(site, domain, int(draft.rng.random() * len(site.value)))
+    return _remove(draft, site, domain, int(draft.rng.random() * len(site.value)))
 
 
 def swap_items(draft: Draft) -> str | None:
@@ -301,12 +305,13 @@ def all_small_edits(draft: Draft) -> Iterator[Callable[[Draft], str]]:
                     yield lambda d, i=index, o=site.domain, c=case: _switch(d, d.sites[i], o, c)  # type: ignore[misc]
         elif isinstance(site.domain, Repeat) and len(site.value) > site.domain.least:
             for at in range(len(site.value)):
-                yield lambda d, i=index, o=site.domain, a=at: _remove(d.sites[i], o, a)  # type: ignore[misc]
+                yield lambda d, i=index, o=site.domain, a=at: _remove(d, d.sites[i], o, a)  # type: ignore[misc]
 
 
-def _remove(site: Site, domain: Repeat, at: int) -> str:
-    gone = site.value.pop(at)
-    return f"{place(site.path)}[{at}] removed ({brief(domain.item, gone)})"
+def _remove(draft: Draft, site: Site, domain: Repeat, at: int) -> str:
+    gone = draft.brief(f"{site.path}[{at}]", domain.item)
+    del site.value[at]
+    return f"{place(site.path)}[{at}] removed ({gone})"
 
 
 def _groups(draft: Draft) -> list[list[Site]]:
