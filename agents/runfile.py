@@ -15,6 +15,7 @@ from cambrian.agents.errors import RunFileError, UnknownNameError, UserError
 from cambrian.sandbox import SANDBOXES
 from cambrian.search_spaces import SPACES, TASKS, near_names
 from cambrian.search_spaces.finding import absolute
+from cambrian.search_spaces.yaml_text import read_mapping
 from cambrian.search_spaces.recipe_genes import parse_choice
 
 _UNITS = {"k": 1e3, "m": 1e6, "g": 1e9}
@@ -281,20 +282,6 @@ class RunConfig(_Section):
         return value
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML without duplicate keys: of two, one would be dropped without a word."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    problem=f"the key {key.value!r} stands here twice", problem_mark=key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
 def load_run_file(path: Path, overrides: Mapping[str, Any] | None = None) -> RunConfig:
     """Read and validate a run file.
 
@@ -306,23 +293,7 @@ def load_run_file(path: Path, overrides: Mapping[str, Any] | None = None) -> Run
         RunFileError: unreadable, not YAML, unknown keys (near names are suggested), values out of range,
             unknown space, task or arm.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RunFileError(
-            f"cannot read run file {path}: {error.strerror}", hint="give the path of a YAML run file"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise RunFileError(f"run file {path} is not UTF-8 text", hint="save it as UTF-8") from error
-    try:
-        data = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" at line {mark.line + 1}" if mark is not None else ""
-        problem = getattr(error, "problem", None) or "cannot be parsed"
-        raise RunFileError(f"run file {path} is not YAML{place}: {problem}") from error
-    if not isinstance(data, dict):
-        raise RunFileError(f"run file {path} holds no mapping", hint="it starts like 'name: my-run'")
+    data = read_mapping(path, "run file", RunFileError)
     for key, value in (overrides or {}).items():
         _set(data, key, value)
     return parse_config(data, str(path), base=path.parent)

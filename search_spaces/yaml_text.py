@@ -9,8 +9,11 @@ import yaml
 
 from cambrian.search_spaces.errors import UserError
 
+# in C where libyaml is there: every sandbox job parses its space, and Python takes ten times as long
+_Fastest: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-class _Loader(yaml.SafeLoader):
+
+class _Loader(_Fastest):  # type: ignore[misc]
     """YAML without duplicate keys: of two, one would be dropped without a word."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -21,7 +24,8 @@ class _Loader(yaml.SafeLoader):
                     problem=f"the key {key.value!r} stands here twice", problem_mark=key.start_mark
                 )
             seen.add(key.value)
-        return super().construct_mapping(node, deep)
+        made: dict[Any, Any] = super().construct_mapping(node, deep)
+        return made
 
 
 def read_mapping(path: Path, what: str, error_type: type[UserError]) -> dict[str, Any]:

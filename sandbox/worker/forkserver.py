@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import json
 import os
 import selectors
@@ -132,6 +133,8 @@ def warm_up() -> None:
     import cambrian.sandbox.worker.execute  # noqa: F401  (for the import alone)
     from cambrian.sandbox.worker.training import make_optimizer
     from cambrian.search_spaces import SPACES, Recipe
+    from cambrian.search_spaces.declarative import space as _  # noqa: F401  (what builds from a folder)
+    from cambrian.search_spaces.declarative.catalogue import catalogue
 
     torch.set_num_threads(1)
     module = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), torch.nn.Linear(72, 2))
@@ -143,6 +146,8 @@ def warm_up() -> None:
     optimizer = make_optimizer(module, Recipe())
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
+    for block in catalogue().values():
+        importlib.import_module(block.module)
     for name in SPACES.names():
         with contextlib.suppress(Exception):  # a job that names it gets the error
             SPACES.get(name)
