@@ -4,64 +4,29 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import groupby
-from typing import NamedTuple
 
 from cambrian.search_spaces.declarative import svg
 from cambrian.search_spaces.declarative.definition import Definition
-from cambrian.search_spaces.declarative.figures import (
-    Painter,
-    dominant,
-    graph_key,
-    key,
-    leaf_words,
-    runs,
-    size,
-)
+from cambrian.search_spaces.declarative.figures import Painter
 from cambrian.search_spaces.declarative.grammar import walk
-from cambrian.search_spaces.declarative.labels import label_at, summarise
+from cambrian.search_spaces.declarative.grouping import Group, groups_of
+from cambrian.search_spaces.declarative.labels import summarise
 from cambrian.search_spaces.declarative.layout import BlockPart
+from cambrian.search_spaces.declarative.phrases import count, inputs, size
 from cambrian.search_spaces.declarative.plan import Composite, Leaf, Node, leaves
 from cambrian.search_spaces.declarative.planning import plan
+from cambrian.search_spaces.declarative.repetition import dominant, graph_key
 from cambrian.search_spaces.declarative.shape import Shape
 from cambrian.search_spaces.declarative.svg import Figure
 from cambrian.search_spaces.declarative.wiring import panel
-from cambrian.search_spaces.declarative.words import count, inputs, parts_of
+from cambrian.search_spaces.declarative.words import parts_of
 from cambrian.search_spaces.space import Genotype, Signature
 
 WIDTH, _MARGIN = 800, 24
 _ROOM = WIDTH - 2 * _MARGIN
 _MOST_PANELS = 6
-_MOST_SPLIT = 14
-
-
-class _Group(NamedTuple):
-    """What stands over one label: the input, or what one part of the genotype builds.
-
-    Attributes:
-        nodes: in sequence.
-        heading: bold first line.
-        lines: below it.
-        times: how often it stands there in a row.
-        within: of the wrapper that it lies in, such as `on all 2,708 nodes`; empty for most.
-    """
-
-    nodes: tuple[Node, ...]
-    heading: str
-    lines: tuple[str, ...]
-    shape: Shape
-    times: int = 1
-    within: str = ""
-
-    @property
-    def params(self) -> int:
-        return self.times * sum(node.params for node in self.nodes)
-
-    @property
-    def macs(self) -> int:
-        return self.times * sum(node.macs for node in self.nodes)
 
 
 def draw(definition: Definition, genotype: Genotype, signature: Signature) -> str:
@@ -78,7 +43,7 @@ def draw(definition: Definition, genotype: Genotype, signature: Signature) -> st
     colours = _colours(definition, network)
     graphs = _graphs(network)
     letters = {each: letter for each, (_, letter) in graphs.items()}
-    groups = _groups(definition, genotype, network, letters)
+    groups = groups_of(definition, genotype, network, letters)
     painter = _painter(network, colours, letters)
     title = summarise(definition, genotype)
     fitted = min(15.0, 15.0 * _ROOM / svg.text_width(title, 15, 600))
@@ -142,128 +107,6 @@ def sheet(titles_and_svgs: Sequence[tuple[str, str]], columns: int = 2) -> str:
     return svg.document(width, math.ceil(y), f"{len(titles_and_svgs)} drawings", parts)
 
 
-# What is drawn --------------------------------------------------------------------------------------------
-
-
-def _groups(
-    definition: Definition, genotype: Genotype, network: Composite, letters: Mapping[object, str]
-) -> list[_Group]:
-    given = network.given
-    found = [_Group((), "input", (), given)]
-    for nodes, within in _top(network):
-        level = _level(nodes)
-        parts = [
-            (gene, tuple(run)) for gene, run in groupby(nodes, key=lambda node: _prefix(node.gene, level))
-        ]
-        for i, (gene, members) in enumerate(parts):
-            if gene == _prefix(network.gene, level):
-                found += _own(members, i == 0 and not within, i == len(parts) - 1, within, letters)
-            else:
-                heading, lines = _names(definition, genotype, gene)
-                found.append(_Group(members, heading, lines, members[-1].shape, 1, within))
-    folded: list[_Group] = []
-    for group in found:
-        last = folded[-1] if folded else None
-        same = last is not None and last.heading == group.heading and last.lines == group.lines
-        if last is not None and same and _keys(last) == _keys(group):
-            folded[-1] = last._replace(times=last.times + 1)
-        else:
-            folded.append(group)
-    return folded
-
-
-def _keys(group: _Group) -> list[object]:
-    return [key(node) for node in group.nodes]
-
-
-def _top(network: Composite) -> list[tuple[list[Node], str]]:
-    """The nodes of the outermost sequence; the one wrapper that holds nearly everything is opened."""
-    sections: list[tuple[list[Node], str]] = [([], "")]
-    for child in network.children:
-        opened = isinstance(child, Composite) and child.kind in ("route", "on_nodes")
-        if (
-            opened
-            and isinstance(child, Composite)
-            and len(list(leaves(child))) > len(list(leaves(network))) / 2
-        ):
-            body = child.children[0]
-            how = child.options.get("how", "")
-            within = f"on all {child.options['nodes']:,} nodes" if child.kind == "on_nodes" else f"on {how}"
-            inside = (
-                list(body.children) if isinstance(body, Composite) and body.kind == "sequential" else [body]
-            )
-            sections += [(inside, within), ([], "")]
-        else:
-            sections[-1][0].append(child)
-    return [section for section in sections if section[0]]
-
-
-def _prefix(gene: str, level: int) -> str:
-    return ".".join(gene.split(".")[:level])
-
-
-def _level(nodes: Sequence[Node]) -> int:
-    """How deep in the genotype groups are told apart: one part of it that builds everything is opened."""
-    for level in range(1, 6):
-        genes = [_prefix(node.gene, level) for node in nodes]
-        distinct = {gene for gene in genes if gene}
-        if len(distinct) > 1:
-            return level if len(distinct) <= _MOST_SPLIT else max(1, level - 1)
-        if all(node.gene.count(".") < level for node in nodes):
-            return level
-    return 1
-
-
-def _own(
-    members: tuple[Node, ...], first: bool, last: bool, within: str, letters: Mapping[object, str]
-) -> list[_Group]:
-    """Groups of what the start's layout builds itself: stem, head, and compositions between them."""
-    found: list[_Group] = []
-    cuts: list[tuple[Node, ...]] = []
-    for run in runs(members):
-        part = members[run.start : run.start + run.period * run.times]
-        plain = all(isinstance(node, Leaf) for node in part)
-        if plain and cuts and all(isinstance(node, Leaf) for node in cuts[-1]):
-            cuts[-1] += part
-        else:
-            cuts.append(part)
-    for i, part in enumerate(cuts):
-        plain = all(isinstance(node, Leaf) for node in part)
-        if plain:
-            ends = (first and i == 0, last and i == len(cuts) - 1)
-            words = [leaf_words(leaf) for leaf in leaves(part[0])] if len(part) == 1 else []
-            heading = "stem" if ends[0] and not ends[1] else "head" if ends[1] else ""
-            heading, lines = (heading, tuple(words)) if heading else (_sequence_words(part), ())
-        else:
-            kinds = list(dict.fromkeys(_kind_words(node, letters) for node in part))
-            heading, lines = ", ".join(kinds[:3]), ()
-        found.append(_Group(part, heading, lines, part[-1].shape, 1, within))
-    return found
-
-
-def _sequence_words(part: Sequence[Node]) -> str:
-    words = list(dict.fromkeys(leaf_words(leaf) for node in part for leaf in leaves(node)))
-    return ", ".join(words[:2]) + (" .." if len(words) > 2 else "")
-
-
-def _kind_words(node: Node, letters: Mapping[object, str]) -> str:
-    if isinstance(node, Leaf):
-        return leaf_words(node)
-    if node.name and node.kind == "sequential":
-        return re.sub(r"_?\d+$", "", node.name).replace("_", " ")
-    if isinstance(node, Composite) and node.kind == "graph":
-        return f"cell {letters[graph_key(node)]}"
-    return {"on_nodes": "graph", "sequential": "block"}.get(node.kind, node.kind)
-
-
-def _names(definition: Definition, genotype: Genotype, gene: str) -> tuple[str, tuple[str, ...]]:
-    label = label_at(definition, genotype, gene, 110)
-    if gene.endswith("]") and label:
-        return label, ()
-    name = gene.rpartition(".")[2].replace("_", " ")
-    return name, (label,) if label and label != name else ()
-
-
 def _graphs(network: Node) -> dict[object, tuple[Composite, str]]:
     """The different graphs with the letters that they go by."""
     found: dict[object, Composite] = {}
@@ -312,7 +155,7 @@ def _shapes(node: Node) -> list[Shape]:
     return [node.given, node.shape, *(shape for child in node.children for shape in _shapes(child))]
 
 
-def _colour(group: _Group, colours: dict[str, str]) -> str:
+def _colour(group: Group, colours: dict[str, str]) -> str:
     if not group.nodes:
         return svg.tint("other", 0)
     found = [leaf for leaf in map(dominant, group.nodes) if leaf is not None]
@@ -323,10 +166,10 @@ def _colour(group: _Group, colours: dict[str, str]) -> str:
 # Where it is drawn ----------------------------------------------------------------------------------------
 
 
-def _rows(groups: list[_Group], painter: Painter, colours: dict[str, str]) -> list[Figure]:
+def _rows(groups: list[Group], painter: Painter, colours: dict[str, str]) -> list[Figure]:
     """Groups on as few lines as the smallest solids allow."""
-    for slot in (42, 36, 31, 27, 23, 20):
-        fitted = replace(painter, slot=float(slot))
+    for slot in (42.0, 36.0, 31.0, 27.0, 23.0, 20.0):
+        fitted = replace(painter, slot=slot)
         figures = [_figure(group, fitted, math.inf) for group in groups]
         widths = [_width(group, figure) for group, figure in zip(groups, figures, strict=True)]
         if sum(widths) <= _ROOM:
@@ -352,18 +195,18 @@ def _rows(groups: list[_Group], painter: Painter, colours: dict[str, str]) -> li
     ]
 
 
-def _figure(group: _Group, painter: Painter, limit: float) -> Figure:
+def _figure(group: Group, painter: Painter, limit: float) -> Figure:
     if not group.nodes:
         return painter.shape(group.shape, svg.tint("other", 0))
     return painter.sequence(group.nodes, limit)
 
 
-def _width(group: _Group, figure: Figure) -> float:
+def _width(group: Group, figure: Figure) -> float:
     words = max([group.heading, *group.lines, size(group.shape)], key=len)
     return max(figure.width + 12, min(104.0, svg.text_width(words, 11, 600) + 10), 58.0)
 
 
-def _row(groups: list[_Group], figures: list[Figure], widths: list[float], colours: dict[str, str]) -> Figure:
+def _row(groups: list[Group], figures: list[Figure], widths: list[float], colours: dict[str, str]) -> Figure:
     """One line of groups; the origin is its upper left corner, `down` its height."""
     spare = max(0.0, _ROOM - sum(widths))
     each = min(spare / len(groups), 70.0)
@@ -411,7 +254,7 @@ def _shrunk(figure: Figure, room: float) -> Figure:
     return Figure(room, figure.up * share, figure.down * share, body)
 
 
-def _label(group: _Group, width: float) -> list[tuple[str, int]]:
+def _label(group: Group, width: float) -> list[tuple[str, int]]:
     times = f" {svg.TIMES}{group.times}" if group.times > 1 else ""
     lines = [(words, 600) for words in svg.wrapped(group.heading + times, width, 3, 11, 600)]
     lines += [(words, 400) for each in group.lines for words in svg.wrapped(each, width, 3)]

@@ -94,9 +94,9 @@ def _totals(network: Composite, families: tuple[str, ...]) -> dict[str, float]:
         "downsampling": math.log2(max(positions) / min(positions)) if positions else 0.0,
     }
     total = network.params or 1
-    for family in families:
-        found[f"blocks.{family}"] = float(blocks[family])
-        found[f"params.{family}"] = params[family] / total
+    for kind in families:
+        found[f"blocks.{kind}"] = float(blocks[kind])
+        found[f"params.{kind}"] = params[kind] / total
     return found
 
 
@@ -219,15 +219,19 @@ class _Collector:
         prefix = f"{path}." if path else ""
         slots = {name: self.sum_slot(f"{prefix}{KIND}={name}", counted) for name in domain.cases}
         # fields of an option are means over the places where it was taken
-        cases = {
-            name: self.record(case, f"{prefix}{name}", many, copies) for name, case in domain.cases.items()
-        }
+        cases: dict[str, _Visit] = {}
+        if (
+            many or copies == 1
+        ):  # of single positions the kind is enough, or there would be hundreds of numbers
+            for name, case in domain.cases.items():
+                cases[name] = self.record(case, f"{prefix}{name}", many, copies)
 
         def visit(value: Any, sums: list[float], counts: list[int], level: int) -> None:
             kind = value[KIND]
             sums[slots[kind]] += 1
             counts[counted] += 1
-            cases[kind](value, sums, counts, level)
+            if cases:
+                cases[kind](value, sums, counts, level)
 
         return visit
 

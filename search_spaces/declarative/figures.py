@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 from cambrian.search_spaces.declarative import svg
 from cambrian.search_spaces.declarative.plan import Composite, Leaf, Node, leaves
-from cambrian.search_spaces.declarative.planning import block_name
+from cambrian.search_spaces.declarative.repetition import dominant, graph_key, runs
 from cambrian.search_spaces.declarative.shape import Shape
 from cambrian.search_spaces.declarative.svg import Figure
 
@@ -17,71 +16,6 @@ SIGNS = {"sum": "+", "product": svg.TIMES, "mean": "\u00f8", "concat": "\u2016"}
 _SLIM = {"norm", "activation", "shape"}
 _GAP = 9.0
 _SHORTEST = 9.0
-_KEPT_LEAVES = 6
-"""Equal blocks in a row up to which each is drawn."""
-
-
-def leaf_words(leaf: Leaf) -> str:
-    """A block in a few words, such as `cell conv 3x3`, `linear 128` or `gelu`."""
-    if leaf.block.name in ("Activation", "Positions", "Pool", "GlobalPool", "SequencePool", "Aggregate"):
-        detail = [str(v) for v in (*leaf.args, *leaf.kwargs.values()) if isinstance(v, str)]
-        name = block_name(leaf.block).replace("_", " ")
-        return detail[0] if detail and name == "activation" else " ".join([name, *detail[:1]])
-    words = [block_name(leaf.block).replace("_", " ")]
-    for key, value in leaf.kwargs.items():
-        if key.startswith("kernel") and isinstance(value, int):
-            words.append(f"{value}{svg.TIMES}{value}" if leaf.given.kind == "image" else f"k{value}")
-        elif key in ("heads", "window", "dilation") and isinstance(value, int) and value > 1:
-            words.append(f"{value} {key}" if key == "heads" else f"{key} {value}")
-    if leaf.block.family in ("linear", "embedding", "graph") and leaf.shape != leaf.given:
-        words.append(str(leaf.shape.channels))
-    return " ".join(words)
-
-
-def size(shape: Shape) -> str:
-    """A shape in a label: `64x8x8`, `49 x 64` tokens, `128`."""
-    if shape.kind == "ids":
-        return "1 id" if shape.length == 1 else f"{shape.length} ids"
-    dims = svg.TIMES.join(map(str, shape.dims))
-    return {"sequence": f"{dims} tokens", "nodes": f"{dims} nodes"}.get(shape.kind, dims)
-
-
-class Run(NamedTuple):
-    """Children `start` to `start + period` of a sequence, which stand there `times` times in a row."""
-
-    start: int
-    period: int
-    times: int
-
-
-def key(node: Node) -> object:
-    """Equal for nodes that look and cost the same."""
-    if isinstance(node, Leaf):
-        kwargs = tuple(sorted((k, str(v)) for k, v in node.kwargs.items()))
-        return (node.block.name, node.given, node.shape, node.args, kwargs)
-    inner = tuple(key(child) for child in node.children)
-    return (node.kind, node.given, node.shape, str(node.options), inner)
-
-
-def runs(nodes: Sequence[Node]) -> list[Run]:
-    """Repetitions in a sequence: what is longer than a few equal blocks is drawn once."""
-    keys = [key(node) for node in nodes]
-    found: list[Run] = []
-    start = 0
-    while start < len(nodes):
-        best = Run(start, 1, 1)
-        for period in range(1, min(8, (len(nodes) - start) // 2) + 1):
-            times = 1
-            pattern = keys[start : start + period]
-            while keys[start + times * period : start + (times + 1) * period] == pattern:
-                times += 1
-            plain = all(isinstance(node, Leaf) for node in nodes[start : start + period])
-            enough = _KEPT_LEAVES / period if plain else 1
-            if times > enough and times * period > best.times * best.period:
-                best = Run(start, period, times)
-        found.append(best)
-        start += best.period * best.times
-    return found
 
 
 @dataclass(frozen=True)
@@ -130,7 +64,7 @@ class Painter:
         return Figure(width, height / 2, height / 2, bar)
 
     def shape(self, shape: Shape, colour: str, given: Shape | None = None) -> Figure:
-        """What leaves a block: a solid for maps, a striped sheet for tokens and nodes, a column for a vector."""
+        """What leaves a block: a solid for maps, striped for tokens and nodes, a column for a vector."""
         height = self.height(shape)
         if shape.kind == "image":
             return self.map(shape, colour, height, given)
@@ -157,6 +91,7 @@ class Painter:
         return Figure(place, height / 2, down, body)
 
     def map(self, shape: Shape, colour: str, height: float, given: Shape | None) -> Figure:
+        """A box in perspective; a triangle marks a map smaller than the one before."""
         width = (0.08 + 0.07 * math.log2(1 + shape.channels)) * self.slot
         lean = max(1.5, min(self.slot - width - 2, 4 + height * 0.06))
         left = max(0.0, (self.slot - width - lean) / 2)
@@ -285,17 +220,6 @@ class Painter:
         return replace(
             self, slot=max(15.0, self.slot * max(share, 0.8)), tallest=max(24.0, self.tallest * share)
         )
-
-
-def dominant(node: Node) -> Leaf | None:
-    """The block that most parameters below `node` are in, else most operations, else the first."""
-    return max(leaves(node), key=lambda leaf: (leaf.params, leaf.macs), default=None)
-
-
-def graph_key(node: Composite) -> object:
-    """Equal for graphs of the same wiring and operations, whatever their channels."""
-    inner = tuple(tuple(leaf_words(leaf) for leaf in leaves(child)) for child in node.children)
-    return (node.options["edges"], node.options["output"], node.options["merge"], inner)
 
 
 def _wrapper_words(node: Composite) -> str:

@@ -6,12 +6,11 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from functools import lru_cache
 from itertools import groupby
 from typing import Any, NamedTuple
 
 from cambrian.search_spaces.declarative.definition import Definition
-from cambrian.search_spaces.declarative.expression import Expression, ExpressionError
+from cambrian.search_spaces.declarative.expression import ExpressionError
 from cambrian.search_spaces.declarative.grammar import (
     KIND,
     NOTHING,
@@ -22,6 +21,7 @@ from cambrian.search_spaces.declarative.grammar import (
     Repeat,
     Scalar,
 )
+from cambrian.search_spaces.declarative.templates import Hole, words_of
 from cambrian.search_spaces.space import Genotype
 
 LONGEST = 100
@@ -161,7 +161,7 @@ def _record(record: Record, scope: Mapping[str, Any], detail: _Detail) -> str:
     if record.label is None:
         return _made_up(record, scope, inner)
     written = []
-    for parts in _template(record.label):
+    for parts in words_of(record.label):
         texts = [part if isinstance(part, str) else _hole(part, record, scope, inner) for part in parts]
         # a word that is nothing but holes and whose holes are all empty is not there
         if "".join(texts):
@@ -256,18 +256,7 @@ def _cut(line: str, room: int) -> str:
     return line if len(line) <= room else line[: room - 2].rpartition(" ")[0].rstrip(" >|,(") + " .."
 
 
-# Templates ------------------------------------------------------------------------------------------------
-
-
-class _Hole(NamedTuple):
-    """`{expression:spec}`; `field` is the expression when it is only a name."""
-
-    expression: Expression
-    spec: str
-    field: str
-
-
-def _hole(hole: _Hole, record: Record, scope: Mapping[str, Any], detail: _Detail) -> str:
+def _hole(hole: Hole, record: Record, scope: Mapping[str, Any], detail: _Detail) -> str:
     value = hole.expression(scope)
     if hole.spec and isinstance(value, int | float):
         return format(value, hole.spec)
@@ -281,74 +270,3 @@ def _hole(hole: _Hole, record: Record, scope: Mapping[str, Any], detail: _Detail
         return ""
     text = f"{value:g}" if isinstance(value, float) else str(value)
     return re.sub(r"(?<![\d.])0(?=\.\d)", "", text) if detail.short else text
-
-
-@lru_cache(maxsize=4096)
-def _template(text: str) -> tuple[tuple[str | _Hole, ...], ...]:
-    """The words of a template, each of literal pieces and holes.
-
-    Raises:
-        ExpressionError: a brace that is not closed, or what stands in braces is no expression.
-    """
-    words: list[list[str | _Hole]] = [[]]
-    for piece in re.split(r"(\s+)", _protect(text)):
-        if piece.isspace():
-            words.append([])
-            continue
-        for literal in re.split("(\0\\d+\0)", piece):
-            found = re.fullmatch("\0(\\d+)\0", literal)
-            if found:
-                words[-1].append(_parsed_hole(_holes(text)[int(found[1])]))
-            elif literal:
-                words[-1].append(literal)
-    return tuple(tuple(word) for word in words if word)
-
-
-def _spans(text: str) -> list[tuple[int, int]]:
-    """Where the holes are, braces included; quotes in them may hold braces."""
-    found, start, quote = [], -1, ""
-    for i, sign in enumerate(text):
-        if quote:
-            quote = "" if sign == quote else quote
-        elif start >= 0 and sign in "'\"":
-            quote = sign
-        elif sign == "{" and start < 0:
-            start = i
-        elif sign == "}" and start >= 0:
-            found.append((start, i + 1))
-            start = -1
-    if start >= 0:
-        raise ExpressionError(f"label {text!r}: a brace is not closed", hint="write {field} or {expression}")
-    return found
-
-
-def _holes(text: str) -> list[str]:
-    return [text[start + 1 : end - 1] for start, end in _spans(text)]
-
-
-def _protect(text: str) -> str:
-    """The template with each hole replaced by its number, so that blanks in it do not part words."""
-    made, last = [], 0
-    for number, (start, end) in enumerate(_spans(text)):
-        made += [text[last:start], f"\0{number}\0"]
-        last = end
-    return "".join([*made, text[last:]])
-
-
-def _parsed_hole(inside: str) -> _Hole:
-    depth, quote, colon = 0, "", -1
-    for i, sign in enumerate(inside):
-        if quote:
-            quote = "" if sign == quote else quote
-        elif sign in "'\"":
-            quote = sign
-        elif sign in "([":
-            depth += 1
-        elif sign in ")]":
-            depth -= 1
-        elif sign == ":" and not depth:
-            colon = i
-            break
-    text, spec = (inside, "") if colon < 0 else (inside[:colon], inside[colon + 1 :])
-    expression = Expression(text)
-    return _Hole(expression, spec, expression.text if expression.text.isidentifier() else "")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cambrian.search_spaces.declarative import svg
-from cambrian.search_spaces.declarative.figures import SIGNS, dominant, leaf_words
+from cambrian.search_spaces.declarative.figures import SIGNS
+from cambrian.search_spaces.declarative.phrases import leaf_words
 from cambrian.search_spaces.declarative.plan import Composite, Node, leaves
+from cambrian.search_spaces.declarative.repetition import dominant
 from cambrian.search_spaces.declarative.svg import Figure
 
 _MERGES = {"sum": "sum", "mean": "mean", "product": "product", "concat": "concatenation"}
@@ -124,11 +126,9 @@ def _arc(a: float, b: float, axis: float, lane: int) -> tuple[str, float]:
     y = axis + side * (10 + _LANE * abs(lane))
     start, end = axis + side * _RADIUS * 0.8, axis + side * (_RADIUS * 0.8 + 5)
     inset = 5 + 2.5 * abs(lane)
-    return (
-        f"M{a + 5:.1f} {start:.1f}C{a + 8:.1f} {y:.1f} {a + 14 + inset:.1f} {y:.1f} {a + 34 + inset:.1f} {y:.1f}"
-        f"H{b - 34 - inset:.1f}C{b - 14 - inset:.1f} {y:.1f} {b - 8:.1f} {y:.1f} {b - 5:.1f} {end:.1f}",
-        y,
-    )
+    rise = f"{a + 8:.1f} {y:.1f} {a + 14 + inset:.1f} {y:.1f} {a + 34 + inset:.1f} {y:.1f}"
+    fall = f"{b - 14 - inset:.1f} {y:.1f} {b - 8:.1f} {y:.1f} {b - 5:.1f} {end:.1f}"
+    return f"M{a + 5:.1f} {start:.1f}C{rise}H{b - 34 - inset:.1f}C{fall}", y
 
 
 def _head(x: float, axis: float, lane: int, colour: str) -> str:

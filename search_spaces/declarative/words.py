@@ -5,12 +5,9 @@ from __future__ import annotations
 import ast
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
-from typing import Any
 
 from cambrian.search_spaces.declarative.catalogue import Block
 from cambrian.search_spaces.declarative.definition import Definition
-from cambrian.search_spaces.declarative.expression import Expression
 from cambrian.search_spaces.declarative.grammar import (
     Domain,
     Field,
@@ -34,13 +31,9 @@ from cambrian.search_spaces.declarative.layout import (
     SequencePart,
     SwitchPart,
 )
-from cambrian.search_spaces.declarative.shape import input_of
-from cambrian.search_spaces.space import Signature
+from cambrian.search_spaces.declarative.phrases import condition, count, inputs, scalar, spoken, values
 
-__all__ = ["condition", "count", "describe", "inputs", "label", "limits", "summarise", "values"]
-
-_LISTED = 24
-"""Tables up to this long are written out."""
+__all__ = ["describe", "label", "limits", "summarise"]
 
 
 def describe(definition: Definition) -> str:
@@ -111,7 +104,7 @@ class _Rules:
             what = f"list of {_span(domain)} {self.noun(domain.item)}"
             inner = domain.item if isinstance(domain.item, Record) and "." in domain.item.name else None
         elif isinstance(domain, Scalar):
-            what = self.scalar(domain, each.name)
+            what = self.table(domain, each.name)
         else:
             what = domain.name
         notes = [_clean(each.about)] if each.about and each.about != getattr(domain, "about", "") else []
@@ -131,7 +124,7 @@ class _Rules:
             return item.name
         return f"values, each of {values(item)}" if isinstance(item, Scalar) else "lists"
 
-    def scalar(self, domain: Scalar, name: str) -> str:
+    def table(self, domain: Scalar, name: str) -> str:
         if id(domain) not in self.shared:
             return values(domain)
         if id(domain) in self.told:
@@ -195,42 +188,13 @@ def limits(definition: Definition) -> list[str]:
     return lines
 
 
-def inputs(signature: Signature) -> str:
-    """What a network is given and asked for: `image 3x32x32 and 10 outputs`."""
-    outputs = f"{signature.n_outputs} output{'s' if signature.n_outputs != 1 else ''}"
-    if signature.graph is not None:
-        graph = signature.graph
-        return f"a graph of {graph.nodes} nodes with {graph.features} features and {outputs}"
-    given = str(input_of(signature))
-    if signature.vocabulary is not None:
-        given = f"{given} of a vocabulary of {signature.vocabulary}"
-    return f"{given} and {outputs}"
-
-
-def values(domain: Scalar) -> str:
-    """The values of a choice: a range where they are evenly spaced integers, else all of them."""
-    found = domain.values
-    if found == (False, True):
-        return "true or false"
-    whole = all(type(v) is int for v in found)
-    if whole and len(found) > 3:
-        steps = {int(b) - int(a) for a, b in pairwise(found)}
-        if len(steps) == 1:
-            step = steps.pop()
-            return f"{found[0]} to {found[-1]}" + (f" in steps of {step}" if step != 1 else "")
-    texts = [_value(v) for v in found]
-    if len(texts) > _LISTED:
-        texts = [*texts[: _LISTED // 2], "...", *texts[-3:]]
-    return ", ".join(texts)
-
-
 def _relevance(each: Field) -> str:
     """When a field means nothing, in words."""
     assert each.when is not None
     if each.name in each.when.names:
-        return f"becomes {_value(each.otherwise)} unless {condition(each.when)}"
+        return f"becomes {scalar(each.otherwise)} unless {condition(each.when)}"
     opposite = _opposite(ast.parse(each.when.text, mode="eval").body)
-    if opposite is not None and (said := _spoken(opposite)):
+    if opposite is not None and (said := spoken(opposite)):
         return f"ignored when {said}"
     return f"ignored unless {condition(each.when)}"
 
@@ -245,39 +209,6 @@ def _opposite(node: ast.expr) -> ast.expr | None:
     if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in _OPPOSITES:
         return ast.Compare(node.left, [_OPPOSITES[type(node.ops[0])]()], node.comparators)
     return None
-
-
-def condition(expression: Expression) -> str:
-    """An expression in words where it is a plain one, else as it is written."""
-    return _spoken(ast.parse(expression.text, mode="eval").body) or expression.text
-
-
-def _spoken(node: ast.expr) -> str:
-    if isinstance(node, ast.BoolOp):
-        inner = [_spoken(each) for each in node.values]
-        word = " and " if isinstance(node.op, ast.And) else " or "
-        return word.join(inner) if all(inner) else ""
-    if isinstance(node, ast.Name | ast.Attribute):
-        return ast.unparse(node)
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-        inner_text = _spoken(node.operand)
-        return f"not {inner_text}" if isinstance(node.operand, ast.Name | ast.Attribute) else ""
-    if not isinstance(node, ast.Compare) or len(node.ops) != 1:
-        return ""
-    left, operator, right = node.left, node.ops[0], node.comparators[0]
-    if not isinstance(left, ast.Name | ast.Attribute):
-        return ""
-    if isinstance(right, ast.List | ast.Tuple) and all(isinstance(e, ast.Constant) for e in right.elts):
-        listed = " or ".join(_value(e.value) for e in right.elts if isinstance(e, ast.Constant))
-        word = {ast.In: "is", ast.NotIn: "is not"}.get(type(operator), "")
-        return f"{ast.unparse(left)} {word} {listed}" if word else ""
-    if isinstance(right, ast.Constant):
-        word = {
-            ast.Eq: "is", ast.NotEq: "is not", ast.Gt: "is above", ast.Lt: "is below",
-            ast.GtE: "is at least", ast.LtE: "is at most",
-        }.get(type(operator), "")  # fmt: skip
-        return f"{ast.unparse(left)} {word} {_value(right.value)}" if word else ""
-    return ""
 
 
 def parts_of(part: Part | None) -> Iterator[Part]:
@@ -298,20 +229,6 @@ def parts_of(part: Part | None) -> Iterator[Part]:
         inner = [edge for _, edges in part.nodes for _, edge in edges]
     for each in inner:
         yield from parts_of(each)
-
-
-def count(number: float) -> str:
-    """`940`, `12.3k`, `1.25M`."""
-    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= unit:
-            return f"{number / unit:.3g}{name}"
-    return str(round(number))
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _span(domain: Repeat) -> str:
