@@ -30,7 +30,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "round": round, "sqrt": math.sqrt, "str": str, "sum": sum,
 }  # fmt: skip
 
-_OBJECTS = frozenset({"input", "graph"})
+_OBJECTS = frozenset({"input", "given", "graph"})
 """Names whose attributes are Python's own; those of all others are keys of a record."""
 
 _ALLOWED = (

@@ -25,7 +25,7 @@ from cambrian.search_spaces.declarative.layout import (
 from cambrian.search_spaces.errors import UserError
 from cambrian.search_spaces.registry import near_names
 
-GLOBALS = frozenset({"input", "n_outputs", "vocabulary", "graph"})
+GLOBALS = frozenset({"input", "given", "n_outputs", "vocabulary", "graph"})
 """What expressions of a layout see beside fields and indices."""
 
 MERGES = ("sum", "mean", "product", "concat")

@@ -78,11 +78,11 @@ class _Planner:
         """Lay what the genotype `value` of `domain` builds."""
         if isinstance(domain, Scalar):
             assert domain.layout is not None, "the compiler has checked it"
-            return self.lay(domain.layout, _VALUE, {}, {**scope, "value": value}, shape, sink)
+            return self.lay(domain.layout, _VALUE, {}, {**scope, "value": value, "given": shape}, shape, sink)
         if isinstance(domain, Options):
             domain = domain.cases[value[KIND]]
         assert isinstance(domain, Record) and domain.layout is not None, "the compiler has checked it"
-        return self.lay(domain.layout, domain, value, {**scope, **value}, shape, sink)
+        return self.lay(domain.layout, domain, value, {**scope, **value, "given": shape}, shape, sink)
 
     def lay(
         self, part: Part, record: Record, value: Any, scope: dict[str, Any], shape: Shape, sink: Sink
