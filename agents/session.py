@@ -45,6 +45,7 @@ from cambrian.sandbox.select import open_sandbox
 from cambrian.search_spaces import SPACES, TASKS, Space, Task, near_names
 from cambrian.search_spaces.finding import files_of, folder_of
 from cambrian.search_spaces.recipes import with_recipe_genes
+from cambrian.search_spaces.tasks import validation_samples
 
 PATH_OPTIONS = ("data", "path")
 """Options of tasks that name files or folders."""
@@ -170,7 +171,7 @@ async def start(config: RunConfig, workspace: Workspace, watch: Watch, origin: s
         cost=config.cost,
         created=time.time(),
         config=resolved,
-        validation_samples=len(task.load().x_val),
+        validation_samples=validation_samples(task),
     )
     store = PopulationStore(folder, create=record)
     if note := SPACES.find(config.space).note:
@@ -279,6 +280,7 @@ async def _organs(
         run_id=store.folder.name,
         folder=store.folder,
         splits=task.load(),
+        task=task,
         slots=config.slots,
         space=kept_space(store.folder),
         base_image=config.sandbox.base_image,

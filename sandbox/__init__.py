@@ -20,6 +20,7 @@ SANDBOXES: Registry[Sandbox] = Registry(
     {
         "docker": "cambrian.sandbox.container:ContainerSandbox",
         "process": "cambrian.sandbox.process:ProcessSandbox",
+        "table": "cambrian.sandbox.table:TableSandbox",
     },
 )
 """Factories take no required arguments."""

@@ -229,6 +229,16 @@ class JobFolder:
             write_atomically(self.path / "job.json", content)
             (self.work / "job.json").write_bytes(content)
 
+    def record(self, outcome: Outcome) -> Outcome:
+        """Save the outcome of a job for which nothing was run.
+
+        Raises:
+            InfrastructureError: the disk failed or is full; no outcome was written.
+        """
+        with disk(f"prepare {self.path}"):
+            remove_tree(self.work)
+        return self._save(outcome)
+
     def conclude(self, ending: Ending, isolation: Isolation, wall_s: float) -> Outcome:
         """Check what the job left behind, save the outcome, remove what no job has to write.
 

@@ -23,7 +23,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cambrian.search_spaces import Loss, Recipe, Signature, Splits
+from cambrian.search_spaces import Loss, Recipe, Signature, Splits, TableRow
 
 EXIT_NO_SPACE = 74
 """Exit code of a worker that found the disk full: no fault of the candidate."""
@@ -107,7 +107,11 @@ class Job(_Data):
 
 
 class Latency(_Data):
-    """A latency measured on a named device; all times in milliseconds per call."""
+    """A latency measured on a named device; all times in milliseconds per call.
+
+    Of a latency that was looked up in a table no spread is known: `repeats` is 1, the quartiles are the
+    median, and `threads` is 0, which means not known.
+    """
 
     device: str
     threads: int
@@ -117,6 +121,12 @@ class Latency(_Data):
     median_ms: float = Field(gt=0)
     q1_ms: float = Field(gt=0)
     q3_ms: float = Field(gt=0)
+
+    @property
+    def place(self) -> str:
+        """Device and number of threads, as people read it."""
+        threads = f", {self.threads} thread{'s' if self.threads > 1 else ''}" if self.threads else ""
+        return self.device + threads
 
 
 class WorkerReport(_Data):
@@ -158,11 +168,11 @@ class Isolation(_Data):
     """The isolation that an evaluation really had.
 
     Attributes:
-        level: the sandbox's kind.
+        level: the sandbox's kind; `table` when nothing was run and results were looked up.
         not_enforced: what this sandbox could not stop, one short phrase each; empty for a hardened container.
     """
 
-    level: Literal["docker", "process"]
+    level: Literal["docker", "process", "table"]
     not_enforced: tuple[str, ...] = ()
 
 
@@ -172,7 +182,8 @@ class Outcome(_Data):
     Attributes:
         reason: one line for people and for the planner; empty when trained.
         wall_s: seconds from submission to end.
-        report: None when the worker left none that could be read.
+        report: None when the worker left none that could be read, or when nothing was run.
+        row: what was looked up, when nothing was run.
     """
 
     job_id: str
@@ -181,6 +192,7 @@ class Outcome(_Data):
     wall_s: float
     isolation: Isolation
     report: WorkerReport | None = None
+    row: TableRow | None = None
 
 
 @runtime_checkable

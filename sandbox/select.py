@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict
 from cambrian.sandbox.errors import InfrastructureError
 from cambrian.sandbox.process import ProcessSandbox
 from cambrian.sandbox.protocol import Sandbox
-from cambrian.search_spaces import Splits
+from cambrian.sandbox.table import TableSandbox
+from cambrian.search_spaces import Splits, TabularTask, Task, UserError
 
 ENGINE_S = 1.5
 """Seconds that an engine has to answer before it counts as absent."""
@@ -64,6 +65,7 @@ async def open_sandbox(
     folder: Path,
     splits: Splits,
     slots: int,
+    task: Task | None = None,
     space: Path | None = None,
     plugins: Sequence[Path] = (),
     base_image: str | None = None,
@@ -72,12 +74,13 @@ async def open_sandbox(
     """An open sandbox.
 
     Args:
-        kind: `auto` takes Docker where an engine answers and the image is there or can be built, else a
-            process; any other registered name is taken at its word.
+        kind: `auto` takes the table of a task that has one, else Docker where an engine answers and the image
+            is there or can be built, else a process; any other registered name is taken at its word.
         run_id: see `Sandbox.open`.
         folder: see `Sandbox.open`.
         splits: see `Sandbox.open`.
         slots: see `Sandbox.open`.
+        task: whose data `splits` are; only a table needs it.
         space: see `Sandbox.open`.
         plugins: folders on the workers' import path, for spaces of code that are not installed.
         base_image: what the image is built from; None leaves the choice to `sandbox.image`.
@@ -88,13 +91,23 @@ async def open_sandbox(
 
     Raises:
         UnknownNameError: no sandbox of that name.
+        UserError: a table for a task without one, or another sandbox for a task that has nothing to train on.
         InfrastructureError: the sandbox that was asked for by name cannot be had.
     """
     from cambrian.sandbox import SANDBOXES
 
     note: str | None = None
     sandbox: Sandbox
-    if kind in ("auto", "docker"):
+    if kind == "auto" and isinstance(task, TabularTask):
+        kind = "table"
+    if kind == "table":
+        sandbox = TableSandbox(task)
+    elif isinstance(task, TabularTask):
+        raise UserError(
+            f"sandbox {kind!r}: task {task.name!r} is a table, which has nothing to train on",
+            hint="set 'sandbox.kind: table' or 'auto' in the run file",
+        )
+    elif kind in ("auto", "docker"):
         status = await asyncio.to_thread(engine_status)
         if status.available:
             from cambrian.sandbox.container import ContainerSandbox

@@ -10,7 +10,16 @@ from cambrian.search_spaces.errors import (
 from cambrian.search_spaces.finding import SpaceRegistry
 from cambrian.search_spaces.registry import Registry, near_names
 from cambrian.search_spaces.space import Genotype, Signature, Space
-from cambrian.search_spaces.tasks import TASKS, Loss, Recipe, Rung, Splits, Task
+from cambrian.search_spaces.tasks import (
+    TASKS,
+    Loss,
+    Recipe,
+    Rung,
+    Splits,
+    TableRow,
+    TabularTask,
+    Task,
+)
 
 SPACES = SpaceRegistry("space", "cambrian.spaces", {})
 """Spaces by name: folders and factories without arguments; `finding` tells where they are looked for."""
@@ -30,6 +39,8 @@ __all__ = [
     "Space",
     "SpaceRegistry",
     "Splits",
+    "TableRow",
+    "TabularTask",
     "Task",
     "UnknownNameError",
     "UserError",

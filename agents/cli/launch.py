@@ -41,17 +41,14 @@ def check_command(run_file: Path, budget: str | None, settings: list[str], as_js
     """Validate a run file, its space, task and data; run nothing."""
     config = load_run_file(run_file, overrides_from(budget, settings))
     from cambrian.agents.session import check_run
+    from cambrian.search_spaces.tasks import extent
 
     space, task = check_run(config, str(run_file))
-    splits = task.load()
     if as_json:
         emit({"ok": True, "config": config.model_dump(mode="json")})
         return
     limits = "; ".join(map(str, config.constraints)) or "no constraints"
-    print(
-        f"{run_file} is fine: space {space.name}, task {task.name} ({len(splits.x_train)} train, "
-        f"{len(splits.x_val)} validation, {len(splits.x_test)} test samples), {limits}"
-    )
+    print(f"{run_file} is fine: space {space.name}, task {task.name} ({extent(task)}), {limits}")
 
 
 def run_command(

@@ -226,10 +226,13 @@ def _show_candidate(store: PopulationStore, candidate: Candidate, as_json: bool)
         )
         if evaluation.latency is not None:
             measured = evaluation.latency
+            spread = (
+                f"quartiles {measured.q1_ms:.3f} to {measured.q3_ms:.3f}, {measured.repeats} repeats, "
+                if measured.repeats > 1
+                else ""
+            )
             facts["latency"] = (
-                f"{measured.median_ms:.3f} ms (quartiles {measured.q1_ms:.3f} to {measured.q3_ms:.3f}, "
-                f"{measured.repeats} repeats, batch {measured.batch}) on {measured.device}, "
-                f"{measured.threads} thread{'s' if measured.threads > 1 else ''}"
+                f"{measured.median_ms:.3f} ms ({spread}batch {measured.batch}) on {measured.place}"
             )
     table = Table.grid(padding=(0, 2))
     for key, value in facts.items():

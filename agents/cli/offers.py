@@ -142,24 +142,18 @@ def _model(config: RunConfig | None) -> Finding:
 
 def _data(config: RunConfig | None, run_file: Path | None) -> list[Finding]:
     from cambrian.agents.session import make_task
+    from cambrian.search_spaces.tasks import extent
 
     if config is not None:
         try:
-            splits = make_task(config, str(run_file)).load()
+            size = extent(make_task(config, str(run_file)))
         except CambrianError as error:
             return [Finding(what="data", status="broken", detail=error.message, means=error.hint)]
-        return [
-            Finding(
-                what="data",
-                status="ok",
-                detail=f"{config.task.name}: {len(splits.x_train)} training samples",
-                means="",
-            )
-        ]
+        return [Finding(what="data", status="ok", detail=f"{config.task.name}: {size}", means="")]
     findings = []
     for name in TASKS.names():
         try:
-            splits = TASKS.create(name).load()
+            detail = extent(TASKS.create(name))
         except TypeError:
             continue  # a task that cannot be made without options is the user's own
         except CambrianError as error:
@@ -167,7 +161,6 @@ def _data(config: RunConfig | None, run_file: Path | None) -> list[Finding]:
                 Finding(what=f"data: {name}", status="absent", detail=error.message, means=error.hint)
             )
         else:
-            detail = f"{len(splits.x_train)} training samples"
             findings.append(Finding(what=f"data: {name}", status="ok", detail=detail, means=""))
     return findings
 

@@ -9,7 +9,8 @@ import numpy as np
 from cambrian.agents.population.model import Candidate, Evaluation
 from cambrian.sandbox import Job, JobState, Outcome
 from cambrian.sandbox.outcome import read_outputs
-from cambrian.search_spaces import Task
+from cambrian.sandbox.table import latency_of
+from cambrian.search_spaces import TabularTask, Task
 
 
 def evaluate(
@@ -26,8 +27,11 @@ def evaluate(
         task: keeper of the held-out labels.
 
     Returns:
-        The evaluation; only one whose outcome is `TRAINED` has metrics.
+        The evaluation; only one whose outcome is `TRAINED` has metrics. What was looked up rather than run is
+        taken from the outcome's row.
     """
+    if outcome.row is not None or isinstance(task, TabularTask):
+        return _from_row(candidate, rung, job, outcome)
     report = outcome.report
     metrics: dict[str, float] = {}
     test_metrics: dict[str, float] = {}
@@ -57,6 +61,26 @@ def evaluate(
         wall_s=outcome.wall_s,
         train_s=sum(report.epoch_s) if report else 0.0,
         peak_memory_mb=report.peak_memory_mb if report else 0.0,
+        isolation=outcome.isolation,
+    )
+
+
+def _from_row(candidate: Candidate, rung: int, job: Job, outcome: Outcome) -> Evaluation:
+    """The evaluation of a job that was looked up; a row beyond a limit tells its latency only."""
+    row = outcome.row
+    scored = row if outcome.state is JobState.TRAINED else None
+    return Evaluation(
+        candidate_id=candidate.id,
+        rung=rung,
+        seed=job.seed,
+        epochs=job.epochs,
+        state=outcome.state,
+        reason=outcome.reason,
+        metrics=scored.metrics if scored else {},
+        test_metrics=scored.test_metrics if scored else {},
+        latency=latency_of(row) if row and job.latency is not None else None,
+        wall_s=outcome.wall_s,
+        train_s=scored.train_s if scored else 0.0,
         isolation=outcome.isolation,
     )
 

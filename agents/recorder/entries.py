@@ -267,9 +267,7 @@ def _isolation(evaluations: Sequence[Evaluation]) -> dict[str, str]:
     return {
         "isolation": isolation.level,
         "not_enforced": "; ".join(isolation.not_enforced),
-        "device": f"{latency.device}, {latency.threads} thread{'s' if latency.threads > 1 else ''}"
-        if latency
-        else "",
+        "device": latency.place if latency else "",
     }
 
 

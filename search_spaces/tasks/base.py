@@ -75,7 +75,7 @@ class SplitTask(ABC):
         self.metric = metric
         self.maximize = self.metrics[metric]
         self.recipe = _overridden(name, defaults, recipe)
-        self.rungs = tuple(default_rungs) if rungs is None else _rungs(name, rungs)
+        self.rungs = tuple(default_rungs) if rungs is None else chosen_rungs(name, rungs)
         self._train_samples = train_samples
         self.version = version
         if self.recipe != defaults or self.rungs != tuple(default_rungs) or train_samples is not None:
@@ -172,7 +172,7 @@ def _inputs(signature: Signature) -> str:
     shape = "x".join(str(side) for side in signature.input_shape)
     if signature.vocabulary is not None:
         return f"{shape} ids from 0 to {signature.vocabulary - 1}"
-    return f"{shape}, normalised"
+    return f"{shape}{' values' if len(signature.input_shape) == 1 else ''}, normalised"
 
 
 def standardised(train: Array, *others: Array) -> list[Array]:
@@ -201,7 +201,12 @@ def _overridden(task: str, defaults: Recipe, changes: Mapping[str, Any] | None) 
     return _validated(Recipe, {**defaults.model_dump(), **changes}, f"task {task}: recipe")
 
 
-def _rungs(task: str, given: Sequence[Mapping[str, Any]]) -> tuple[Rung, ...]:
+def chosen_rungs(task: str, given: Sequence[Mapping[str, Any]]) -> tuple[Rung, ...]:
+    """The rungs that a user wrote.
+
+    Raises:
+        UserError: not a list of rungs; the message names the entry.
+    """
     if isinstance(given, str) or not isinstance(given, Sequence) or not given:
         raise UserError(
             f"task {task}: rungs: {given!r} is not a list of rungs", hint="such as [{epochs: 3}, {epochs: 9}]"

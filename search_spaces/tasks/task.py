@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from cambrian.search_spaces.space import Signature
+from cambrian.search_spaces.space import Genotype, Signature
 
 Array = NDArray[Any]
 SplitName = Literal["val", "test"]
@@ -21,10 +21,11 @@ class Recipe(BaseModel):
     """How every candidate of a task is trained; the same for all arms, so that architectures compare.
 
     Attributes:
-        optimizer: `adamw` or `sgd` (with Nesterov momentum 0.9).
+        optimizer: `adamw`, `sgd` (with Nesterov momentum 0.9), or `adam`.
         learning_rate: the peak of the schedule.
         schedule: `one-cycle`, `cosine` or `constant` over all steps of the rung.
-        weight_decay: decoupled, not applied to biases and norms.
+        weight_decay: decoupled (Loshchilov and Hutter, arXiv:1711.05101), but for `adam` an L2 penalty in the
+            gradient; not applied to biases and norms.
         label_smoothing: 0 to 1; for cross-entropy only.
         augment: what is done to each training batch, in order.
         gradient_clip: maximum gradient norm; 0 means none.
@@ -34,7 +35,7 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    optimizer: Literal["adamw", "sgd", "adam"] = "adamw"
     learning_rate: float = Field(default=3e-3, gt=0)
     schedule: Literal["one-cycle", "cosine", "constant"] = "one-cycle"
     weight_decay: float = Field(default=0.01, ge=0)
@@ -122,3 +123,67 @@ class Task(Protocol):
     def describe(self) -> str:
         """The task in prose for a planner: data, sizes, metric, recipe."""
         ...
+
+
+class TableRow(BaseModel):
+    """What a table says of one architecture: somebody else trained it, long ago.
+
+    Attributes:
+        metrics: on the validation split, by name.
+        test_metrics: the same on the test split.
+        latency_ms: of one sample on `device`, None when not known.
+        device: what latency was measured on.
+        train_s: seconds that the training took, where it was made.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    metrics: dict[str, float]
+    test_metrics: dict[str, float]
+    latency_ms: float | None = Field(default=None, gt=0)
+    device: str = ""
+    train_s: float = Field(default=0.0, ge=0)
+
+
+@runtime_checkable
+class TabularTask(Task, Protocol):
+    """A task whose every training was made already, and whose results are looked up.
+
+    `load` gives empty arrays of the signature's shapes, after a check that the table is there; `score` has
+    nothing to score and raises `ValueError`.
+    """
+
+    validation_samples: int
+    """How many samples stand behind a validation metric."""
+    rows: int
+    """How many architectures the table holds."""
+
+    def lookup(self, genotype: Genotype, epochs: int, seed: int) -> TableRow:
+        """What is known of the canonical `genotype` after `epochs`.
+
+        Tables hold few seeds or none: equal arguments give equal rows, and so may other seeds.
+
+        Raises:
+            ProposalError: not in the table; the message says what is.
+            MissingDataError: the table is not there.
+        """
+        ...
+
+
+def validation_samples(task: Task) -> int:
+    """How many samples a validation metric of the task is read from."""
+    return task.validation_samples if isinstance(task, TabularTask) else len(task.load().x_val)
+
+
+def extent(task: Task) -> str:
+    """How much data a task has, in a few words; loads it.
+
+    Raises:
+        MissingDataError: see `Task.load`.
+    """
+    splits = task.load()
+    if isinstance(task, TabularTask):
+        return f"a table of {task.rows} architectures"
+    sizes = f"{len(splits.x_train)} train, {len(splits.x_val)} validation, {len(splits.x_test)} test samples"
+    graph = task.signature.graph
+    return sizes + (f" of a graph of {graph.nodes} nodes" if graph is not None else "")

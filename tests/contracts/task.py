@@ -111,7 +111,7 @@ class TaskContract:
         [
             ({"recipe": {"learningrate": 1}}, "learning_rate"),
             ({"recipe": {"learning_rate": -1}}, "recipe.learning_rate"),
-            ({"recipe": {"optimizer": "adam"}}, "adamw"),
+            ({"recipe": {"optimizer": "lamb"}}, "adamw"),
             ({"recipe": 3}, "recipe"),
             ({"rungs": []}, "rungs"),
             ({"rungs": "3"}, "rungs"),

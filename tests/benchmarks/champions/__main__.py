@@ -54,7 +54,12 @@ async def train_again(
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         sandbox, _ = await open_sandbox(
-            config.sandbox.kind, run_id="champions", folder=folder, splits=task.load(), slots=config.slots
+            config.sandbox.kind,
+            run_id="champions",
+            folder=folder,
+            splits=task.load(),
+            slots=config.slots,
+            task=task,
         )
         gate = asyncio.Semaphore(config.slots)
 
