@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cambrian.search_spaces import Genotype, ProposalError, Signature, Space
+from tests.contracts.inputs import inputs_of, signatures_of, with_graph
 
 FORBIDDEN_KEYWORDS = {"oneOf", "allOf", "not", "prefixItems", "patternProperties", "default"}
 
@@ -42,7 +43,7 @@ with torch.no_grad():
 
 
 class SpaceContract:
-    """Subclasses override the fixtures `space` and, where they take other inputs, `signatures`."""
+    """Subclasses override the fixture `space`; `signatures` follow from it."""
 
     samples = 1000
     built = 40
@@ -52,13 +53,9 @@ class SpaceContract:
         raise AssertionError("a subclass gives the space")
 
     @pytest.fixture(scope="class")
-    def signatures(self) -> list[Signature]:
+    def signatures(self, space: Space) -> list[Signature]:
         """From the smallest input to a large one; nothing that `sample` returns may refuse any of them."""
-        return [
-            Signature(input_shape=(1, 8, 8), n_outputs=10),
-            Signature(input_shape=(1, 28, 28), n_outputs=10),
-            Signature(input_shape=(3, 33, 20), n_outputs=3),
-        ]
+        return signatures_of(space)
 
     @pytest.fixture(scope="class")
     def members(self, space: Space) -> list[Genotype]:
@@ -175,8 +172,8 @@ class SpaceContract:
         for index, genotype in enumerate(members[: self.built]):
             signature = signatures[index % len(signatures)]
             torch.manual_seed(0)
-            network = space.build(genotype, signature)
-            outputs = network(torch.randn(2, *signature.input_shape))
+            network = with_graph(space.build(genotype, signature), signature)
+            outputs = network(inputs_of(signature, 2))
             assert outputs.shape == (2, signature.n_outputs)
             outputs.square().mean().backward()
             for name, parameter in network.named_parameters():
@@ -189,7 +186,7 @@ class SpaceContract:
         for signature in signatures:
             with torch.device("meta"):
                 network = space.build(members[0], signature).eval()
-                outputs = network(torch.empty(4, *signature.input_shape))
+                outputs = network(inputs_of(signature, 4))
             assert outputs.shape == (4, signature.n_outputs) and outputs.is_meta
 
     def test_equal_seeds_give_equal_weights(
@@ -225,7 +222,11 @@ class SpaceContract:
             if index == 0:
                 _compare_in_fresh_interpreter(file, ours.eval(), signature, tmp_path)
             theirs.load_state_dict(ours.state_dict())
-            inputs = torch.randn(3, *signature.input_shape)
+            if signature.graph is not None:
+                assert "set_context" in scope
+            with_graph(ours, signature)
+            with_graph(theirs, signature)
+            inputs = inputs_of(signature, 3)
             with torch.no_grad():
                 assert torch.equal(ours.eval()(inputs), theirs.eval()(inputs))
 
@@ -327,7 +328,7 @@ def _spoil(value: object) -> None:
 def _compare_in_fresh_interpreter(
     file: Path, network: torch.nn.Module, signature: Signature, folder: Path
 ) -> None:
-    inputs = torch.randn(3, *signature.input_shape)
+    inputs = inputs_of(signature, 3)
     given, answer = folder / "given.safetensors", folder / "answer.safetensors"
     save_file({**network.state_dict(), "inputs": inputs}, given)
     done = subprocess.run(

@@ -218,7 +218,7 @@ class TestErrors:
         genotype = SPACE.validate(
             {"stages": [{"block": "conv", "width": 8, "downsample": "first"}] * 3, "stem": {}, "head": {}}
         )
-        with pytest.raises(ProposalError, match="downsample"):
+        with pytest.raises(ProposalError, match="cannot be halved"):
             check(SPACE, genotype, Signature(input_shape=(1, 4, 4), n_outputs=10), 8)
 
     def test_code_is_never_run_here(self) -> None:
