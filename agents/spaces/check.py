@@ -22,8 +22,9 @@ from cambrian.agents.spaces.report import (
     Size,
     TaskFact,
 )
-from cambrian.search_spaces import TASKS, Genotype, Signature, Space, UserError, near_names
+from cambrian.search_spaces import Genotype, Signature, Space, UnknownNameError, UserError
 from cambrian.search_spaces.finding import folder_of
+from cambrian.search_spaces.tasks.listing import create_listed
 
 IDENTITIES = 300
 """Designs that are hashed by what they compute, unless all are asked for: ten milliseconds each."""
@@ -91,7 +92,7 @@ def reference_of(space: Space) -> Signature:
     names = fitting_tasks(space)
     if not names:
         raise UserError(f"no registered task fits the space {space.name!r}", hint="see `cambrian doctor`")
-    return TASKS.create(names[0]).signature
+    return create_listed(names[0]).signature
 
 
 def draw_designs(space: Space, n: int, seed: int, trial: Trial) -> list[Genotype]:
@@ -320,13 +321,10 @@ def _baseline(space: Space, name: str, genotype: Genotype, signature: Signature,
 def _task_fact(space: Space, name: str, designs: list[Genotype]) -> TaskFact:
     from cambrian.agents.evaluator.static import check
 
-    if name not in TASKS.names():
-        reason = f"there is no such task: {near_names(name, TASKS.names())}"
-        return TaskFact(name=name, status="does not fit", reason=reason)
     try:
-        signature = TASKS.create(name).signature
-    except TypeError:
-        return TaskFact(name=name, status="not tried", reason="it is made from options of a run file")
+        signature = create_listed(name).signature
+    except UnknownNameError as error:
+        return TaskFact(name=name, status="does not fit", reason=f"no such task: {error.hint}")
     except CambrianError as error:
         return TaskFact(name=name, status="not tried", reason=error.message)
     reason = misfit(space, signature)

@@ -7,6 +7,8 @@ import random
 from cambrian.agents.errors import CambrianError, RunFileError
 from cambrian.search_spaces import TASKS, Signature, Space, Task
 from cambrian.search_spaces.declarative.shape import input_of
+from cambrian.search_spaces.tasks.listing import parse_listed
+from cambrian.search_spaces.tasks.views import VIEWS
 
 TRIED = 6
 """Designs that are built before a task counts as one that the space does not fit."""
@@ -75,19 +77,33 @@ def check_fit(space: Space, task: Task, origin: str) -> None:
     """
     reason = misfit(space, task.signature)
     if reason:
+        if view := fitting_view(space, task.name):
+            raise RunFileError(f"{origin}: task: {task.name!r} {reason}", hint=f"set task.view: {view}")
         fitting = fitting_tasks(space)
         hint = f"tasks that fit: {', '.join(fitting)}" if fitting else "no listed task fits this space"
         raise RunFileError(f"{origin}: task: {task.name!r} {reason}", hint=hint)
 
 
+def fitting_view(space: Space, name: str) -> str:
+    """How the task's images have to be seen for the space to take them; empty where no way is known."""
+    for view in VIEWS:
+        try:
+            signature = TASKS.create(name, view=view).signature
+        except (CambrianError, TypeError):  # it is not registered, or knows no views
+            continue
+        if not misfit(space, signature):
+            return view
+    return ""
+
+
 def listed_tasks(space: Space) -> list[str]:
-    """The tasks that the space says it fits; empty where it does not say."""
+    """The tasks that the space says it fits, some with options; empty where it does not say."""
     return list(getattr(getattr(getattr(space, "definition", None), "file", None), "tasks", ()))
 
 
 def fitting_tasks(space: Space) -> list[str]:
     """Tasks that the space lists, else all registered ones of the right kind that need no options."""
-    listed = [name for name in listed_tasks(space) if name in TASKS.names()]
+    listed = [text for text in listed_tasks(space) if parse_listed(text)[0] in TASKS.names()]
     if listed:
         return listed
     found = []

@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict
 from cambrian import prompts
 from cambrian.agents.errors import CambrianError, UserError
 from cambrian.agents.spaces.fit import fitting_tasks
-from cambrian.search_spaces import SPACES, TASKS, Space
+from cambrian.search_spaces import SPACES, Space
 from cambrian.search_spaces.finding import FILE, files_of, folder_of, open_folder
+from cambrian.search_spaces.tasks.listing import create_listed, parse_listed
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
 
@@ -130,8 +131,8 @@ def _task_for(space: Space) -> str:
     names = fitting_tasks(space)
     for name in names:
         try:
-            TASKS.create(name).load()
-        except (CambrianError, TypeError):
+            create_listed(name).load()
+        except CambrianError:
             continue
         return name
     if not names:
@@ -141,7 +142,9 @@ def _task_for(space: Space) -> str:
 
 def _run_file(space: Space, task: str, path: Path) -> str:
     baselines = yaml.safe_dump(list(space.baselines())[:2], default_flow_style=True).strip()
-    values = {"NAME": space.name, "FOLDER": f"./{space.name}", "TASK": task, "BASELINES": baselines}
+    name, options = parse_listed(task)
+    lines = "".join(f"\n  {key}: {value}" for key, value in options.items())
+    values = {"NAME": space.name, "FOLDER": f"./{space.name}", "TASK": name + lines, "BASELINES": baselines}
     return _filled(_text("run.yaml"), values | {"RUNFILE": str(path)})
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from cambrian.search_spaces import TASKS, Signature, Space, UserError
+from cambrian.search_spaces import Signature, Space, UserError
 from cambrian.search_spaces.blocks.graph import set_context
 from cambrian.search_spaces.declarative.space import DeclarativeSpace
+from cambrian.search_spaces.tasks.listing import create_listed
 
 IMAGES = (
     Signature(input_shape=(1, 8, 8), n_outputs=10),
@@ -23,7 +24,7 @@ def signatures_of(space: Space) -> list[Signature]:
     found = dict.fromkeys(space.definition.signatures)
     for name in space.definition.file.tasks:
         try:
-            found.setdefault(TASKS.create(name).signature)
+            found.setdefault(create_listed(name).signature)
         except UserError:  # the data of a user's own, such as npz
             continue
     if any(len(signature.input_shape) == 3 for signature in found):

@@ -17,6 +17,7 @@ from cambrian.search_spaces import SPACES, TASKS, Genotype, MissingDataError, Si
 from cambrian.search_spaces.declarative.plan import depth
 from cambrian.search_spaces.declarative.planning import plan
 from cambrian.search_spaces.declarative.space import DeclarativeSpace
+from cambrian.search_spaces.tasks.listing import parse_listed
 from tests.contracts.space import SpaceContract
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,7 +89,7 @@ class TestRegisteredSpaces(SpaceContract):
             assert set(config.baselines) <= set(space.baselines())
             task = TASKS.create(config.task.name, **config.task.options())
             assert isinstance(space, DeclarativeSpace)
-            assert config.task.name in space.definition.file.tasks
+            assert config.task.name in {parse_listed(text)[0] for text in space.definition.file.tasks}
             for genotype in space.baselines().values():
                 space.build(genotype, task.signature)
             try:
