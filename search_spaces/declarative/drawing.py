@@ -27,6 +27,7 @@ from cambrian.search_spaces.space import Genotype, Signature
 WIDTH, _MARGIN = 800, 24
 _ROOM = WIDTH - 2 * _MARGIN
 _MOST_PANELS = 6
+_SMALL = 125.0
 
 
 def draw(definition: Definition, genotype: Genotype, signature: Signature) -> str:
@@ -96,7 +97,8 @@ def sheet(titles_and_svgs: Sequence[tuple[str, str]], columns: int = 2) -> str:
             width, height = float(found[1]), float(found[2])
             scaled = height * WIDTH / width
             x = gap + column * (WIDTH + gap)
-            parts.append(svg.text(x, y + 20, title, size=18, weight=600))
+            fitted = min(18.0, 18.0 * WIDTH / max(1.0, svg.text_width(title, 18, 600)))
+            parts.append(svg.text(x, y + 20, title, size=fitted, weight=600))
             opening = f'<svg x="{x}" y="{y + heading:.1f}" width="{WIDTH}" height="{scaled:.1f}" '
             inner = re.sub(r'^<svg ([^>]*?)viewBox="([^"]*)" width="[^"]*" height="[^"]*"',
                            rf'{opening}\1viewBox="\2"', drawing)  # fmt: skip
@@ -178,13 +180,14 @@ def _rows(groups: list[Group], painter: Painter, colours: dict[str, str]) -> lis
     total = sum(widths) * slot / 20
     tallest = 92.0 if total < 3 * _ROOM else 72.0
     fitted = replace(painter, slot=slot, tallest=tallest)
-    figures = [_figure(group, fitted, _ROOM - 10) for group in groups]
+    figures = [_figure(group, fitted, _ROOM - _SMALL) for group in groups]
     widths = [_width(group, figure) for group, figure in zip(groups, figures, strict=True)]
     goal = sum(widths) / math.ceil(sum(widths) / _ROOM)
     rows: list[list[int]] = [[]]
     used = 0.0
     for i, width in enumerate(widths):
-        if rows[-1] and (used + width > _ROOM or used + width / 2 > goal):
+        # small ones stay beside what came before them as long as there is room
+        if rows[-1] and (used + width > _ROOM or (width > _SMALL and used + width / 2 > goal)):
             rows.append([])
             used = 0.0
         rows[-1].append(i)

@@ -28,6 +28,8 @@ from cambrian.search_spaces.space import Genotype
 
 _POSITIONS = 8
 """Lists at most this long also get features of each position."""
+_LEVELS = 4
+"""Levels of nesting that are told apart; the last stands for all deeper ones."""
 _MOST_COPIES = 24
 """Positions of lists within lists that are told apart, at most."""
 
@@ -253,7 +255,7 @@ class _Collector:
             inner[kind](value, sums, counts, level + 1)
 
         self.recursive[id(domain)] = visit
-        deepest = min(self.grammar.max_depth, 12) - 1
+        deepest = min(self.grammar.max_depth, _LEVELS) - 1
         words = {kind: f".{KIND}={kind}" if kind else ".nodes" for kind in cases}
         totals = {kind: self.sum_slot(domain.name + word, None) for kind, word in words.items()}
         for level in range(deepest + 1):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cambrian.search_spaces.declarative import svg
+from cambrian.search_spaces.declarative.phrases import wrapper_words
 from cambrian.search_spaces.declarative.plan import Composite, Leaf, Node, leaves
 from cambrian.search_spaces.declarative.repetition import dominant, graph_key, runs
 from cambrian.search_spaces.declarative.shape import Shape
@@ -123,7 +124,7 @@ class Painter:
             return self.parallel(node, limit)
         if node.kind == "graph":
             return self.graph(node)
-        return self.frame(self.node(node.children[0], limit - 20), _wrapper_words(node))
+        return self.frame(self.node(node.children[0], limit - 20), wrapper_words(node))
 
     def sequence(self, nodes: Sequence[Node], limit: float) -> Figure:
         """One after the other; repetitions once, with their number below."""
@@ -220,15 +221,6 @@ class Painter:
         return replace(
             self, slot=max(15.0, self.slot * max(share, 0.8)), tallest=max(24.0, self.tallest * share)
         )
-
-
-def _wrapper_words(node: Composite) -> str:
-    if node.kind == "on_nodes":
-        return f"on all {node.options['nodes']:,} nodes"
-    how = node.options["how"]
-    if how == "patches":
-        return f"patches of {node.options['size']}"
-    return "pixels as tokens" if how == "tokens" else "channels and positions exchanged"
 
 
 def _beside(items: Sequence[Figure], spaced: Sequence[bool]) -> Figure:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from cambrian.search_spaces.declarative.definition import Definition
 from cambrian.search_spaces.declarative.labels import label_at
-from cambrian.search_spaces.declarative.phrases import leaf_words
+from cambrian.search_spaces.declarative.phrases import leaf_words, wrapper_words
 from cambrian.search_spaces.declarative.plan import Composite, Leaf, Node, leaves
 from cambrian.search_spaces.declarative.repetition import graph_key, key, runs
 from cambrian.search_spaces.declarative.shape import Shape
@@ -53,8 +53,7 @@ def groups_of(
 ) -> list[Group]:
     """The input, then a group for each part of the genotype, in the order of the flow.
 
-    Args:
-        letters: by `graph_key`, what graphs are called in the picture.
+    `letters` are, by `graph_key`, what graphs are called in the picture.
     """
     given = network.given
     found = [Group((), "input", (), given)]
@@ -95,8 +94,7 @@ def _top(network: Composite) -> list[tuple[list[Node], str]]:
             and len(list(leaves(child))) > len(list(leaves(network))) / 2
         ):
             body = child.children[0]
-            how = child.options.get("how", "")
-            within = f"on all {child.options['nodes']:,} nodes" if child.kind == "on_nodes" else f"on {how}"
+            within = wrapper_words(child)
             inside = (
                 list(body.children) if isinstance(body, Composite) and body.kind == "sequential" else [body]
             )

@@ -50,8 +50,8 @@ _STEPS = (
     _Detail(),
     _Detail(short=True),
     *(_Detail(True, words) for words in (4, 3, 2, 1)),
-    *(_Detail(True, 2, levels) for levels in (8, 6, 5, 4, 3)),
-    *(_Detail(True, 1, levels, items) for levels, items in ((4, 6), (3, 4), (2, 4), (2, 2), (1, 2))),
+    *(_Detail(True, 2, levels) for levels in (12, 10, 8, 7, 6, 5, 4)),
+    *(_Detail(True, 1, levels, items) for levels in (5, 4, 3, 2, 1, 0) for items in (8, 6, 4, 2)),
 )
 _LOSSLESS = 6
 """Steps that keep every record; later ones are told apart by a digest."""
@@ -139,7 +139,7 @@ def _domain(domain: Domain, value: Any, outer: Mapping[str, Any], detail: _Detai
         return _scalar(value, "", domain, detail)
     if isinstance(domain, Repeat):
         return _list(domain, value, outer, detail)
-    if detail.levels < 0:
+    if detail.levels < 0 and _records(value) > 1:
         return f"..{_records(value)}"
     return _record(chosen(domain, value), {**outer, **value}, detail)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from cambrian.search_spaces.declarative import svg
 from cambrian.search_spaces.declarative.expression import Expression
-from cambrian.search_spaces.declarative.grammar import Scalar
-from cambrian.search_spaces.declarative.plan import Leaf
+from cambrian.search_spaces.declarative.grammar import Field, Repeat, Scalar
+from cambrian.search_spaces.declarative.plan import Composite, Leaf
 from cambrian.search_spaces.declarative.planning import block_name
 from cambrian.search_spaces.declarative.shape import Shape, input_of
 from cambrian.search_spaces.space import Signature
@@ -45,6 +45,34 @@ def values(domain: Scalar) -> str:
     if len(texts) > _LISTED:
         texts = [*texts[: _LISTED // 2], "...", *texts[-3:]]
     return ", ".join(texts)
+
+
+def span(domain: Repeat) -> str:
+    """How many items a list has."""
+    return str(domain.most) if domain.least == domain.most else f"{domain.least} to {domain.most}"
+
+
+def relevance(each: Field) -> str:
+    """When a field means nothing, in words."""
+    assert each.when is not None
+    if each.name in each.when.names:
+        return f"becomes {scalar(each.otherwise)} unless {condition(each.when)}"
+    opposite = _opposite(ast.parse(each.when.text, mode="eval").body)
+    if opposite is not None and (said := spoken(opposite)):
+        return f"ignored when {said}"
+    return f"ignored unless {condition(each.when)}"
+
+
+_OPPOSITES: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.NotEq: ast.Eq, ast.NotIn: ast.In}
+
+
+def _opposite(node: ast.expr) -> ast.expr | None:
+    """The opposite of a negation, which reads better."""
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+        return node.operand
+    if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in _OPPOSITES:
+        return ast.Compare(node.left, [_OPPOSITES[type(node.ops[0])]()], node.comparators)
+    return None
 
 
 def condition(expression: Expression) -> str:
@@ -119,3 +147,13 @@ def size(shape: Shape) -> str:
         return "1 id" if shape.length == 1 else f"{shape.length} ids"
     dims = svg.TIMES.join(map(str, shape.dims))
     return {"sequence": f"{dims} tokens", "nodes": f"{dims} nodes"}.get(shape.kind, dims)
+
+
+def wrapper_words(node: Composite) -> str:
+    """What a route, or a part on all nodes of a graph, does to what is in it."""
+    if node.kind == "on_nodes":
+        return f"on all {node.options['nodes']:,} nodes"
+    how = node.options["how"]
+    if how == "patches":
+        return f"patches of {node.options['size']}"
+    return "pixels as tokens" if how == "tokens" else "channels and positions exchanged"

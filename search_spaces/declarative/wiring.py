@@ -57,7 +57,7 @@ def panel(node: Composite, letter: str, colours: Mapping[str, str], width: float
             drawn.append(svg.line(path, svg.FLOW, 1.4))
     drawn += labels
     for number, x in enumerate(places):
-        name = names.get(number, SIGNS["concat"])
+        name = names.get(number, SIGNS["concat"] if len(out) > 1 else "out")
         drawn.append(
             f'<circle cx="{x:.1f}" cy="{axis:.1f}" r="{_RADIUS:g}" fill="#ffffff" stroke="{svg.INK}" '
             'stroke-width="1.4"/>'

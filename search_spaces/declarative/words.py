@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -31,7 +30,7 @@ from cambrian.search_spaces.declarative.layout import (
     SequencePart,
     SwitchPart,
 )
-from cambrian.search_spaces.declarative.phrases import condition, count, inputs, scalar, spoken, values
+from cambrian.search_spaces.declarative.phrases import count, inputs, relevance, span, values
 
 __all__ = ["describe", "label", "limits", "summarise"]
 
@@ -101,7 +100,7 @@ class _Rules:
         if isinstance(domain, Record) and "." in domain.name:
             what, inner = "an object", domain
         elif isinstance(domain, Repeat):
-            what = f"list of {_span(domain)} {self.noun(domain.item)}"
+            what = f"list of {span(domain)} {self.noun(domain.item)}"
             inner = domain.item if isinstance(domain.item, Record) and "." in domain.item.name else None
         elif isinstance(domain, Scalar):
             what = self.table(domain, each.name)
@@ -111,7 +110,7 @@ class _Rules:
         if isinstance(domain, Scalar) and domain.about and id(domain) not in self.shared and not notes:
             notes.append(_clean(domain.about))
         if each.when is not None:
-            notes.append(_relevance(each))
+            notes.append(relevance(each))
         lines = [f"{indent}- {each.name}: {what}" + (f" ({'; '.join(notes)})" if notes else "")]
         if isinstance(domain, Scalar):
             lines += self.meanings(each, domain, record, indent + "  ")
@@ -188,29 +187,6 @@ def limits(definition: Definition) -> list[str]:
     return lines
 
 
-def _relevance(each: Field) -> str:
-    """When a field means nothing, in words."""
-    assert each.when is not None
-    if each.name in each.when.names:
-        return f"becomes {scalar(each.otherwise)} unless {condition(each.when)}"
-    opposite = _opposite(ast.parse(each.when.text, mode="eval").body)
-    if opposite is not None and (said := spoken(opposite)):
-        return f"ignored when {said}"
-    return f"ignored unless {condition(each.when)}"
-
-
-_OPPOSITES: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.NotEq: ast.Eq, ast.NotIn: ast.In}
-
-
-def _opposite(node: ast.expr) -> ast.expr | None:
-    """The opposite of a negation, which reads better."""
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-        return node.operand
-    if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in _OPPOSITES:
-        return ast.Compare(node.left, [_OPPOSITES[type(node.ops[0])]()], node.comparators)
-    return None
-
-
 def parts_of(part: Part | None) -> Iterator[Part]:
     """`part` and all parts in it, without those of the fields that it refers to."""
     if part is None:
@@ -229,10 +205,6 @@ def parts_of(part: Part | None) -> Iterator[Part]:
         inner = [edge for _, edges in part.nodes for _, edge in edges]
     for each in inner:
         yield from parts_of(each)
-
-
-def _span(domain: Repeat) -> str:
-    return str(domain.most) if domain.least == domain.most else f"{domain.least} to {domain.most}"
 
 
 def _paragraphs(text: str) -> list[str]:
