@@ -46,11 +46,12 @@ class Account:
         """Do not count `seconds` that have just passed."""
         self._start += seconds
 
-    def reserve(self, *, force: bool = False) -> bool:
+    def reserve(self, *, force: bool = False, keep: int = 0) -> bool:
         """Set one evaluation aside; False when those in flight may use up what is left.
 
         Args:
             force: reserve whatever the limits say, for what was started within them.
+            keep: evaluations to leave for later.
 
         Raises:
             LimitReached: time or evaluations are spent: nothing new may start.
@@ -62,9 +63,9 @@ class Account:
         if limits.wall_s is not None and self.elapsed_s >= limits.wall_s:
             raise LimitReached("wall_s", limits.wall_s, self.elapsed_s)
         if limits.evaluations is not None:
-            if self.evaluations >= limits.evaluations:
+            if self.evaluations + keep >= limits.evaluations:
                 raise LimitReached("evaluations", limits.evaluations, self.evaluations)
-            if self.evaluations + self.reserved >= limits.evaluations:
+            if self.evaluations + self.reserved + keep >= limits.evaluations:
                 return False
         self.reserved += 1
         return True

@@ -1,14 +1,16 @@
 """The discovery loop: an asyncio scheduler that keeps every slot busy, with no barrier between generations.
 
 A free slot takes, in this order: what a dead process left half-way, what a reviewer has approved, a candidate
-that earned promotion, a new proposal. Which arm proposes and with which random numbers is a function of the
-population alone, so a resumed run with one slot goes on exactly as an unbroken one would have.
+that earned promotion, a new proposal. A run with recipe genes ends with what `agents.factorial` asks for.
+Which arm proposes and with which random numbers is a function of the population alone, so a resumed run with
+one slot goes on exactly as an unbroken one would have.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import random
 import time
 from collections import Counter
@@ -17,6 +19,7 @@ from dataclasses import dataclass, field
 
 from cambrian.agents.budget import Account
 from cambrian.agents.errors import LimitReached, ModelUnavailable, ProposalError
+from cambrian.agents.factorial import Factorial
 from cambrian.agents.lifecycle import Lifecycle, Services
 from cambrian.agents.planner import Arm, ProposalContext
 from cambrian.agents.planner.portfolio import Portfolio
@@ -82,6 +85,11 @@ class Discovery:
         self._slot_of: dict[str, int] = {}
         self._waiting_for: list[str] = []
         self.services.activity = self._note_activity
+        self._factorial = Factorial.of(self.services)
+        plan = None if self._factorial is None else self._factorial.plan
+        self._search_over = plan is not None
+        if plan is not None:
+            self.stop_reason = plan.search_ended
 
     async def run(self) -> str:
         """Search until the budget is spent; returns why it stopped.
@@ -144,7 +152,16 @@ class Discovery:
 
     async def _next(self, slot: int) -> Work | None:
         """The next thing for a free slot, with one evaluation reserved for it; None at the end of the run."""
+        work = await self._next_of_search(slot)
+        if work is None and self._factorial is not None:
+            self._search_over = True
+            work = await self._next_of_factorial(slot, self._factorial)
+        return work
+
+    async def _next_of_search(self, slot: int) -> Work | None:
         while True:
+            if self._search_over and all(work.decision is not None for work in self._queue):
+                return None
             if not self._queue and not self._fits(0):
                 self.stop_reason = (
                     self.stop_reason or "no further evaluation would end within the time budget"
@@ -152,9 +169,14 @@ class Discovery:
                 return None
             try:
                 # What was under way when we died was paid for by the budget of then: it may always land.
-                reserved = self.account.reserve(force=any(w.decision is None for w in self._queue))
+                started = any(w.decision is None for w in self._queue)
+                reserved = self.account.reserve(force=started, keep=self._kept())
             except LimitReached as limit:
-                self.stop_reason = self.stop_reason or limit.message
+                why, kept = limit.message, self._kept()
+                if kept and limit.kind == "evaluations":
+                    spent = f"budget of {limit.limit:g} evaluations is spent"
+                    why = f"{spent}, {kept} kept for the parts of the gain"
+                self.stop_reason = self.stop_reason or why
                 return None
             if reserved:
                 work = None
@@ -175,6 +197,57 @@ class Discovery:
             self.slots[slot] = "waiting for review" if self.services.population.parked() else "waiting"
             await self._wait(slot)
 
+    async def _next_of_factorial(self, slot: int, factorial: Factorial) -> Work | None:
+        """The search is over: the next evaluation for the parts of the gain, None when there is none."""
+        while True:
+            if factorial.plan is None:
+                if self.account.reserved:  # somebody still works for the search
+                    await self._wait(slot)
+                    continue
+                factorial.begin(self.stop_reason)
+            try:
+                reserved = self.account.reserve()
+            except LimitReached as limit:
+                self.stop_reason = limit.message
+                return None
+            if reserved:
+                work = self._decided(factorial) or self._measure(factorial, slot)
+                if work is not None:
+                    self._busy.add(work.candidate_id)
+                    return work
+                self.account.settle(0)
+            if not factorial.waits_for():
+                return None
+            self._say_if_waiting()
+            self.slots[slot] = "waiting for review" if self.services.population.parked() else "waiting"
+            await self._wait(slot)
+
+    def _decided(self, factorial: Factorial) -> Work | None:
+        """A reviewer's decision about a candidate of the factorial."""
+        members = factorial.waits_for() if self._queue else set()
+        found = next((work for work in self._queue if work.candidate_id in members), None)
+        if found is not None:
+            self._queue.remove(found)
+        return found
+
+    def _measure(self, factorial: Factorial, slot: int) -> Work | None:
+        step = factorial.step()
+        if step is None or not self._fits(step.rung, keep=False):
+            return None
+        if step.proposal is not None:
+            return self._enter(step.proposal, slot, step.rung)
+        candidate = step.candidate
+        assert candidate is not None
+        if candidate.state is CandidateState.SCREENED:  # the predictor has no say in this
+            changes = {"state": CandidateState.TRAINING, "reason": "", "ended_s": None}
+            self.services.save(candidate.model_copy(update=changes))
+        self.services.store.launch(candidate.id, step.rung)
+        return Work(candidate.id, step.rung)
+
+    def _kept(self) -> int:
+        """Evaluations that the search leaves for the factorial."""
+        return 0 if self._factorial is None else self._factorial.kept()
+
     async def _wait(self, slot: int) -> None:
         """Until something has changed, or a second; the clock stands while only a person is awaited."""
         before = self.account.elapsed_s
@@ -193,6 +266,8 @@ class Discovery:
                 await self.lifecycle.advance(work.candidate_id, work.rung)
                 continue
             return work
+        if self._search_over:
+            return None
         promoted = self._promote()
         if promoted is not None:
             return promoted
@@ -213,11 +288,27 @@ class Discovery:
                 return Work(cid, rung + 1)
         return None
 
-    def _fits(self, rung: int) -> bool:
-        """Whether an evaluation at `rung` would end in time, by the mean of those before it."""
+    def _fits(self, rung: int, keep: bool = True) -> bool:
+        """Whether an evaluation at `rung` would end in time, by the mean of those before it.
+
+        Args:
+            rung: of the evaluation.
+            keep: whether to leave time for the factorial, which is trained at the highest rung so far.
+        """
         limit = self.account.budget.wall_s
+        if limit is None:
+            return True
+        needed = self._mean_s(rung)
+        if keep and (kept := self._kept()):
+            best = self.services.population.elite(1)
+            top = max(rung, best[0].rung if best else 0)
+            needed += math.ceil(kept / len(self.slots)) * self._mean_s(top)
+        return not needed or self.account.elapsed_s + needed <= limit
+
+    def _mean_s(self, rung: int) -> float:
+        """Mean seconds of an evaluation at `rung`; 0 while there was none."""
         count, total = self._durations.get(rung, (0, 0.0))
-        return limit is None or not count or self.account.elapsed_s + total / count <= limit
+        return total / count if count else 0.0
 
     # -- proposals ----------------------------------------------------------------------------------
 
@@ -228,6 +319,10 @@ class Discovery:
             proposal = await self._ask_arms(draw, slot)
             if proposal is None:
                 return None
+        return self._enter(proposal, slot)
+
+    def _enter(self, proposal: Proposal, slot: int, rung: int = 0) -> Work:
+        """Take a proposal into the population, on its way to `rung`."""
         index = len(self.services.population)
         candidate = Candidate(
             id=candidate_id(index),
@@ -237,10 +332,10 @@ class Discovery:
             state=CandidateState.PROPOSED,
             created_s=time.time(),
         )
-        self.services.store.add(candidate, draws=self._draws)
+        self.services.store.add(candidate, draws=self._draws, rung=rung)
         self.services.population.update(candidate)
         self.slots[slot] = f"{candidate.id} {proposal.arm}"
-        return Work(candidate.id, 0)
+        return Work(candidate.id, rung)
 
     async def _ask_arms(self, draw: int, slot: int) -> Proposal | None:
         """Ask the arm whose turn it is; when it cannot, the next one, until all have been asked."""
@@ -344,7 +439,7 @@ class Discovery:
             self.slots[slot] = f"{cid} {arm}: {doing}"
 
     def _evaluations(self, cid: str) -> int:
-        return self.services.population.get(cid).tried_rung + 1
+        return len(self.services.store.evaluations(cid))
 
 
 def _first(group: BaseExceptionGroup[Exception]) -> BaseException:

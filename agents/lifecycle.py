@@ -5,8 +5,9 @@
 `admit` climbs the cheap steps in order of cost: membership, static checks, hard limits, identity, predictor.
 `review` interrupts the graph until a person has decided. `evaluate` runs one sandbox job; `judge` turns its
 outcome into a score and a place in the population. A promoted candidate enters its thread again at `evaluate`
-with a higher rung. Every node may run twice after a crash, so each is idempotent: identities are claimed in
-the store, jobs are keyed by candidate, rung and seed, evaluations are recorded once.
+with a higher rung; candidates of the arm `factorial` begin at the rung where they are compared. Every node
+may run twice after a crash, so each is idempotent: identities are claimed in the store, jobs are keyed by
+candidate, rung and seed, evaluations are recorded once.
 
 The graph's state holds ids and short text only; payloads lie in the store and in the run's folder.
 """
@@ -32,6 +33,7 @@ from cambrian.agents.evaluator.scoring import evaluate
 from cambrian.agents.population.model import (
     BASELINE_ARM,
     CONTROL_ARM,
+    FACTORIAL_ARM,
     Candidate,
     CandidateState,
     Evaluation,
@@ -43,6 +45,9 @@ from cambrian.agents.runfile import RunConfig
 from cambrian.sandbox import Job, JobLimits, JobState, LatencySpec, Sandbox
 from cambrian.search_spaces import Space, Task
 from cambrian.search_spaces.recipes import architecture_of, recipe_for
+
+UNSCREENED = {CONTROL_ARM, BASELINE_ARM, FACTORIAL_ARM}
+"""Arms whose candidates are yardsticks: no predictor may keep them from being measured."""
 
 
 class LifeState(TypedDict, total=False):
@@ -88,7 +93,7 @@ class Services:
                 threads=config.sandbox.threads,
             ),
             latency=None
-            if rung > 0
+            if rung > 0 and candidate.latency_ms is not None
             else LatencySpec(**config.latency.model_dump(), limit_ms=min(limits, default=None)),
         )
 
@@ -139,7 +144,7 @@ class Lifecycle:
         if unfinished and any(task.interrupts for task in snapshot.tasks):
             return "parked"
         candidate = self._do.population.get(candidate_id)
-        if not unfinished and candidate.state.ended and (rung == 0 or candidate.tried_rung >= rung):
+        if not unfinished and candidate.state.ended and not self._goes_on(candidate, rung):
             return "ended"  # we died after the last step, before the loop noted that it had landed
         entry = None if unfinished else {"candidate": candidate_id, "rung": rung}
         return self._ending(await self._graph.ainvoke(entry, config, durability="sync"))
@@ -156,7 +161,7 @@ class Lifecycle:
         candidate = self._candidate(state)
         self._do.activity(candidate.id, "checking")
         admitted = await asyncio.to_thread(
-            self._do.admission.admit, candidate, candidate.proposal.arm not in {CONTROL_ARM, BASELINE_ARM}
+            self._do.admission.admit, candidate, candidate.proposal.arm not in UNSCREENED
         )
         self._do.save(admitted)
         return {}
@@ -183,7 +188,7 @@ class Lifecycle:
         candidate, rung = self._candidate(state), state["rung"]
         job = self._do.job(candidate, rung)
         self._do.activity(candidate.id, f"training, {job.epochs} epochs (rung {rung})")
-        if rung == 0 and candidate.state is not CandidateState.TRAINING:
+        if not candidate.state.ended and candidate.state is not CandidateState.TRAINING:
             candidate = self._do.save(candidate.model_copy(update={"state": CandidateState.TRAINING}))
         outcome = await self._do.sandbox.run(job)
         evaluation = await asyncio.to_thread(
@@ -198,7 +203,7 @@ class Lifecycle:
         candidate, rung = self._candidate(state), state["rung"]
         ended, reason = JobState(state["evaluation_state"]), state["evaluation_reason"]
         changes: dict[str, Any] = {}
-        if rung > 0:  # its score of a lower rung stands, whatever became of this one
+        if rung > 0 and candidate.rung_scores:  # that of a lower rung stands, whatever became of this one
             changes["reason"] = "" if ended is JobState.TRAINED else f"rung {rung}: {ended}: {reason}"
         elif ended is JobState.TRAINED:
             faults = broken(self._do.config.constraints, candidate.values())
@@ -219,16 +224,17 @@ class Lifecycle:
     # -- inside -------------------------------------------------------------------------------------
 
     def _with_evaluation(self, candidate: Candidate, evaluation: Evaluation) -> Candidate:
-        changes: dict[str, Any] = {"tried_rung": evaluation.rung}
+        changes: dict[str, Any] = {"tried_rung": max(candidate.tried_rung, evaluation.rung)}
         if evaluation.latency is not None:
             changes["latency_ms"] = evaluation.latency.median_ms
-        if evaluation.metrics and evaluation.rung == len(candidate.rung_scores):
+        if evaluation.metrics and evaluation.rung > candidate.rung:
             metric = self._do.task.metric
+            climbed = (evaluation.metrics[metric],) if evaluation.rung == len(candidate.rung_scores) else ()
             changes |= {
                 "score": evaluation.metrics[metric],
                 "test_score": evaluation.test_metrics[metric],
                 "rung": evaluation.rung,
-                "rung_scores": (*candidate.rung_scores, evaluation.metrics[metric]),
+                "rung_scores": (*candidate.rung_scores, *climbed),
             }
         changed = candidate.model_copy(update=changes)
         return changed.model_copy(update={"cost": changed.values().get(self._do.config.cost)})
@@ -247,7 +253,7 @@ class Lifecycle:
         return graph.compile(checkpointer=saver)
 
     def _enter(self, state: LifeState) -> str:
-        return "admit" if state["rung"] == 0 else "evaluate"
+        return "admit" if self._candidate(state).state is CandidateState.PROPOSED else "evaluate"
 
     def _after_admit(self, state: LifeState) -> str:
         if self._candidate(state).state.ended:
@@ -259,6 +265,11 @@ class Lifecycle:
 
     def _candidate(self, state: LifeState) -> Candidate:
         return self._do.population.get(state["candidate"])
+
+    @staticmethod
+    def _goes_on(candidate: Candidate, rung: int) -> bool:
+        """Whether a candidate that has reached an end is to be trained at `rung` as well."""
+        return candidate.state is CandidateState.EVALUATED and candidate.tried_rung < rung
 
     @staticmethod
     def _thread(candidate_id: str) -> RunnableConfig:

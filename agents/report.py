@@ -10,8 +10,16 @@ from pydantic import BaseModel, ConfigDict
 
 from cambrian.agents.budget import clock_text
 from cambrian.agents.evaluator.gain import Gain, gain_over_control
+from cambrian.agents.evaluator.parts import GainParts
 from cambrian.agents.evaluator.ranking import Standing, leaderboard, rank_key
-from cambrian.agents.population.model import BASELINE_ARM, CONTROL_ARM, Candidate, CandidateState
+from cambrian.agents.factorial import FACTORIAL_KEY, read_parts
+from cambrian.agents.population.model import (
+    BASELINE_ARM,
+    CONTROL_ARM,
+    FACTORIAL_ARM,
+    Candidate,
+    CandidateState,
+)
 from cambrian.agents.population.store import PopulationStore, RunRecord
 
 PREDICTOR_KEY = "predictor"
@@ -46,6 +54,7 @@ class EndReport(_Data):
     Attributes:
         metric: name of the score.
         gain: of the arms over the random control arm, None when the control arm was off.
+        parts: what architecture and recipe each brought, None for a run without recipe genes.
         baselines: the known networks' scores by name.
     """
 
@@ -56,6 +65,7 @@ class EndReport(_Data):
     maximize: bool
     leaderboard: tuple[Standing, ...]
     gain: Gain | None
+    parts: GainParts | None = None
     baselines: dict[str, float]
     ledger: Ledger
     predictor: str
@@ -74,6 +84,8 @@ class EndReport(_Data):
             out.append(f"baselines: {known}")
         if self.gain is not None:
             out.append(self.gain.verdict)
+        if self.parts is not None:
+            out.append(self.parts.verdict)
         if self.predictor:
             out.append(f"predictor: {self.predictor}")
         cost = self.ledger
@@ -130,7 +142,8 @@ def end_report(
         CandidateState.INVALID,
         CandidateState.REJECTED,
     )
-    board = leaderboard(candidates, k, maximize=run.maximize, noise=sampling_noise(candidates, run))
+    noise = sampling_noise(candidates, run)
+    board = leaderboard(candidates, k, maximize=run.maximize, noise=noise)
     best = board[0].id if board else None
     return EndReport(
         run_id=run.run_id,
@@ -140,6 +153,7 @@ def end_report(
         maximize=run.maximize,
         leaderboard=board,
         gain=_gain(candidates, run.maximize),
+        parts=read_parts(store.get_meta(FACTORIAL_KEY), run, candidates, evaluations, noise),
         baselines={
             c.proposal.edit: c.score
             for c in candidates
@@ -174,10 +188,13 @@ def sampling_noise(candidates: Sequence[Candidate], run: RunRecord) -> float:
 
 
 def _gain(candidates: Sequence[Candidate], maximize: bool) -> Gain | None:
-    """Compare scores of rung 0, which all arms' candidates have under one recipe."""
+    """Compare scores of rung 0, which all arms' candidates have; yardsticks belong to neither side.
+
+    All have one recipe, or choose theirs from the same genes: then the gain is of both together.
+    """
     arms: dict[bool, list[float]] = {True: [], False: []}
     for c in candidates:
-        if c.rung_scores and c.feasible and c.proposal.arm != BASELINE_ARM:
+        if c.rung_scores and c.feasible and c.proposal.arm not in {BASELINE_ARM, FACTORIAL_ARM}:
             arms[c.proposal.arm == CONTROL_ARM].append(c.rung_scores[0])
     if not arms[True] and not any(c.proposal.arm == CONTROL_ARM for c in candidates):
         return None

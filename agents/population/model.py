@@ -19,6 +19,9 @@ CONTROL_ARM = "random"
 BASELINE_ARM = "baseline"
 """Author of the known networks that a run evaluates for comparison; no arm of the portfolio."""
 
+FACTORIAL_ARM = "factorial"
+"""Author of the pairs of architecture and recipe by which a gain is divided; see `agents.factorial`."""
+
 
 class CandidateState(StrEnum):
     """Where a candidate is on its way, or how it ended. Only `EVALUATED` ranks."""
@@ -120,7 +123,8 @@ class Candidate(_Data):
             the score of its original by reference only).
         rung: the highest rung with a score, -1 for none.
         tried_rung: the highest rung that was tried, whether it gave a score or not.
-        rung_scores: the score at each rung from 0 to `rung`.
+        rung_scores: the score at each rung that it climbed, from 0; the arm `factorial`, which trains at a
+            high rung at once, has none of those below it.
         cost: value of the run's cost objective (such as median latency in ms), None until known.
     """
 

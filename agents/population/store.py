@@ -181,12 +181,12 @@ class PopulationStore:
             rows = self._db.execute("SELECT body FROM candidates ORDER BY idx").fetchall()
         return [Candidate.model_validate_json(row[0]) for row in rows]
 
-    def add(self, candidate: Candidate, *, draws: int = 0) -> None:
-        """Enter a new candidate, in flight at rung 0, and note how many draws the planner has made so far."""
+    def add(self, candidate: Candidate, *, draws: int = 0, rung: int = 0) -> None:
+        """Enter a new candidate, in flight at `rung`, and note how many draws the planner has made so far."""
         with self._transaction():
             self._put("draws", str(draws))
             self._write(candidate, "INSERT")
-            self._db.execute("INSERT INTO inflight VALUES (?, 0)", (candidate.id,))
+            self._db.execute("INSERT INTO inflight VALUES (?, ?)", (candidate.id, rung))
 
     def update(self, candidate: Candidate) -> None:
         """Write a candidate's new state."""

@@ -8,7 +8,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 
 from cambrian.agents.evaluator.ranking import ParetoFront, RankKey, rank_key
-from cambrian.agents.population.model import BASELINE_ARM, CONTROL_ARM, Candidate, CandidateState
+from cambrian.agents.population.model import (
+    BASELINE_ARM,
+    CONTROL_ARM,
+    FACTORIAL_ARM,
+    Candidate,
+    CandidateState,
+)
 
 _UNPAID = frozenset(
     {
@@ -95,7 +101,8 @@ class Population:
         It is among the best `share` of its league that were scored at `rung`, and has not been tried above it
         (Li et al., A System for Massively Parallel Hyperparameter Tuning, arXiv 1810.05934). Baselines, the
         control arm and the other arms are leagues of their own: yardsticks must climb as high as what is
-        measured against them. Every baseline is promoted.
+        measured against them. Every baseline is promoted, and nobody of the arm `factorial`, whose candidates
+        are trained at their rung at once.
         """
         for league in (BASELINE_ARM, "", CONTROL_ARM):
             scored = self._rungs.get((league, rung), [])
@@ -131,7 +138,7 @@ class Population:
     def _rank(self, before: Candidate | None, candidate: Candidate) -> None:
         old = None if before is None else self._key(before)
         new = self._key(candidate)
-        league = arm if (arm := candidate.proposal.arm) in {BASELINE_ARM, CONTROL_ARM} else ""
+        league = arm if (arm := candidate.proposal.arm) in {BASELINE_ARM, CONTROL_ARM, FACTORIAL_ARM} else ""
         for rung in range(len(before.rung_scores) if before else 0, len(candidate.rung_scores)):
             entry = (self._sign * candidate.rung_scores[rung], candidate.index, candidate.id)
             bisect.insort(self._rungs.setdefault((league, rung), []), entry)

@@ -128,6 +128,7 @@ def run_note(
     pictures: Mapping[str, str],
     links: Mapping[str, str],
     all_candidates: str,
+    parts: str = "",
 ) -> str:
     """The description of a discovery run: how it stands, the leaderboard and the pictures.
 
@@ -139,21 +140,24 @@ def run_note(
         pictures: address by title.
         links: page of a candidate's run by its id.
         all_candidates: page of them all.
+        parts: what architecture and recipe each brought, in a sentence; may be empty.
     """
     states = ", ".join(f"{n} {state}" for state, n in sorted(counts.items(), key=lambda item: -item[1]))
     reason = f" ({_plain(run.stop_reason)})" if run.stop_reason else ""
-    parts = []
+    paragraphs = []
     if best is not None:
         linked = f"[{best.id}]({links[best.id]})" if best.id in links else best.id
-        parts.append(f"Best: {linked}, {_headline(best, run)}\n")
-    parts.append(
+        paragraphs.append(f"Best: {linked}, {_headline(best, run)}\n")
+    paragraphs.append(
         f"Discovery in **{run.space}** on **{run.task}**, {run.status}{reason}: "
         f"[{sum(counts.values())} candidates]({all_candidates}) ({states}).\n"
     )
+    if parts:
+        paragraphs.append(f"{_plain(parts[:1].upper() + parts[1:], 500)}\n")
     if board:
-        parts.append(board)
-    parts += [f"![{title}]({address})\n" for title, address in pictures.items()]
-    return "\n".join(parts)
+        paragraphs.append(board)
+    paragraphs += [f"![{title}]({address})\n" for title, address in pictures.items()]
+    return "\n".join(paragraphs)
 
 
 def _headline(candidate: Candidate, run: RunRecord) -> str:

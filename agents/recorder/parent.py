@@ -9,12 +9,14 @@ from pathlib import Path
 
 import yaml
 
+from cambrian.agents.factorial import FACTORIAL_KEY, read_parts
 from cambrian.agents.population.model import Candidate
 from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.recorder.delivery import edited, get_run, links_of, note_tags, upload
 from cambrian.agents.recorder.entries import TAG_ROLE, TAG_RUN, run_entry, run_metrics
 from cambrian.agents.recorder.notes import artifact_link, run_note, view_link
 from cambrian.agents.recorder.tracking import Tracking
+from cambrian.agents.report import sampling_noise
 from cambrian.search_spaces import Space, Task
 
 logger = logging.getLogger(__name__)
@@ -96,7 +98,10 @@ class Parent:
         shown = {t: artifact_link(self.info.run_id, f"{t}.png") for t in PICTURES if t != "leaderboard"}
         board = markdown(scene, links=links)
         everybody = view_link(self._tracking.experiment_id, "candidates")
-        note = run_note(run, scene.best, scene.counts, board, shown, links, everybody)
+        noise = sampling_noise(candidates, run)
+        parts = read_parts(self._store.get_meta(FACTORIAL_KEY), run, candidates, evaluations, noise)
+        said = parts.verdict if parts is not None else ""
+        note = run_note(run, scene.best, scene.counts, board, shown, links, everybody, said)
         is_edited = edited(self._tracking.get(self.info.run_id).tags)
         self._tracking.log(
             self.info.run_id,
