@@ -73,22 +73,27 @@ def summarise(definition: Definition, genotype: Genotype) -> str:
     Details are dropped in steps until it fits: words are abbreviated, labels lose their last words, then
     deep and inner parts are only counted; then a digest of the genotype ends the line.
     """
-    return _fitted(definition.grammar.start, genotype, {}, LONGEST)
+    line, complete = _fitted(definition.grammar.start, genotype, {}, LONGEST, reserve=8)
+    if complete:
+        return line
+    digest = hashlib.sha256(json.dumps(genotype, sort_keys=True).encode()).hexdigest()[:6]
+    return f"{line} #{digest}"
 
 
-def _fitted(domain: Domain, value: Any, outer: Mapping[str, Any], most: int) -> str:
+def _fitted(
+    domain: Domain, value: Any, outer: Mapping[str, Any], most: int, reserve: int = 0
+) -> tuple[str, bool]:
+    """The most detailed line of at most `most` characters, and whether every record is in it.
+
+    A line that leaves records out is `reserve` characters shorter.
+    """
     line = ""
     for step, detail in enumerate(_STEPS):
         line = _domain(domain, value, outer, detail)
-        room = most - (0 if step < _LOSSLESS else 8)
-        if len(line) <= room:
-            break
-    else:
-        line = _cut(line, most - 8)
-    if step < _LOSSLESS:
-        return line
-    digest = hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:6]
-    return f"{line} #{digest}"
+        complete = step < _LOSSLESS
+        if len(line) <= most - (0 if complete else reserve):
+            return line, complete
+    return _cut(line, most - reserve), False
 
 
 def locate(definition: Definition, genotype: Genotype, gene: str) -> tuple[Domain, Any, dict[str, Any]]:
@@ -128,7 +133,7 @@ def chosen(domain: Domain, value: Any) -> Record:
 def label_at(definition: Definition, genotype: Genotype, gene: str, most: int = LONGEST) -> str:
     """The label of the record or value at `gene`, shortened as summaries are when longer than `most`."""
     domain, value, scope = locate(definition, genotype, gene)
-    return _fitted(domain, value, scope, most)
+    return _fitted(domain, value, scope, most)[0]
 
 
 # Values in words ------------------------------------------------------------------------------------------

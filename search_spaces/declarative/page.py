@@ -27,8 +27,7 @@ from cambrian.search_spaces.declarative.words import limits
 def page(definition: Definition, size_line: str = "") -> str:
     """The page of a space: its choices, rules, limits, what it builds, its baselines, how to run it.
 
-    Args:
-        size_line: what is known of the number of designs, a sentence.
+    `size_line` says what is known of the number of designs, a sentence.
     """
     file = definition.file
     parts = [f"# {file.title}", f"`{file.name}`, version {file.version}.", _text(file.about)]
@@ -98,7 +97,10 @@ def _choices(definition: Definition) -> Iterator[str]:
         yield "One of these, named by `kind`:"
         rows, requires = [], []
         for name, case in rule.cases.items():
-            fields = "<br>".join(f"`{row[0]}`: {row[1]}" for row in _rows(case, ""))
+            fields = "<br>".join(
+                f"`{field}`: {what}" + (f" ({about})" if about else "")
+                for field, what, about in _rows(case, "")
+            )
             rows.append([f"`{name}`", fields, _text(case.about)])
             requires += [f"- `{each.rule.text}`: {_text(each.message)}" for each in case.requires]
         yield _table(["kind", "fields", "meaning"], rows)
@@ -128,8 +130,8 @@ def _values(domain: Domain) -> str:
     if isinstance(domain, Scalar):
         return values(domain)
     if isinstance(domain, Repeat):
-        return f"list of {span(domain)}: {_values(domain.item)}"
-    return "an object" if "." in domain.name else f"a {domain.name}"
+        return f"list of {span(domain)} {_values(domain.item)}"
+    return "an object" if "." in domain.name else f"`{domain.name}`"
 
 
 def _meaning(each: Field) -> str:
@@ -182,17 +184,19 @@ def _baselines(definition: Definition) -> str:
 def _use(definition: Definition) -> str:
     file = definition.file
     tasks = ", ".join(f"`{task}`" for task in file.tasks)
-    lines = [f"Tasks that fit: {tasks}." if tasks else "", "```sh"]
-    lines += [
-        f"cambrian spaces sample {file.name}      # random designs",
-        f"cambrian spaces check {file.name}       # validity, sizes, pace, drawings",
-        "cambrian run RUNFILE.yaml" + " " * max(1, 11 + len(file.name)) + f"# with `space: {file.name}`",
-        "```",
-        "",
-        f"To change it, `cambrian spaces new MY-SPACE --from {file.name}` writes a copy with its prompts; edit "
-        "`space.yaml` there and run `cambrian spaces check` on the folder. `LANGUAGE.md` is the manual.",
+    commands = [
+        (f"cambrian spaces sample {file.name}", "random designs"),
+        (f"cambrian spaces check {file.name}", "validity, sizes, pace, drawings"),
+        ("cambrian run RUNFILE.yaml", f"a run file that says `space: {file.name}`"),
     ]
-    return "\n".join(lines).lstrip("\n")
+    widest = max(len(command) for command, _ in commands)
+    lines = [f"Tasks that fit: {tasks}.", ""] if tasks else []
+    lines += ["```sh", *(f"{command:{widest}}  # {what}" for command, what in commands), "```", ""]
+    lines += [
+        f"To change it, `cambrian spaces new MY-SPACE --from {file.name}` writes a copy with its prompts; "
+        "edit `space.yaml` there and run `cambrian spaces check` on the folder. `LANGUAGE.md` is the manual.",
+    ]
+    return "\n".join(lines)
 
 
 def _table(heads: list[str], rows: list[list[str]], escape: bool = True) -> str:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import ast
-from itertools import pairwise
 from typing import Any
 
 from cambrian.search_spaces.declarative import svg
 from cambrian.search_spaces.declarative.expression import Expression
-from cambrian.search_spaces.declarative.grammar import Field, Repeat, Scalar
+from cambrian.search_spaces.declarative.grammar import Field, Repeat
 from cambrian.search_spaces.declarative.plan import Composite, Leaf
 from cambrian.search_spaces.declarative.planning import block_name
 from cambrian.search_spaces.declarative.shape import Shape, input_of
@@ -19,15 +18,20 @@ _LISTED = 24
 
 
 def inputs(signature: Signature) -> str:
-    """What a network is given and asked for: `image 3x32x32 and 10 outputs`."""
+    """What a network is given and asked for: `a 3x32x32 image and 10 outputs`."""
     outputs = f"{signature.n_outputs} output{'s' if signature.n_outputs != 1 else ''}"
     if signature.graph is not None:
         graph = signature.graph
         return f"a graph of {graph.nodes} nodes with {graph.features} features and {outputs}"
-    given = str(input_of(signature))
-    if signature.vocabulary is not None:
-        given = f"{given} of a vocabulary of {signature.vocabulary}"
-    return f"{given} and {outputs}"
+    given = input_of(signature)
+    sides = "x".join(map(str, given.dims))
+    said = {
+        "image": f"a {sides} image",
+        "sequence": f"a sequence of {given.length} x {given.dims[-1]} numbers",
+        "ids": f"{given.length} ids of a vocabulary of {signature.vocabulary}",
+        "vector": f"a vector of {sides}",
+    }[given.kind]
+    return f"{said} and {outputs}"
 
 
 def values(domain: Scalar) -> str:

@@ -182,8 +182,10 @@ def limits(definition: Definition) -> list[str]:
     if file.also_fits:
         lines.append(f"Every design must also fit {_and([inputs(each) for each in file.also_fits])}.")
     if definition.grammar.recursive:
-        names = _and(sorted(definition.grammar.recursive))
-        lines.append(f"Rules nest at most {definition.grammar.max_depth} deep ({names} can contain itself).")
+        names = sorted(definition.grammar.recursive)
+        them = "itself" if len(names) == 1 else "themselves"
+        deep = definition.grammar.max_depth
+        lines.append(f"Rules nest at most {deep} deep ({_and(names)} can contain {them}).")
     return lines
 
 
