@@ -50,8 +50,13 @@ def small_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def real_folder() -> Path:
-    """The folder with the real 12k images that CAMBRIAN_DATA names; skips where there is none."""
-    folder = Path(os.environ.get("CAMBRIAN_DATA", ""))
-    if not (folder / "fashion_mnist_12k.npz").is_file():
-        pytest.skip("CAMBRIAN_DATA names no folder with fashion_mnist_12k.npz")
-    return folder
+    """The folder with the real 12k images; skips where there is none."""
+    return data_folder("fashion_mnist_12k.npz")
+
+
+def data_folder(*names: str) -> Path:
+    """The folder of CAMBRIAN_DATA that holds these files; skips the test where there is none."""
+    for part in os.environ.get("CAMBRIAN_DATA", "").split(os.pathsep):
+        if part and all((Path(part) / name).is_file() for name in names):
+            return Path(part)
+    pytest.skip(f"CAMBRIAN_DATA names no folder with {' and '.join(names)}")
