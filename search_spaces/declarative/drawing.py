@@ -28,6 +28,8 @@ WIDTH, _MARGIN = 800, 24
 _ROOM = WIDTH - 2 * _MARGIN
 _MOST_PANELS = 6
 _SMALL = 125.0
+_SLOTS = (42.0, 36.0, 31.0, 27.0, 23.0, 20.0)
+"""Widths of a block's place, tried in this order."""
 
 
 def draw(definition: Definition, genotype: Genotype, signature: Signature) -> str:
@@ -170,10 +172,10 @@ def _colour(group: Group, colours: dict[str, str]) -> str:
 
 def _rows(groups: list[Group], painter: Painter, colours: dict[str, str]) -> list[Figure]:
     """Groups on as few lines as the smallest solids allow."""
-    for slot in (42.0, 36.0, 31.0, 27.0, 23.0, 20.0):
+    for slot, room in (*((slot, 104.0) for slot in _SLOTS), (27.0, 76.0), (20.0, 76.0)):
         fitted = replace(painter, slot=slot)
         figures = [_figure(group, fitted, math.inf) for group in groups]
-        widths = [_width(group, figure) for group, figure in zip(groups, figures, strict=True)]
+        widths = [_width(group, figure, room) for group, figure in zip(groups, figures, strict=True)]
         if sum(widths) <= _ROOM:
             return [_row(groups, figures, widths, colours)]
     slot = 30.0
@@ -204,9 +206,10 @@ def _figure(group: Group, painter: Painter, limit: float) -> Figure:
     return painter.sequence(group.nodes, limit)
 
 
-def _width(group: Group, figure: Figure) -> float:
+def _width(group: Group, figure: Figure, room: float = 104.0) -> float:
+    """What a group needs at least; `room` is enough for its words, which can be wrapped."""
     words = max([group.heading, *group.lines, size(group.shape)], key=len)
-    return max(figure.width + 12, min(104.0, svg.text_width(words, 11, 600) + 10), 58.0)
+    return max(figure.width + 12, min(room, svg.text_width(words, 11, 600) + 10), 58.0)
 
 
 def _row(groups: list[Group], figures: list[Figure], widths: list[float], colours: dict[str, str]) -> Figure:

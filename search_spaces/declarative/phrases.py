@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+from itertools import pairwise
 from typing import Any
 
 from cambrian.search_spaces.declarative import svg
 from cambrian.search_spaces.declarative.expression import Expression
-from cambrian.search_spaces.declarative.grammar import Field, Repeat
+from cambrian.search_spaces.declarative.grammar import Field, Repeat, Scalar
 from cambrian.search_spaces.declarative.plan import Composite, Leaf
 from cambrian.search_spaces.declarative.planning import block_name
 from cambrian.search_spaces.declarative.shape import Shape, input_of
