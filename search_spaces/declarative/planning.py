@@ -10,7 +10,7 @@ from cambrian.search_spaces.declarative.catalogue import Block, Planned, catalog
 from cambrian.search_spaces.declarative.composition import merged, routed, routed_back
 from cambrian.search_spaces.declarative.definition import Definition
 from cambrian.search_spaces.declarative.expression import Expression
-from cambrian.search_spaces.declarative.grammar import KIND, Domain, Options, Record, Repeat, Scalar
+from cambrian.search_spaces.declarative.grammar import KIND, NOTHING, Domain, Options, Record, Repeat, Scalar
 from cambrian.search_spaces.declarative.layout import (
     BlockPart,
     FieldPart,
@@ -26,6 +26,7 @@ from cambrian.search_spaces.declarative.layout import (
     Value,
 )
 from cambrian.search_spaces.declarative.layouting import MERGES, ROUTES
+from cambrian.search_spaces.declarative.needs import needed_names
 from cambrian.search_spaces.declarative.plan import Composite, Leaf, Node, Sink, composite
 from cambrian.search_spaces.declarative.shape import Shape, ShapeError, input_of, nodes, vector
 from cambrian.search_spaces.errors import ProposalError
@@ -58,6 +59,7 @@ class _Planner:
     def __init__(self, definition: Definition, signature: Signature) -> None:
         self.definition, self.signature = definition, signature
         self.memo = definition.cached("planned")
+        self.needs = definition.cached("needs")
         if len(self.memo) > _KEPT:
             self.memo.clear()
         self.count = 0
@@ -105,9 +107,31 @@ class _Planner:
             return self.lay(chosen, record, value, scope, shape, sink)
         if type(part) is RepeatPart:
             return self.repeat(part, record, value, scope, shape, sink)
-        node = self.compose(part, record, value, scope, shape, sink)
-        sink.nodes.append(node)
+        node = self.composed(part, record, value, scope, shape)
+        sink.nodes.append(node._replace(name=sink.name(self.prefix + node.name)))
         return node.shape
+
+    def composed(
+        self, part: Part, record: Record, value: Any, scope: dict[str, Any], shape: Shape
+    ) -> Composite:
+        """`compose`, remembered where few names decide what comes out: cells are laid many times over."""
+        names = self.needs.get(part, NOTHING)
+        if names is NOTHING:
+            names = self.needs[part] = needed_names(part, record)
+        if names is None:
+            return self.compose(part, record, value, scope, shape)
+        key = (part, shape, self.gene, *[scope[name] for name in names])
+        try:
+            known: tuple[Composite, int] | None = self.memo.get(key)
+        except TypeError:  # a list or a record of an outer scope
+            return self.compose(part, record, value, scope, shape)
+        if known is None:
+            before = self.count
+            node = self.compose(part, record, value, scope, shape)
+            self.memo[key] = (node, self.count - before)
+            return node
+        self.count += known[1]
+        return known[0]
 
     def field(
         self, name: str, domain: Domain, value: Any, scope: dict[str, Any], shape: Shape, sink: Sink
@@ -178,24 +202,25 @@ class _Planner:
     # Compositions: each makes one node, whose children are sequences of their own -------------------------
 
     def compose(
-        self, part: Part, record: Record, value: Any, scope: dict[str, Any], shape: Shape, sink: Sink
+        self, part: Part, record: Record, value: Any, scope: dict[str, Any], shape: Shape
     ) -> Composite:
+        """The node of a composition, under the plain name of its kind."""
+
         def body(part: Part, name: str, given: Shape) -> Node:
             return self.body(part, name, record, value, scope, given)
 
         if type(part) is SequencePart:
-            inner = body(part, sink.name(self.prefix + part.name), shape)
+            inner = body(part, part.name, shape)
             assert isinstance(inner, Composite)
             return inner
         if type(part) is ResidualPart:
-            return self.residual(body(part.body, "body", shape), part.shortcut, shape, sink)
+            return self.residual(body(part.body, "body", shape), part.shortcut, shape)
         if type(part) is RoutePart:
             how, size = self.choice(part.how, ROUTES, scope), self.value(part.size, scope)
             inside = self.typed(routed, how, size, shape)
             inner = body(part.body, "body", inside)
             out = self.typed(routed_back, how, size, shape, inside, inner.shape)
-            name = sink.name(self.prefix + "route")
-            return composite(name, self.gene, "route", shape, out, [inner], {"how": how, "size": size})
+            return composite("route", self.gene, "route", shape, out, [inner], {"how": how, "size": size})
         if type(part) is OnNodesPart:
             graph = self.signature.graph
             if graph is None or shape.kind != "ids":
@@ -204,16 +229,15 @@ class _Planner:
             if inner.shape.kind != "nodes":
                 raise self.fault(f"on_nodes: its body ends in {inner.shape}, not in nodes")
             options = {"nodes": graph.nodes, "features": graph.features}
-            name, out = sink.name(self.prefix + "nodes"), vector(inner.shape.channels)
-            return composite(name, self.gene, "on_nodes", shape, out, [inner], options)
+            out = vector(inner.shape.channels)
+            return composite("nodes", self.gene, "on_nodes", shape, out, [inner], options)
         if type(part) is ParallelPart:
             branches = self.branches(part, record, value, scope, shape)
             merge = self.choice(part.merge, MERGES, scope)
             out = self.typed(merged, merge, [branch.shape for branch in branches])
-            name = sink.name(self.prefix + "parallel")
-            return composite(name, self.gene, "parallel", shape, out, branches, {"merge": merge})
+            return composite("parallel", self.gene, "parallel", shape, out, branches, {"merge": merge})
         assert type(part) is GraphPart
-        return self.graph(part, record, value, scope, shape, sink)
+        return self.graph(part, record, value, scope, shape)
 
     def body(
         self, part: Part, name: str, record: Record, value: Any, scope: dict[str, Any], given: Shape
@@ -246,8 +270,8 @@ class _Planner:
             raise self.fault("a parallel part without branches")
         return found
 
-    def residual(self, inner: Node, shortcut: str, shape: Shape, sink: Sink) -> Composite:
-        name, out = sink.name(self.prefix + "residual"), inner.shape
+    def residual(self, inner: Node, shortcut: str, shape: Shape) -> Composite:
+        out = inner.shape
         children, options = [inner], {"add": True}
         if out != shape and shortcut == "where-equal":
             options["add"] = False
@@ -260,7 +284,7 @@ class _Planner:
             self.add(block, "shortcut", shape, planned, extra)
             self.prefix = prefix
             children.append(extra.nodes[0])
-        return composite(name, self.gene, "residual", shape, out, children, options)
+        return composite("residual", self.gene, "residual", shape, out, children, options)
 
     def projection(self, shape: Shape, out: Shape) -> tuple[Block, Planned]:
         if shape.kind == out.kind == "image":
@@ -274,7 +298,7 @@ class _Planner:
         return block, planned
 
     def graph(
-        self, part: GraphPart, record: Record, value: Any, scope: dict[str, Any], shape: Shape, sink: Sink
+        self, part: GraphPart, record: Record, value: Any, scope: dict[str, Any], shape: Shape
     ) -> Composite:
         shapes, numbers = {"input": shape}, {"input": 0}
         children: list[Node] = []
@@ -293,7 +317,7 @@ class _Planner:
         options = {
             "edges": tuple(edges), "output": tuple(numbers[name] for name in part.output), "merge": merge,
         }  # fmt: skip
-        return composite(sink.name(self.prefix + "graph"), self.gene, "graph", shape, out, children, options)
+        return composite("graph", self.gene, "graph", shape, out, children, options)
 
     def choice(self, value: Expression | str, allowed: tuple[str, ...], scope: dict[str, Any]) -> str:
         found = value(scope) if isinstance(value, Expression) else value
