@@ -23,7 +23,7 @@ from cambrian.agents.spaces.check import check_space, reference_of
 from cambrian.agents.spaces.code import DRAWS as CODE_DRAWS
 from cambrian.agents.spaces.code import check_code
 from cambrian.agents.spaces.report import CheckReport
-from cambrian.search_spaces import TASKS, Genotype, Space
+from cambrian.search_spaces import TASKS, Genotype, Space, UserError
 
 SHEET_DESIGNS = 24
 DRAWS = 1000
@@ -59,8 +59,14 @@ def check_command(
             signature = reference_of(space)
     if report.valid:
         path = sheet or Path(f"{space.name}-designs.svg")
-        draw_sheet(space, _drawn(space, seed, min(report.designs, SHEET_DESIGNS)), signature, path)
-        report = report.model_copy(update={"sheet": path})
+        try:
+            draw_sheet(space, _drawn(space, seed, min(report.designs, SHEET_DESIGNS)), signature, path)
+            report = report.model_copy(update={"sheet": path})
+        except UserError:
+            raise
+        except Exception as error:  # the report is worth more than the pictures of a space that is not sound
+            left_out = [*report.left_out, f"drawings: {type(error).__name__}: {error}"]
+            report = report.model_copy(update={"left_out": left_out})
     if as_json:
         emit(report.model_dump(mode="json") | {"share_valid": report.share_valid, "sound": report.sound})
     else:
@@ -154,11 +160,7 @@ def _table(*columns: str) -> Table:
 
 def _lines(report: CheckReport) -> Iterator[str]:
     if (size := report.size) is not None:
-        exactly = "" if size.exact else "at most "
-        yield (
-            f"size: about {size.members} networks ({size.low} to {size.high}): {exactly}{size.derivations} "
-            f"genotypes, {100 * size.accepted_share:.3g} % of them within rules, limits and shapes"
-        )
+        yield f"size: {size}"
     if (twins := report.duplicates) is not None:
         yield (
             f"duplicates: {100 * twins.share:.3g} % of {twins.examined:,} designs compute what another one "

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from cambrian.agents.cli.app import emit
 from cambrian.agents.errors import UserError
-from cambrian.agents.spaces.check import reference_of
+from cambrian.agents.spaces.check import reference_of, size_of
 from cambrian.agents.spaces.listing import SpaceRow, space_rows
 from cambrian.agents.spaces.scaffold import new_space
 from cambrian.search_spaces import SPACES, TASKS, Genotype, Signature, Space
@@ -93,7 +93,7 @@ def _page(space: Space) -> str:
         )
     from cambrian.search_spaces.declarative.page import page
 
-    return page(definition)
+    return page(definition, f"Size: {size_of(space)}.")
 
 
 def draw_sheet(

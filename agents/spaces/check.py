@@ -215,7 +215,7 @@ def check_space(
             failures=trial.failures,
             quantiles=_quantiles(facts),
             duplicates=_duplicates(space, hashes),
-            size=_size(space, seed),
+            size=size_of(space, seed),
             milliseconds=trial.milliseconds,
             baselines=baseline_facts(space, signature),
             tasks=[_task_fact(space, name, designs[:TASK_DESIGNS]) for name in listed_tasks(space)],
@@ -266,7 +266,8 @@ def _duplicates(space: Space, hashes: list[tuple[str, Genotype]]) -> Duplicates 
     )
 
 
-def _size(space: Space, seed: int) -> Size | None:
+def size_of(space: Space, seed: int = 0) -> Size | None:
+    """How large a space is; None where it is no folder of text."""
     definition = getattr(space, "definition", None)
     if definition is None:
         return None
@@ -274,19 +275,13 @@ def _size(space: Space, seed: int) -> Size | None:
 
     found = estimate(definition, SIZE_DRAWS, random.Random(seed))
     return Size(
-        derivations=_large(found.total),
+        derivations=str(found.total),
         exact=found.exact,
         accepted_share=found.accepted_share,
-        members=_large(found.members),
-        low=_large(found.low),
-        high=_large(found.high),
+        members="" if found.members is None else str(found.members),
+        low=str(found.low),
+        high=str(found.high),
     )
-
-
-def _large(number: int) -> str:
-    """Small numbers in full, others to three digits: they may exceed what a float can hold."""
-    digits = str(number)
-    return f"{number:,}" if len(digits) <= 9 else f"{digits[0]}.{digits[1:3]}e{len(digits) - 1}"
 
 
 def baseline_facts(space: Space, signature: Signature) -> list[BaselineFact]:

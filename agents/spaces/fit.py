@@ -58,9 +58,10 @@ def misfit(space: Space, signature: Signature) -> str:
     from cambrian.agents.evaluator.static import check
 
     rng, reason = random.Random(0), ""
-    for design in [*list(space.baselines().values())[:2], *(space.sample(rng) for _ in range(TRIED))]:
+    known = list(space.baselines().values())[:2]
+    for design in [*known, *[None] * TRIED]:
         try:
-            check(space, design, signature, batch_size=2)
+            check(space, design or space.sample(rng), signature, batch_size=2)
         except Exception as error:  # a space without typed shapes may fail in any way
             reason = error.message if isinstance(error, CambrianError) else f"{type(error).__name__}: {error}"
         else:

@@ -77,8 +77,9 @@ class Size(_Data):
     Attributes:
         derivations: before rules, limits and typing.
         exact: whether that is exact rather than an upper bound.
-        accepted_share: of uniform draws that are members.
-        members: the estimate; `low` and `high` bound it at 95 %.
+        accepted_share: of the draws that are members: uniform ones where `members` is told, else by weights.
+        members: the estimate; empty where there are too many derivations to draw them uniformly. `low` and
+            `high` bound it at 95 %.
     """
 
     derivations: str
@@ -87,6 +88,17 @@ class Size(_Data):
     members: str
     low: str
     high: str
+
+    def __str__(self) -> str:
+        exactly = "" if self.exact else "at most "
+        found = f"about {self.members} networks ({self.low} to {self.high})"
+        if not self.members:
+            found = f"at least {self.low} networks"
+        whose = "them" if self.members else "random draws"
+        return (
+            f"{found}; {exactly}{self.derivations} genotypes, {100 * self.accepted_share:.3g} % of {whose} "
+            "within rules, limits and shapes"
+        )
 
 
 class BaselineFact(_Data):
