@@ -116,8 +116,9 @@ def _graph(arrays: Mapping[str, Array]) -> tuple[Array, Array, Array, list[Array
         IndexError: as `ValueError`.
     """
     words = np.zeros((NODES, FEATURES), dtype=np.float32)
-    if tuple(arrays["x_shape"]) != words.shape or len(arrays["x_indptr"]) != NODES + 1:
-        raise ValueError(f"x has shape {tuple(arrays['x_shape'])}, not {words.shape}")
+    shape = tuple(arrays["x_shape"].tolist())
+    if shape != words.shape or len(arrays["x_indptr"]) != NODES + 1:
+        raise ValueError(f"x has shape {shape}, not {words.shape}")
     rows = np.repeat(np.arange(NODES), np.diff(arrays["x_indptr"]))
     words[rows, arrays["x_indices"]] = arrays["x_data"]
     words /= np.maximum(words.sum(axis=1, keepdims=True), 1.0)

@@ -204,10 +204,11 @@ def _read(path: Path, names: list[str]) -> dict[str, Array]:
     from pyarrow import parquet
 
     try:
-        table = parquet.read_table(path, columns=names)
-        lacking = [name for name in names if name not in table.column_names]
+        known = parquet.read_schema(path).names
+        lacking = [name for name in names if name not in known]
         if lacking:
             raise MissingDataError(f"{path} has no column {lacking[0]}", hint=_HINT)
+        table = parquet.read_table(path, columns=names)
         return {name: table.column(name).to_numpy() for name in names}
     except (OSError, pyarrow.ArrowException) as error:
         raise MissingDataError(f"{path} cannot be read: {error}", hint="fetch the file again") from error
