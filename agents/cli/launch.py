@@ -48,7 +48,8 @@ def check_command(run_file: Path, budget: str | None, settings: list[str], as_js
         emit({"ok": True, "config": config.model_dump(mode="json")})
         return
     limits = "; ".join(map(str, config.constraints)) or "no constraints"
-    print(f"{run_file} is fine: space {space.name}, task {task.name} ({extent(task)}), {limits}")
+    genes = f" with recipe genes {', '.join(config.recipe_genes)}" if config.recipe_genes else ""
+    print(f"{run_file} is fine: space {space.name}{genes}, task {task.name} ({extent(task)}), {limits}")
 
 
 def run_command(

@@ -360,14 +360,15 @@ async def test_real_trainings_by_recipe(config: MakeConfig, runs: Path) -> None:
     report = await start(
         config(
             recipe_genes=["optimizer", "learning_rate", "batch_size"],
-            baselines=["two-layer-cnn"],
+            task={"name": "digits", "rungs": [{"epochs": 1}], "train_samples": 200},
+            constraints=["params <= 50k"],
             arms={"random": 1.0},
             sandbox={"kind": "process"},
-            budget={"evaluations": 8},
+            budget={"evaluations": 12},
             slots=1,
         ),
         Workspace(runs),
         quiet(),
     )
     assert report.parts is not None and report.parts.scores is not None
-    assert report.ledger.evaluations <= 9
+    assert report.ledger.evaluations <= 12
