@@ -217,7 +217,7 @@ def _row(groups: list[Group], figures: list[Figure], widths: list[float], colour
     spare = max(0.0, _ROOM - sum(widths))
     each = min(spare / len(groups), 70.0)
     left = float(_MARGIN) + (spare - each * len(groups)) / 2
-    figures = [_shrunk(figure, _ROOM - 10) for figure in figures]
+    figures = [figure.within(_ROOM - 10) for figure in figures]
     inside = [group.within for group in groups]
     axis = max(figure.up for figure in figures) + (24 if any(inside) else 6)
     base = axis + max(figure.down for figure in figures) + 8
@@ -250,14 +250,6 @@ def _row(groups: list[Group], figures: list[Figure], widths: list[float], colour
         frames.append(svg.rect(x, 0, width, base - 4, svg.PANEL, stroke=svg.FLOW, radius=8, dashes="4 3"))
         frames.append(svg.text(x + 8, 13, within, size=10, colour=svg.PALE))
     return Figure(WIDTH, 0, lowest, "".join(frames + drawn))
-
-
-def _shrunk(figure: Figure, room: float) -> Figure:
-    if figure.width <= room:
-        return figure
-    share = room / figure.width
-    body = f'<g transform="scale({share:.3f})">{figure.body}</g>'
-    return Figure(room, figure.up * share, figure.down * share, body)
 
 
 def _label(group: Group, width: float) -> list[tuple[str, int]]:

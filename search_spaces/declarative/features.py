@@ -251,7 +251,7 @@ class _Collector:
             sums[totals[kind]] += 1
             sums[levels[min(level, deepest), kind]] += 1
             if level + 1 > sums[-1]:
-                sums[-1] = level + 1
+                sums[-1] = level + 1.0
             inner[kind](value, sums, counts, level + 1)
 
         self.recursive[id(domain)] = visit

@@ -64,7 +64,7 @@ def label(record: Record, scope: Mapping[str, Any]) -> str:
         record: of the rule, or the option that was taken.
         scope: the record's genotype over those of the records around it, see `grammar.scope_of`.
     """
-    return _record(record, scope, _Detail())
+    return _record(record, scope, _Detail()) or record.name.rpartition(".")[2]
 
 
 def summarise(definition: Definition, genotype: Genotype) -> str:
@@ -75,7 +75,7 @@ def summarise(definition: Definition, genotype: Genotype) -> str:
     """
     line, complete = _fitted(definition.grammar.start, genotype, {}, LONGEST, reserve=8)
     if complete:
-        return line
+        return line or definition.grammar.start.name
     digest = hashlib.sha256(json.dumps(genotype, sort_keys=True).encode()).hexdigest()[:6]
     return f"{line} #{digest}"
 
@@ -151,6 +151,9 @@ def _domain(domain: Domain, value: Any, outer: Mapping[str, Any], detail: _Detai
 
 def _list(domain: Repeat, value: list[Any], outer: Mapping[str, Any], detail: _Detail) -> str:
     words = [_domain(domain.item, item, outer, detail) for item in value]
+    if isinstance(domain.item, Record):
+        # one of which nothing is left to say still counts
+        words = [word or domain.item.name.rpartition(".")[2] for word in words]
     runs = [(word, len(list(run))) for word, run in groupby(words)]
     if isinstance(domain.item, Scalar):
         return "-".join(word if n == 1 else f"{n}*{word}" for word, n in runs)

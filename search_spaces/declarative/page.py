@@ -173,12 +173,12 @@ def _baselines(definition: Definition) -> str:
         said = definition.file.baselines[name]
         rows.append(
             [
-                f"`{name}`", _text(said.about), f"`{summarise(definition, genotype)}`".replace("|", "\\|"),
+                f"`{name}`", _text(said.about), f"`{summarise(definition, genotype)}`",
                 count(network.params), count(network.macs), str(depth(network)), _text(said.source),
             ]
         )  # fmt: skip
     heads = ["name", "", "design", "parameters", "multiply-accumulates", "depth", "source"]
-    return _table(heads, rows, escape=False)
+    return _table(heads, rows)
 
 
 def _use(definition: Definition) -> str:
@@ -199,9 +199,9 @@ def _use(definition: Definition) -> str:
     return "\n".join(lines)
 
 
-def _table(heads: list[str], rows: list[list[str]], escape: bool = True) -> str:
+def _table(heads: list[str], rows: list[list[str]]) -> str:
     def line(cells: list[str]) -> str:
-        shown = [cell.replace("|", "\\|") for cell in cells] if escape else cells
+        shown = [cell.replace("|", "\\|") for cell in cells]
         return f"| {' | '.join(shown)} |"
 
     return "\n".join([line(heads), f"|{' --- |' * len(heads)}", *map(line, rows)])

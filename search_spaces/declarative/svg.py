@@ -41,6 +41,14 @@ class Figure(NamedTuple):
         """The elements with the origin moved to `(x, y)`."""
         return f'<g transform="translate({x:.1f} {y:.1f})">{self.body}</g>' if self.body else ""
 
+    def within(self, room: float) -> Figure:
+        """The same, scaled down where it is wider than `room`."""
+        if self.width <= room:
+            return self
+        share = room / self.width
+        body = f'<g transform="scale({share:.3f})">{self.body}</g>'
+        return Figure(room, self.up * share, self.down * share, body)
+
 
 def tint(family: str, index: int) -> str:
     """The colour of the `index`-th block of a family."""
