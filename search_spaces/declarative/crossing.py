@@ -66,7 +66,7 @@ def _exchange(
     target.owner[target.key] = copied_value(source.value)
     return (
         child,
-        f"{place(target.path, 34)} of the first replaced by {place(source.path, 34) or 'all'} of the second",
+        f"{place(target.path, 30)} of the first replaced by {place(source.path, 30) or 'all'} of the second",
     )
 
 

@@ -54,7 +54,7 @@ def mutate(definition: Definition, genotype: Genotype, rng: random.Random) -> tu
         if _is_new(definition, draft, genotype):
             return draft.genotype, cut(words, 100)
     size = count(definition)
-    for _ in range(0 if size.exact and size.total == 1 else REDRAWS):
+    for _ in range(0 if size.total.value == 1 else REDRAWS):
         child = sample(definition, rng)
         if child != genotype:
             return child, "drawn anew: no small edit is valid"

@@ -257,7 +257,7 @@ def wrap(draft: Draft) -> str | None:
             chosen.owner[chosen.key] = old
             new = site.value
             name = new[KIND] if isinstance(site.domain, Options) else site.domain.name
-            return f"{place(site.path) or 'the whole'} wrapped in {name}, as {place(chosen.path)}"
+            return f"{place(site.path) or 'the whole'} wrapped in {name}, as its {_inside(chosen, site)}"
     site.owner[site.key] = old
     return None
 
@@ -276,7 +276,11 @@ def shrink(draft: Draft) -> str | None:
         return None
     outer, inner = chosen
     outer.owner[outer.key] = inner.value
-    return f"{place(outer.path) or 'the whole'} replaced by its part {place(inner.path)}"
+    return f"{place(outer.path) or 'the whole'} replaced by its part {_inside(inner, outer)}"
+
+
+def _inside(site: Site, outer: Site) -> str:
+    return place(site.path.removeprefix(outer.path).lstrip("."), 30)
 
 
 def _within(path: str, outer: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from bisect import bisect_right
 from collections import Counter
@@ -9,7 +10,6 @@ from collections.abc import Callable
 from itertools import accumulate
 from typing import Any
 
-from cambrian.search_spaces.declarative.counting import table_of
 from cambrian.search_spaces.declarative.definition import Definition
 from cambrian.search_spaces.declarative.folding import fold
 from cambrian.search_spaces.declarative.grammar import KIND, Domain, Options, Record, Repeat, Scalar
@@ -38,6 +38,7 @@ def sample(definition: Definition, rng: random.Random) -> Genotype:
 
     Raises:
         SpaceFileError: no draw of 10,000 was a member; the message has the most common reason.
+        UserError: there are too many derivations to draw uniformly.
     """
     draw = drawer(definition)
     reasons: Counter[str] = Counter()
@@ -65,6 +66,8 @@ def drawer(definition: Definition) -> Callable[[random.Random], Genotype | None]
     The draw is None where a uniform one has to be thrown away because it is not in canonical form.
     """
     if definition.file.sampling == "uniform":
+        from cambrian.search_spaces.declarative.counting import table_of  # it imports this module
+
         return table_of(definition).draw
     start = draws_of(definition).of(definition.grammar.start, definition.grammar.max_depth)
     return lambda rng: fold(definition, start(rng.random))
@@ -73,6 +76,36 @@ def drawer(definition: Definition) -> Callable[[random.Random], Genotype | None]
 def draw(definition: Definition, domain: Domain, rng: random.Random, left: int) -> Any:
     """A derivation of `domain` by weights, not folded, in which at most `left` rules are nested."""
     return draws_of(definition).of(domain, left)(rng.random)
+
+
+def log2_probability(definition: Definition, domain: Domain, value: Any, left: int) -> float:
+    """Logarithm of the probability with which `draw` gives `value`, a derivation that is not folded."""
+    depths = depths_of(definition)
+    inside = depths.inside(domain, left)
+    if isinstance(domain, Scalar):
+        at = next(i for i, v in enumerate(domain.values) if v == value and type(v) is type(value))
+        return _log2_share(domain.cumulative, at, len(domain.values))
+    if isinstance(domain, Repeat):
+        if depths.needs[id(domain.item)] > left:
+            return 0.0
+        lengths = domain.most - domain.least + 1
+        length = _log2_share(domain.cumulative, len(value) - domain.least, lengths)
+        return length + sum(log2_probability(definition, domain.item, item, left) for item in value)
+    if isinstance(domain, Options):
+        fits = [depths.needs[id(case)] <= inside for case in domain.cases.values()]
+        at = sum(fits[: list(domain.cases).index(value[KIND])])
+        option = _log2_share(_kept_weights(domain.cumulative, fits), at, sum(fits))
+        return option + log2_probability(definition, domain.cases[value[KIND]], value, inside)
+    return sum(
+        log2_probability(definition, field.domain, value[field.name], inside) for field in domain.fields
+    )
+
+
+def _log2_share(cumulative: tuple[float, ...] | None, at: int, n: int) -> float:
+    if cumulative is None:
+        return -math.log2(n)
+    weight = cumulative[at] - (cumulative[at - 1] if at else 0.0)
+    return math.log2(weight / cumulative[-1])
 
 
 def draws_of(definition: Definition) -> _Draws:

@@ -86,9 +86,9 @@ def test_all_kinds_of_edit_occur_and_say_so(stage_words: set[str], pattern: str)
     [
         r"body.kind chain -> add",
         r"body.first.width 4 -> 8",
-        r"body.second wrapped in chain, as body.second.(first|second)",
-        r"body wrapped in add, as body.(left|right)",
-        r"body replaced by its part body.(first|second)",
+        r"body.second wrapped in chain, as its (first|second)",
+        r"body wrapped in add, as its (left|right)",
+        r"body replaced by its part (first|second)",
         r"body.second redrawn: .*",
         r"width all 8|width everywhere all 8",
     ],
