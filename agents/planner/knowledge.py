@@ -62,14 +62,14 @@ def _titled(whole: str, otherwise: str) -> tuple[str, str]:
 
 
 def _beginning(text: str, limit: int) -> str:
-    """As many whole paragraphs as fit, or as many whole words where the first is too long."""
+    """As many whole paragraphs as fit; whole lines, or whole words, where that would waste half the room."""
     if len(text) <= limit:
         return text
     if limit < _LEAST:
         return ""
     head = text[: limit + 1]
-    end = max(head.rfind("\n\n"), 0) or max(head.rfind("\n"), 0) or max(head.rfind(" "), 0)
-    return head[:end].rstrip()
+    ends = (head.rfind(between) for between in ("\n\n", "\n", " "))
+    return head[: next((end for end in ends if end >= limit // 2), limit)].rstrip()
 
 
 def _closed(text: str) -> str:
