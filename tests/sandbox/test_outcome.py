@@ -93,6 +93,47 @@ def test_outputs_that_do_not_fit_are_bad(folder: JobFolder, changes: dict[str, A
     assert words in outcome.reason
 
 
+def values(**changes: Any) -> dict[str, Any]:
+    """What a worker leaves of a regression with 3 outputs."""
+    return arrays(val_epochs=np.ones((2, 5, 3), np.float32)) | changes
+
+
+def test_a_good_regression_is_trained(tmp_path: Path) -> None:
+    folder = JobFolder(tmp_path, job(loss="squared-error"), 5, 4)
+    folder.prepare()
+    leave(folder, values())
+    assert folder.conclude(DONE, ISOLATION, 1.0).state is JobState.TRAINED
+    assert read_outputs(folder.path, "squared-error").val_epochs.shape == (2, 5, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"val_epochs": np.zeros((2, 5), np.int16)}, "expected a float32 array of 3 axes"),
+        (
+            {"val_epochs": np.ones((2, 5, 2), np.float32)},
+            "val_epochs has shape (2, 5, 2), expected (2, 5, 3)",
+        ),
+        ({"val_epochs": np.ones((1, 5, 3), np.float32)}, "val_epochs has shape (1, 5, 3)"),
+        ({"val_epochs": np.full((2, 5, 3), np.nan, np.float32)}, "outputs on val_epochs are not finite"),
+    ],
+)
+def test_epochs_of_a_regression_that_do_not_fit_are_bad(
+    tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    folder = JobFolder(tmp_path, job(loss="squared-error"), 5, 4)
+    folder.prepare()
+    leave(folder, values(**changes))
+    outcome = folder.conclude(DONE, ISOLATION, 1.0)
+    assert outcome.state is JobState.BAD_OUTPUT
+    assert words in outcome.reason
+
+
+def test_values_where_classes_belong_are_bad(folder: JobFolder) -> None:
+    leave(folder, values())
+    assert "val_epochs is float32" in folder.conclude(DONE, ISOLATION, 1.0).reason
+
+
 def test_pickles_are_not_loaded(folder: JobFolder) -> None:
     class Trap:
         def __reduce__(self) -> tuple[Any, ...]:

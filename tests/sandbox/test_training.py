@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import torch
 from torch import nn
 
 from cambrian.sandbox import LatencySpec
-from cambrian.sandbox.worker.execute import one_line
+from cambrian.sandbox.outcome import write_arrays
+from cambrian.sandbox.worker.execute import latency_samples, load_data, one_line
 from cambrian.sandbox.worker.latency import ROUNDS, device_name, measure
 from cambrian.sandbox.worker.training import (
     CandidateError,
@@ -25,7 +27,8 @@ from cambrian.sandbox.worker.training import (
     shift_pixels,
     train,
 )
-from cambrian.search_spaces import Recipe
+from cambrian.search_spaces import Recipe, Signature, Splits
+from cambrian.search_spaces.space import GraphShape
 
 
 @pytest.fixture(autouse=True)
@@ -231,3 +234,121 @@ def test_an_error_is_one_line_that_names_its_place() -> None:
     assert line.endswith("in test_an_error_is_one_line_that_names_its_place)")
     assert one_line(CandidateError("loss became NaN")) == "loss became NaN"
     assert len(one_line(ValueError("x" * 5000))) == 2000
+
+
+def test_regression_learns_and_keeps_the_values_of_each_epoch() -> None:
+    x = torch.randn(200, 3)
+    y = (x @ torch.tensor([[1.0], [-2.0], [0.5]])) + 0.3
+    history = History()
+    recipe = Recipe(learning_rate=0.05, batch_size=20, label_smoothing=0.5)  # smoothing is for classes
+    outputs = train(nn.Linear(3, 1), Data(x, y, x, x), recipe, 8, 0, history, lambda: None, "squared-error")
+    assert history.train_loss[-1] < 0.1 < history.train_loss[0]
+    assert np.abs(outputs - y.numpy()).mean() < 0.3
+    assert [values.shape for values in history.val_epochs] == [(200, 1)] * 8
+    assert np.array_equal(history.val_epochs[-1], outputs)
+
+
+def test_the_first_loss_of_regression_is_the_mean_square() -> None:
+    module = nn.Linear(2, 2)
+    x, y = torch.randn(8, 2), torch.randn(8, 2)
+    expected = float((module(x) - y).detach().square().mean())
+    history = History()
+    train(module, Data(x, y, x, x), Recipe(batch_size=8), 1, 0, history, lambda: None, "squared-error")
+    assert history.train_loss[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_adam_adds_its_penalty_to_the_gradient() -> None:
+    """With a zero gradient the penalty is all there is: a step as large as the rate, whatever the decay."""
+    module = nn.Linear(2, 2)
+    with torch.no_grad():
+        module.weight.fill_(1.0)
+    data = Data(torch.zeros(4, 2), torch.tensor([0, 1, 0, 1]), torch.zeros(1, 2), torch.zeros(1, 2))
+    recipe = Recipe(
+        optimizer="adam", learning_rate=0.1, schedule="constant", weight_decay=1e-3, batch_size=4,
+        gradient_clip=0,
+    )  # fmt: skip
+    train(module, data, recipe, 1, 0, History(), lambda: None)
+    assert torch.allclose(module.weight, torch.full((2, 2), 0.9), atol=1e-3)
+
+
+class Recorder(nn.Module):
+    """A linear classifier that notes the type of its intermediate values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map = nn.Linear(4, 3)
+        self.seen: list[tuple[bool, torch.dtype]] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        outputs = self.map(x)
+        self.seen.append((self.training, outputs.dtype))
+        return outputs
+
+
+def test_bfloat16_is_for_training_steps_only() -> None:
+    for precision, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        module, history = Recorder(), History()
+        recipe = Recipe.model_validate({"precision": precision, "learning_rate": 0.05, "batch_size": 16})
+        outputs = train(module, blobs(), recipe, 3, 0, history, lambda: None)
+        assert {seen for training, seen in module.seen if training} == {dtype}
+        assert {seen for training, seen in module.seen if not training} == {torch.float32}
+        assert outputs.dtype == np.float32 and module.map.weight.dtype is torch.float32
+        assert history.train_loss[-1] < history.train_loss[0]
+
+
+class Rows(nn.Module):
+    """A network for the nodes of a graph: ids in, rows out."""
+
+    def __init__(self, nodes: int) -> None:
+        super().__init__()
+        self.map = nn.Linear(4, 3)
+        self.register_buffer("features", torch.zeros(nodes, 4), persistent=False)
+        self.passes: list[int] = []
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        self.passes.append(len(ids))
+        rows: torch.Tensor = self.map(self.features)[ids]
+        return rows
+
+
+def test_all_nodes_of_a_split_are_predicted_in_one_pass() -> None:
+    module = Rows(2000)
+    predict(module, torch.arange(1500))
+    assert module.passes == [1500]
+
+
+def test_a_batch_that_holds_all_nodes_is_one_step_an_epoch() -> None:
+    module = Rows(60)
+    ids = torch.arange(50)
+    data = Data(ids, ids % 3, ids, ids)
+    train(module, data, Recipe(batch_size=140), 2, 0, History(), lambda: None)
+    assert module.passes == [50] * 4  # a step and a look at the validation split, twice
+
+
+def test_no_samples_of_ids_are_zeros_of_whole_numbers() -> None:
+    signature = Signature(input_shape=(9,), n_outputs=3, vocabulary=5)
+    few = torch.ones(2, 9, dtype=torch.int64)
+    samples = latency_samples(few, 4, signature)
+    assert samples.shape == (4, 9) and samples.dtype == torch.int64 and not samples.any()
+    assert torch.equal(latency_samples(few, 2, signature), few)
+    graph = Signature(input_shape=(), n_outputs=3, graph=GraphShape(nodes=9, features=2, edges=4))
+    assert latency_samples(torch.arange(3), 1, graph).shape == (1,)
+
+
+def test_data_with_constants_are_read_as_they_were_written(tmp_path: Path) -> None:
+    ids = np.arange(4)
+    context = {"features": np.eye(4, dtype=np.float32), "edges": np.array([[0, 1], [1, 0]])}
+    written = write_arrays(tmp_path, Splits(ids, ids % 2, ids, ids % 2, ids, ids % 2, context=context))
+    assert {path.name for path in written} == {path.name for path in tmp_path.iterdir()}
+    assert not any("y_val" in path.name or "y_test" in path.name for path in written)
+    data = load_data(tmp_path, torch.device("cpu"))
+    assert set(data.context) == set(context)
+    assert torch.equal(data.context["features"], torch.eye(4))
+    assert data.context["edges"].dtype == torch.int64 and data.x_train.dtype == torch.int64
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (3,), ()])
+def test_augmentation_names_the_shape_of_what_is_no_image(shape: tuple[int, ...]) -> None:
+    with pytest.raises(CandidateError) as caught:
+        augment(torch.zeros(2, *shape), Recipe(augment=("flip",)), torch.Generator())
+    assert str(caught.value).endswith(f"have shape {shape}")
