@@ -175,7 +175,7 @@ class Discovery:
                 why, kept = limit.message, self._kept()
                 if kept and limit.kind == "evaluations":
                     spent = f"budget of {limit.limit:g} evaluations is spent"
-                    why = f"{spent}, {kept} kept for the parts of the gain"
+                    why = f"{spent}, {kept} of them kept for the parts of the gain"
                 self.stop_reason = self.stop_reason or why
                 return None
             if reserved:

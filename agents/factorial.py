@@ -311,7 +311,16 @@ def read_parts(
         reference=plan.reference,
         best=plan.best,
         rung=plan.rung,
+        same=_shared(states),
     )
+
+
+def _shared(states: Sequence[CellState]) -> str:
+    """What the best candidate shares with the reference: cells that one candidate stands for tell."""
+    start, recipe, architecture, both = (s.candidate.id if s.candidate is not None else "" for s in states)
+    if both == architecture and recipe == start:
+        return "recipe"
+    return "architecture" if both == recipe and architecture == start else ""
 
 
 def _who_is(genotype: Genotype, by_id: dict[str, Candidate]) -> Candidate | None:

@@ -61,7 +61,15 @@ class GainParts(BaseModel):
 
 
 def parts_of_gain(
-    scores: Scores, *, metric: str, maximize: bool, noise: float, reference: str, best: str, rung: int
+    scores: Scores,
+    *,
+    metric: str,
+    maximize: bool,
+    noise: float,
+    reference: str,
+    best: str,
+    rung: int,
+    same: str = "",
 ) -> GainParts:
     """The parts of the gain of `best` over `reference`.
 
@@ -74,20 +82,22 @@ def parts_of_gain(
         reference: name of the reference.
         best: name of the best candidate.
         rung: where the scores were read.
+        same: what the best one shares with the reference, `architecture` or `recipe`; empty for neither. Then
+            there are two scores only, and their difference is the other part.
     """
     sign = 1.0 if maximize else -1.0
     upper, lower = scores.both - scores.recipe, scores.architecture - scores.start
     right, left = scores.both - scores.architecture, scores.recipe - scores.start
     architecture, recipe = sign * (upper + lower) / 2, sign * (right + left) / 2
-    interaction, error = sign * (right - left), noise / math.sqrt(2)
-    shown = ", ".join(
-        [
-            f"architecture {_effect(architecture, error, metric)}",
-            f"recipe {_effect(recipe, error, metric)}",
-            f"interaction {_effect(interaction, 2 * error, metric)}",
-        ]
-    )
+    interaction, error = sign * (right - left), noise if same else noise / math.sqrt(2)
+    effects = {"architecture": (architecture, error), "recipe": (recipe, error)}
+    effects["interaction"] = (interaction, 2 * error)
+    if same:
+        effects = {name: effects[name] for name in ("architecture", "recipe") if name != same}
+    shown = ", ".join(f"{name} {_effect(value, noise, metric)}" for name, (value, noise) in effects.items())
     unit = " points" if "accuracy" in metric else f" of {metric}"
+    if same:
+        unit += f"; the {same} is the same"
     return GainParts(
         reference=reference,
         best=best,

@@ -132,6 +132,16 @@ def test_what_is_inside_the_noise_is_called_so() -> None:
     assert "interaction +0.00 ± 2.8 (noise)" in found.verdict or "-0.00 ± 2.8 (noise)" in found.verdict
 
 
+def test_what_the_two_share_has_no_part() -> None:
+    named = {"start": 0.9, "recipe": 0.9, "architecture": 0.95, "both": 0.95}
+    found = parts_of_gain(
+        Scores(**named), metric="accuracy", maximize=True, noise=0.02, reference="net", best="c-1", rung=0,
+        same="recipe",
+    )  # fmt: skip
+    assert (found.recipe, found.interaction, found.noise) == (0.0, 0.0, 0.02)
+    assert found.verdict.endswith("architecture +5.00 ± 2 points; the recipe is the same")
+
+
 # -- identity -------------------------------------------------------------------------------------------
 
 
@@ -244,6 +254,7 @@ async def test_a_pair_that_is_in_the_population_is_not_paid_again(
     assert report.ledger.evaluations == 4
     assert not [c for c in candidates if c.proposal.arm == "factorial"]
     assert None not in cells(store).values()
+    assert report.parts is not None and report.parts.scores is not None
 
 
 async def test_a_run_killed_before_its_parts_measures_them_when_resumed(
