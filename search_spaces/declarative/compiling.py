@@ -27,6 +27,7 @@ from cambrian.search_spaces.declarative.grammar import (
 )
 from cambrian.search_spaces.declarative.layouting import GLOBALS, LayoutCompiler
 from cambrian.search_spaces.declarative.model import ChoiceModel, RecordModel, RuleModel, SpaceFile
+from cambrian.search_spaces.declarative.templates import words_of
 from cambrian.search_spaces.errors import UserError
 from cambrian.search_spaces.registry import near_names
 
@@ -103,6 +104,8 @@ class _Compiler:
 
     def fill_record(self, record: Record, model: RecordModel | ChoiceModel, where: str) -> None:
         record.about, record.label = model.about, model.label
+        if model.label is not None:
+            _label(model.label, f"{where}.label")
         fields = []
         for name, choice in (model.fields or {}).items():
             place = f"{where}.fields.{name}"
@@ -212,6 +215,13 @@ def _within(where: str, expression: Expression, known: set[str]) -> None:
 def _expression(text: object, where: str) -> Expression:
     try:
         return Expression(text)
+    except ExpressionError as error:
+        raise CompileError(f"{where}: {error.message}", hint=error.hint) from None
+
+
+def _label(text: str, where: str) -> None:
+    try:
+        words_of(text)
     except ExpressionError as error:
         raise CompileError(f"{where}: {error.message}", hint=error.hint) from None
 
