@@ -271,7 +271,7 @@ def size_of(space: Space, seed: int = 0) -> Size | None:
     definition = getattr(space, "definition", None)
     if definition is None:
         return None
-    from cambrian.search_spaces.declarative.counting import estimate
+    from cambrian.search_spaces.declarative.estimating import estimate
 
     found = estimate(definition, SIZE_DRAWS, random.Random(seed))
     return Size(

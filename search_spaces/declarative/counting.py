@@ -1,4 +1,4 @@
-"""How many derivations a grammar has, drawing them uniformly, and an estimate of how many are members."""
+"""How many derivations a grammar has, and drawing them uniformly."""
 
 from __future__ import annotations
 
@@ -6,54 +6,20 @@ import itertools
 import math
 import random
 from bisect import bisect_right
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from cambrian.search_spaces.declarative.definition import Definition
 from cambrian.search_spaces.declarative.folding import fold, in_order_of_need, outer_names
 from cambrian.search_spaces.declarative.grammar import KIND, Domain, Field, Options, Record, Repeat, Scalar
+from cambrian.search_spaces.declarative.magnitude import MAX_BITS, Magnitude, log2_sum
 from cambrian.search_spaces.declarative.membership import copy_of
-from cambrian.search_spaces.declarative.rules import problem
-from cambrian.search_spaces.declarative.sampling import draw, log2_probability
 from cambrian.search_spaces.declarative.sites import depths_of
 from cambrian.search_spaces.errors import UserError
 from cambrian.search_spaces.space import Genotype
 
 MAX_ROWS = 100_000
 """Joint values of the fields that one record's conditions are about which are enumerated at most."""
-
-
-MAX_BITS = 10_000
-"""Grammars of more derivations than 2 to this are not counted to the last digit, nor drawn uniformly."""
-DOUBT = 20
-"""One in this many lower bounds may be wrong."""
-
-
-class Magnitude(NamedTuple):
-    """A natural number that may be too large to write down.
-
-    Attributes:
-        log2: its logarithm; minus infinity for 0.
-        value: the number itself, where it has no more than `MAX_BITS` bits.
-    """
-
-    log2: float
-    value: int | None
-
-    @classmethod
-    def of(cls, value: int) -> Magnitude:
-        """The magnitude of a number."""
-        return cls(math.log2(value) if value else -math.inf, value)
-
-    def __str__(self) -> str:
-        if self.value is not None and self.value < 10**9:
-            return f"{self.value:,}"
-        exponent = math.floor(self.log2 * math.log10(2))
-        if exponent > 10**6:  # the logarithm is not precise enough for the digits before the exponent
-            return f"10^{exponent:,}"
-        digits = f"{10 ** (self.log2 * math.log10(2) - exponent):.2f}"
-        return f"1.00e{exponent + 1}" if digits == "10.00" else f"{digits}e{exponent}"
 
 
 class Count(NamedTuple):
@@ -68,99 +34,10 @@ class Count(NamedTuple):
     exact: bool
 
 
-class SizeEstimate(NamedTuple):
-    """How many members a space has.
-
-    Attributes:
-        total: derivations, from `count`.
-        exact: of `count`.
-        accepted_share: share of the draws that are members.
-        uniform: whether the draws were uniform; else they followed the weights, as the sampler does.
-        members: `total` times the share of uniform draws, rounded down; None when they were not uniform.
-        low: 95 % confidence bound from below; 0 when no draw was a member.
-        high: the same from above; `total` when the draws were not uniform.
-    """
-
-    total: Magnitude
-    exact: bool
-    accepted_share: float
-    uniform: bool
-    members: Magnitude | None
-    low: Magnitude
-    high: Magnitude
-
-
 def count(definition: Definition) -> Count:
     """The number of distinct folded derivations, before rules, limits and typing."""
     table = table_of(definition)
     return Count(table.magnitude, table.exact)
-
-
-def estimate(definition: Definition, draws: int, rng: random.Random) -> SizeEstimate:
-    """The number of members.
-
-    Where derivations can be drawn uniformly it is their number times the share that are members, with
-    Wilson's (1927) interval of the share. In grammars that are too large for that nearly all derivations are
-    too large for any use as well. Then there is only a lower bound: draws by weights, each counted as the
-    inverse of its probability, have the number of members for their mean, and by Markov's inequality their
-    average is more than 20 times that in no more than 1 of 20 cases (Gomes et al. 2007, "From sampling to
-    model counting").
-    """
-    table = table_of(definition)
-    if table.total is None:
-        return _lower_bound(definition, table, draws, rng)
-    accepted = 0
-    for _ in range(draws):
-        genotype = table.draw(rng)
-        accepted += genotype is not None and problem(definition, genotype) is None
-    low, high = _wilson(accepted, draws)
-    members, least, most = (
-        Magnitude.of(number)
-        for number in (
-            table.total * accepted // draws, _times(table.total, low), _times(table.total, high),
-        )
-    )  # fmt: skip
-    total = table.magnitude
-    return SizeEstimate(total, table.exact, accepted / draws, True, members, least, most)
-
-
-def _lower_bound(definition: Definition, table: Table, draws: int, rng: random.Random) -> SizeEstimate:
-    grammar = definition.grammar
-    inverses = []
-    for _ in range(draws):
-        genotype = draw(definition, grammar.start, rng, grammar.max_depth)
-        # of the derivations that fold to one member, only the folded one counts
-        canonical = fold(definition, copy_of(genotype)) == genotype
-        if canonical and problem(definition, genotype) is None:
-            inverses.append(-log2_probability(definition, grammar.start, genotype, grammar.max_depth))
-    found = _log2_sum(inverses) - math.log2(draws) - math.log2(DOUBT)
-    # a set of members is at least as large as what was seen of it
-    low = Magnitude(found, None) if found > 60 else Magnitude.of(max(int(2.0**found), bool(inverses)))
-    return SizeEstimate(
-        table.magnitude, table.exact, len(inverses) / draws, False, None, low, table.magnitude
-    )
-
-
-def _wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    share = successes / n
-    centre = share + z * z / (2 * n)
-    spread = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    low, high = (centre - spread) / (1 + z * z / n), (centre + spread) / (1 + z * z / n)
-    return (0.0 if successes == 0 else low), (1.0 if successes == n else high)
-
-
-def _times(total: int, share: float) -> int:
-    # totals exceed the range of floats
-    return total * round(share * 10**15) // 10**15
-
-
-def _log2_sum(logs: Iterable[float]) -> float:
-    """Logarithm of the sum of numbers whose logarithms are given."""
-    logs = list(logs)
-    most = max(logs, default=-math.inf)
-    if most == -math.inf:
-        return most
-    return most + math.log2(math.fsum(2.0 ** (each - most) for each in logs))
 
 
 @dataclass(slots=True)
@@ -300,9 +177,9 @@ class Table:
         if isinstance(domain, Repeat):
             items = self.log2_count(domain.item, left)
             # no item is possible at all: only the empty list, and 0 times minus infinity is no number
-            return _log2_sum(n * items if n else 0.0 for n in range(domain.least, domain.most + 1))
+            return log2_sum(n * items if n else 0.0 for n in range(domain.least, domain.most + 1))
         if isinstance(domain, Options):
-            return _log2_sum(self.log2_count(case, inside) for case in domain.cases.values())
+            return log2_sum(self.log2_count(case, inside) for case in domain.cases.values())
         assert isinstance(domain, Record)
         split = self.split(domain)
         free = sum(self.log2_count(field.domain, inside) for field in split.free)

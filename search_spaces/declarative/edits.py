@@ -8,9 +8,10 @@ import random
 from cambrian.search_spaces.declarative.counting import count
 from cambrian.search_spaces.declarative.crossing import crossover
 from cambrian.search_spaces.declarative.definition import Definition
+from cambrian.search_spaces.declarative.draft import Draft
 from cambrian.search_spaces.declarative.folding import fold
 from cambrian.search_spaces.declarative.membership import copy_of
-from cambrian.search_spaces.declarative.operators import OPERATORS, Draft, all_small_edits
+from cambrian.search_spaces.declarative.operators import OPERATORS, all_small_edits
 from cambrian.search_spaces.declarative.rules import problem
 from cambrian.search_spaces.declarative.sampling import sample
 from cambrian.search_spaces.declarative.telling import cut

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import random
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from cambrian.search_spaces.declarative.definition import Definition
-from cambrian.search_spaces.declarative.folding import fold
+from cambrian.search_spaces.declarative.draft import Draft, same, value_key
 from cambrian.search_spaces.declarative.grammar import (
     KIND,
     Domain,
@@ -16,72 +13,14 @@ from cambrian.search_spaces.declarative.grammar import (
     Record,
     Repeat,
     Scalar,
-    walk,
 )
-from cambrian.search_spaces.declarative.labels import label_at, locate
 from cambrian.search_spaces.declarative.membership import copied_value
 from cambrian.search_spaces.declarative.sampling import draw
 from cambrian.search_spaces.declarative.sites import Site, depths_of, sites_of
 from cambrian.search_spaces.declarative.telling import cut, place, told
-from cambrian.search_spaces.space import Genotype
 
 STEP_SHARE = 0.8
 """Share of edits of an ordered value that go to a neighbour in its table."""
-
-
-class Draft:
-    """A copy of the parent that is being edited.
-
-    Attributes:
-        sites: its places before the edit, active ones.
-        values: those that hold a value of which there are several.
-    """
-
-    def __init__(self, definition: Definition, genotype: Genotype, rng: random.Random) -> None:
-        self.definition, self.rng = definition, rng
-        everything = sites_of(definition, genotype)
-        self.sites = [site for site in everything if site.active]
-        self.asleep = {site.path for site in everything if not site.active}
-        self.values = [s for s in self.sites if isinstance(s.domain, Scalar) and len(s.domain.values) > 1]
-
-    @property
-    def genotype(self) -> Genotype:
-        """The copy, edited or not."""
-        found: Genotype = self.sites[0].value  # the first place is the whole
-        return found
-
-    def lists(self) -> list[tuple[Site, Repeat]]:
-        """The places that hold lists."""
-        return [(site, site.domain) for site in self.sites if isinstance(site.domain, Repeat)]
-
-    def recursive(self) -> list[Site]:
-        """The places of rules that can contain themselves."""
-        grammar = self.definition.grammar
-        rules = {id(grammar.rules[name]) for name in grammar.recursive}
-        return [site for site in self.sites if id(site.domain) in rules]
-
-    def one_of(self, items: list[Any]) -> Any:
-        """Any of `items`, or None when there are none."""
-        return items[int(self.rng.random() * len(items))] if items else None
-
-    def woken(self, changed: str) -> str:
-        """Draw the genes that a change of gene `changed` has made active, and tell them."""
-        if not self.asleep or changed not in _mentioned(self.definition):
-            return ""
-        said = []
-        for site in sites_of(self.definition, self.genotype):
-            if site.active and site.path in self.asleep:
-                site.owner[site.key] = draw(self.definition, site.domain, self.rng, site.left)
-                said.append(f"{site.key} {told(site.value)}")
-        return f" ({', '.join(said)})" if said else ""
-
-    def brief(self, path: str, domain: Domain) -> str:
-        """What stands at a place now, by its label; lists by their length."""
-        fold(self.definition, self.genotype)
-        if isinstance(domain, Repeat):
-            n = len(locate(self.definition, self.genotype, path)[1])
-            return f"{n} item{'s' if n != 1 else ''}"
-        return cut(label_at(self.definition, self.genotype, path, 50), 50)
 
 
 Operator = Callable[[Draft], "str | None"]
@@ -196,7 +135,7 @@ def swap_items(draft: Draft) -> str | None:
 
 def swap_values(draft: Draft) -> str | None:
     """The values of one gene exchanged between two places."""
-    group = draft.one_of([g for g in _groups(draft) if len({_key(site.value) for site in g}) > 1])
+    group = draft.one_of([g for g in draft.groups() if len({value_key(site.value) for site in g}) > 1])
     if group is None:
         return None
     first = draft.one_of(group)
@@ -214,7 +153,7 @@ def swap_values(draft: Draft) -> str | None:
 
 def shift_values(draft: Draft) -> str | None:
     """An ordered gene one step up or down in all places of a list, or everywhere that it is shared."""
-    group = draft.one_of([g for g in _groups(draft) if _table(g[0]).ordered])
+    group = draft.one_of([g for g in draft.groups() if _table(g[0]).ordered])
     if group is None:
         return None
     step = 1 if draft.rng.random() < 0.5 else -1
@@ -227,7 +166,7 @@ def shift_values(draft: Draft) -> str | None:
 
 def spread_value(draft: Draft) -> str | None:
     """One value of a gene in all places of a list, or everywhere that it is shared."""
-    group = draft.one_of(_groups(draft))
+    group = draft.one_of(draft.groups())
     if group is None:
         return None
     value = draft.one_of(list(_table(group[0]).values))
@@ -318,15 +257,6 @@ def _remove(draft: Draft, site: Site, domain: Repeat, at: int) -> str:
     return f"{place(site.path)}[{at}] removed ({gone})"
 
 
-def _groups(draft: Draft) -> list[list[Site]]:
-    """Places that hold the same gene, two or more: by list, or wherever it is shared, at random."""
-    by_list = draft.rng.random() < 0.5
-    groups: dict[Any, list[Site]] = defaultdict(list)
-    for site in draft.values:
-        groups[(site.star, id(site.domain)) if by_list and site.star else id(site.domain)].append(site)
-    return [group for group in groups.values() if len(group) > 1]
-
-
 def _table(site: Site) -> Scalar:
     assert isinstance(site.domain, Scalar)
     return site.domain
@@ -337,26 +267,6 @@ def _all(group: list[Site]) -> str:
         return place(group[0].star)
     names = list(dict.fromkeys(str(site.key) for site in group))
     return f"{names[0]} everywhere" if len(names) == 1 else cut(", ".join(names), 60)
-
-
-def _mentioned(definition: Definition) -> frozenset[str]:
-    """Names that conditions are about."""
-    cache = definition.cached("mentioned")
-    if "names" not in cache:
-        records = [each for each in walk(definition.grammar.start) if isinstance(each, Record)]
-        whens = [field.when for record in records for field in record.fields if field.when is not None]
-        cache["names"] = frozenset(name for when in whens for name in when.names)
-    found: frozenset[str] = cache["names"]
-    return found
-
-
-def _key(value: Any) -> tuple[bool, Any]:
-    return isinstance(value, bool), value
-
-
-def same(first: Any, second: Any) -> bool:
-    """Equal values of one table; true is not 1."""
-    return _key(first) == _key(second)
 
 
 def _index(values: tuple[Any, ...], value: Any) -> int:
@@ -371,5 +281,5 @@ def _neighbours(values: tuple[Any, ...], value: Any) -> list[Any]:
 def alike(first: Domain, second: Domain) -> bool:
     """Whether a derivation of `first` is one of `second`, as far as can be told at a glance."""
     if isinstance(first, Scalar) and isinstance(second, Scalar):
-        return list(map(_key, first.values)) == list(map(_key, second.values))
+        return list(map(value_key, first.values)) == list(map(value_key, second.values))
     return first is second

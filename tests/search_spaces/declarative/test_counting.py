@@ -12,7 +12,11 @@ import pytest
 
 from cambrian.search_spaces import UserError
 from cambrian.search_spaces.declarative import counting
-from cambrian.search_spaces.declarative.counting import Count, Magnitude, count, estimate, table_of
+from cambrian.search_spaces.declarative.counting import Count, count, table_of
+from cambrian.search_spaces.declarative.estimating import DOUBT, estimate
+from cambrian.search_spaces.declarative.expression import Expression
+from cambrian.search_spaces.declarative.grammar import Require
+from cambrian.search_spaces.declarative.magnitude import Magnitude
 from cambrian.search_spaces.declarative.membership import complaint, fold
 from cambrian.search_spaces.declarative.sampling import draw, log2_probability, sample
 from tests.search_spaces.declarative.spaces import all_derivations, flat, stages, trees
@@ -116,7 +120,6 @@ def test_deep_recursion_has_a_count_beyond_floats(tmp_path: Path) -> None:
     digits = str(total.value)
     assert str(total) == f"{int(digits[:5]) / 10**4:.2f}e{len(digits) - 1}"
     found = estimate(space, 3, random.Random(0))
-    assert found.uniform and found.members is not None
     assert found.low.log2 <= found.high.log2 <= total.log2
 
 
@@ -156,7 +159,17 @@ def test_the_lower_bound_holds_where_the_truth_is_known(
     found = estimate(space, 4000, random.Random(0))
     assert found.members is None and found.high == count(space).total
     # without its caution the bound is an estimate of the number itself
-    assert 2**found.low.log2 * counting.DOUBT == pytest.approx(members, rel=0.25)
+    assert 2**found.low.log2 * DOUBT == pytest.approx(members, rel=0.25)
+
+
+def test_where_no_uniform_draw_is_a_member_the_weights_give_a_bound(tmp_path: Path) -> None:
+    names = [f"g{i}" for i in range(30)]
+    space = flat(tmp_path, "\n".join(f"{name}: {{choice: [0, 1], weights: [50, 1]}}" for name in names))
+    rule = Require(Expression(f"{' + '.join(names)} < 2"), "at most one")
+    space.grammar.start.requires = (rule,)  # type: ignore[union-attr]
+    found = estimate(space, 300, random.Random(0))
+    assert not found.uniform and found.members is None and found.accepted_share > 0.5
+    assert 0 <= found.low.log2 <= math.log2(31) < found.high.log2 < found.total.log2
 
 
 def test_probabilities_of_draws_are_their_frequencies(tmp_path: Path) -> None:
