@@ -27,7 +27,7 @@ from cambrian.search_spaces.declarative.grammar import (
 )
 from cambrian.search_spaces.declarative.layouting import GLOBALS, LayoutCompiler
 from cambrian.search_spaces.declarative.model import ChoiceModel, RecordModel, RuleModel, SpaceFile
-from cambrian.search_spaces.declarative.templates import words_of
+from cambrian.search_spaces.declarative.templates import Hole, words_of
 from cambrian.search_spaces.errors import UserError
 from cambrian.search_spaces.registry import near_names
 
@@ -176,6 +176,10 @@ class _Compiler:
                 _within(f"{record.name}.{field.name}.when", field.when, known)
         for require in record.requires:
             _within(f"{record.name}.require", require.rule, known)
+        for word in words_of(record.label) if record.label is not None else ():
+            for piece in word:
+                if isinstance(piece, Hole):
+                    _within(f"{record.name}.label", piece.expression, known)
 
 
 def compile_scalar(choice: ChoiceModel, where: str) -> Scalar:

@@ -55,12 +55,11 @@ def test_from_an_idea_to_a_finished_run(tmp_path: Path, record_property: pytest.
     assert report["failures"] == []
 
     # smaller than what the user would run, so that the suite stays short; in processes for the same reason
+    short = ["evaluations=8", "warmup=3", "sandbox.kind=process", "task.rungs=[{epochs: 2}]"]
+    options = ["--budget", short[0], *(word for each in short[1:] for word in ("--set", each))]
     end = json.loads(
-        cambrian(
-            tmp_path, *known["cambrian run tcn.yaml"], "--json", "--runs", "runs", "--budget", "evaluations=8",
-            "--set", "sandbox.kind=process", "--set", "warmup=3", "--set", "task.rungs=[{epochs: 2}]",
-        )
-    )  # fmt: skip
+        cambrian(tmp_path, *known["cambrian run tcn.yaml"], "--json", "--runs", "runs", *options)
+    )
     seconds = time.monotonic() - started
     record_property("seconds from `spaces new` to a finished run", round(seconds, 1))
     print(f"from `spaces new` to a finished run: {seconds:.0f} s")

@@ -92,6 +92,7 @@ WRONG = {
         "  build:\n    - residual: [{ConvNorm: {out: =input.channels, kernel: =kernel}}]\n", "",
         "the field stages builds nothing",
     ),
+    "unknown name in a label": ("  require:", "  label: \"{widht}\"\n  require:", "did you mean width"),
     "broken label": ("  require:", "  label: \"{width +}\"\n  require:", "rules.network.label: "),
     "reserved name": ("rate: {number", "n_outputs: {number", "has a meaning of its own"),
 }  # fmt: skip
