@@ -27,6 +27,7 @@ _PRIVATE = (
 )
 _KEPT = {"CAMBRIAN_DATA", "CAMBRIAN_REQUIRE_DOCKER", "CAMBRIAN_REQUIRE_MODEL"}
 _SET = {
+    "CAMBRIAN_SPACES": "/nonexistent/spaces",  # the user's own would be among the shipped ones
     "DO_NOT_TRACK": "true",
     "GIT_PYTHON_REFRESH": "quiet",
     "MLFLOW_DISABLE_TELEMETRY": "true",
