@@ -11,7 +11,7 @@ from cambrian.search_spaces.declarative.grammar import Scalar
 from cambrian.search_spaces.declarative.model import ChoiceModel
 from cambrian.search_spaces.errors import UserError
 from cambrian.search_spaces.registry import near_names
-from cambrian.search_spaces.tasks.task import Recipe, Task
+from cambrian.search_spaces.tasks.task import Recipe, TabularTask, Task
 
 Value = float | str
 
@@ -19,7 +19,7 @@ ABOUT: Mapping[str, str] = {
     "optimizer": "adamw, or sgd with Nesterov momentum 0.9, which wants a larger learning rate",
     "learning_rate": "the peak of the schedule",
     "schedule": "one-cycle rises for 30 % of the steps, then falls; cosine only falls; constant stays",
-    "weight_decay": "decoupled, not applied to biases and norms",
+    "weight_decay": "decoupled (an L2 penalty for adam), not applied to biases and norms",
     "batch_size": "samples of a training step; smaller means more steps in the same epochs",
     "label_smoothing": "share of the target that is spread over all classes",
     "augment": "what is done to each training image; + joins, in order",
@@ -79,6 +79,11 @@ def make_genes(given: Mapping[str, Any], task: Task) -> dict[str, Scalar]:
         UserError: the message begins with the gene: a value that no recipe can have, a table of one value,
             a gene that means nothing for this task.
     """
+    if given and isinstance(task, TabularTask):
+        raise UserError(
+            f"{next(iter(given))}: task {task.name} is a table, whose trainings were all made by one recipe",
+            hint="leave recipe genes out",
+        )
     shape = task.signature.input_shape
     if "augment" in given and (len(shape) != 3 or task.signature.n_ids is not None):
         raise UserError("augment: is for images only", hint=f"inputs of task {task.name} have shape {shape}")

@@ -11,6 +11,8 @@ from cambrian.agents.population import CandidateState
 from cambrian.agents.runfile import RunConfig
 from cambrian.agents.session import Watch, start
 from cambrian.agents.workspace import Workspace
+from cambrian.search_spaces import UserError
+from cambrian.search_spaces.recipe_genes import make_genes
 from cambrian.search_spaces.tasks.nasbench201 import NasBench201
 from tests.support.nasbench import write_tables
 
@@ -52,3 +54,8 @@ async def test_a_run_on_a_table(config: Callable[..., RunConfig], tmp_path: Path
     best = report.leaderboard[0]
     assert best.score == max(e.metrics["accuracy"] for e in scored if e.epochs == 200)
     store.close()
+
+
+def test_a_table_has_one_recipe() -> None:
+    with pytest.raises(UserError, match="learning_rate: task nasbench201 is a table"):
+        make_genes({"learning_rate": None}, NasBench201())
