@@ -15,8 +15,8 @@ from cambrian.agents.errors import RunFileError, UnknownNameError, UserError
 from cambrian.sandbox import SANDBOXES
 from cambrian.search_spaces import SPACES, TASKS, near_names
 from cambrian.search_spaces.finding import absolute
-from cambrian.search_spaces.yaml_text import read_mapping
 from cambrian.search_spaces.recipe_genes import parse_choice
+from cambrian.search_spaces.yaml_text import read_mapping
 
 _UNITS = {"k": 1e3, "m": 1e6, "g": 1e9}
 _SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}

@@ -11,7 +11,7 @@ from cambrian.search_spaces.declarative.catalogue import Block, catalogue
 from cambrian.search_spaces.declarative.compiling import compile_grammar
 from cambrian.search_spaces.declarative.definition import Definition
 from cambrian.search_spaces.declarative.expression import Expression, ExpressionError
-from cambrian.search_spaces.declarative.grammar import KIND, Record
+from cambrian.search_spaces.declarative.grammar import KIND, Record, walk
 from cambrian.search_spaces.declarative.model import (
     BaselineModel,
     ChoiceModel,
@@ -72,6 +72,7 @@ def load(folder: Path) -> Definition:
     except UserError as error:
         raise SpaceFileError(f"{path}: {error.message}", hint=error.hint) from error
     definition = Definition(folder, file, grammar, blocks, hints)
+    _check_conditions(definition, path)
     _add_baselines(definition, path)
     return definition
 
@@ -82,6 +83,20 @@ def _custom(folder: Path) -> dict[str, Block]:
     from cambrian.search_spaces.declarative.custom import blocks_of  # imports torch
 
     return blocks_of(folder / CUSTOM)
+
+
+def _check_conditions(definition: Definition, path: Path) -> None:
+    """Refuse conditions that need each other: no order of folding would be right."""
+    from cambrian.search_spaces.declarative.folding import in_order_of_need, outer_names
+
+    start = definition.grammar.start
+    outer = outer_names(start)
+    for domain in walk(start):
+        if isinstance(domain, Record):
+            try:
+                in_order_of_need(domain, outer)
+            except ExpressionError as error:
+                raise SpaceFileError(f"{path}: {error.message}", hint=error.hint) from None
 
 
 def _add_baselines(definition: Definition, path: Path) -> None:

@@ -93,6 +93,11 @@ WRONG = {
         "the field stages builds nothing",
     ),
     "unknown name in a label": ("  require:", "  label: \"{widht}\"\n  require:", "did you mean width"),
+    "conditions in a circle": (
+        "fields: {kernel: [1, 3],",
+        "fields: {kernel: {choice: [1, 3], when: skip, otherwise: 1},",
+        "conditions of kernel and skip depend on each other",
+    ),
     "broken label": ("  require:", "  label: \"{width +}\"\n  require:", "rules.network.label: "),
     "reserved name": ("rate: {number", "n_outputs: {number", "has a meaning of its own"),
 }  # fmt: skip
