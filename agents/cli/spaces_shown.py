@@ -16,7 +16,7 @@ from cambrian.agents.errors import UserError
 from cambrian.agents.spaces.check import reference_of, size_of
 from cambrian.agents.spaces.listing import SpaceRow, space_rows
 from cambrian.agents.spaces.scaffold import new_space
-from cambrian.search_spaces import SPACES, TASKS, Genotype, Signature, Space
+from cambrian.search_spaces import SPACES, TASKS, Genotype, Signature, Space, near_names
 from cambrian.search_spaces.finding import FILE, folder_of, is_path
 
 MIN_WIDTH = 110
@@ -53,11 +53,25 @@ def _origin(row: SpaceRow) -> str:
     return f"{row.origin}{place}{f', hides the {row.shadows} one' if row.shadows else ''}"
 
 
-def show_command(name: str, *, page: bool, schema: bool, drawing: Path | None, as_json: bool) -> None:
-    """What one space is."""
+def show_command(
+    name: str, *, page: bool, schema: bool, drawing: Path | None, baseline: str | None, as_json: bool
+) -> None:
+    """What one space is.
+
+    Raises:
+        UserError: there is no such baseline, or the drawing cannot be written.
+    """
     space = find(name)
-    if drawing is not None:
-        draw_sheet(space, space.baselines().items(), reference_of(space), drawing)
+    known = space.baselines()
+    if baseline is not None and (baseline not in known or drawing is None):
+        problem = (
+            f"has no baseline {baseline!r}" if baseline not in known else "--baseline goes with --drawing"
+        )
+        raise UserError(f"space {space.name!r}: {problem}", hint=near_names(baseline, list(known)))
+    if drawing is not None and baseline is not None:
+        write(drawing, space.draw(known[baseline], reference_of(space)))
+    elif drawing is not None:
+        draw_sheet(space, known.items(), reference_of(space), drawing)
     if schema:
         emit(space.schema())
     elif as_json:
