@@ -20,7 +20,7 @@ FILES = ("tinyshakespeare.txt.gz", "tinyshakespeare.txt")
 SYMBOLS = "\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 """The 65 characters of the text; an id is a place in here, and the mask comes after the last."""
 MASK = len(SYMBOLS)
-SIZES = (20_000, 2_000, 2_000)
+SIZES = (10_000, 2_000, 2_000)
 SHARES = (0.9, 0.95)
 """Where in the text training, validation and test windows end."""
 
@@ -31,7 +31,7 @@ _HINT = (
 
 
 class Shakespeare(ClassificationTask):
-    """Windows of text whose middle character is hidden: 20,000 / 2,000 / 2,000 of disjoint stretches.
+    """Windows of text whose middle character is hidden: 10,000 / 2,000 / 2,000 of disjoint stretches.
 
     Args:
         data: the file or its folder; None looks into the folders of `CAMBRIAN_DATA` and `./data`.
@@ -68,7 +68,7 @@ class Shakespeare(ClassificationTask):
             version=f"1-{window}",
             signature=Signature(input_shape=(window,), n_outputs=MASK, vocabulary=MASK + 1),
             defaults=Recipe(batch_size=64, learning_rate=3e-3),
-            default_rungs=(Rung(epochs=2), Rung(epochs=6)),
+            default_rungs=(Rung(epochs=3), Rung(epochs=9)),
             metric=metric,
             recipe=recipe,
             rungs=rungs,

@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_splits_are_drawn_from_their_own_stretch(folder: Path) -> None:
     splits = Shakespeare(data=folder, window=5).load()
-    assert len(splits.x_train) == 20_000
+    assert len(splits.x_train) == 10_000
     assert len(splits.x_val) == len(splits.x_test) == 2_000 - 4
     assert splits.y_train.min() >= 39 and 13 <= splits.y_val.min() <= splits.y_val.max() < 39
     assert splits.y_test.max() < 13
@@ -85,6 +85,6 @@ def test_missing_data_are_named_with_a_way_out(tmp_path: Path) -> None:
 
 def test_the_real_text() -> None:
     splits = Shakespeare(data=data_folder(FILES[0])).load()
-    assert (len(splits.x_train), len(splits.x_val), len(splits.x_test)) == (20_000, 2_000, 2_000)
+    assert (len(splits.x_train), len(splits.x_val), len(splits.x_test)) == (10_000, 2_000, 2_000)
     shares = np.bincount(splits.y_train, minlength=MASK) / len(splits.y_train)
     assert SYMBOLS[shares.argmax()] == " " and 0.13 < shares.max() < 0.17
