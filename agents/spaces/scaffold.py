@@ -141,11 +141,21 @@ def _task_for(space: Space) -> str:
 
 
 def _run_file(space: Space, task: str, path: Path) -> str:
-    baselines = yaml.safe_dump(list(space.baselines())[:2], default_flow_style=True).strip()
     name, options = parse_listed(task)
-    lines = "".join(f"\n  {key}: {value}" for key, value in options.items())
-    values = {"NAME": space.name, "FOLDER": f"./{space.name}", "TASK": name + lines, "BASELINES": baselines}
-    return _filled(_text("run.yaml"), values | {"RUNFILE": str(path)})
+    values = {
+        "NAME": space.name,
+        "FOLDER": f"./{space.name}",
+        "TASK": _in_line({"name": name, **options}) if options else name,
+        "BASELINES": _in_line(list(space.baselines())[:2]),
+        "RUNFILE": str(path),
+    }
+    return _filled(_text("run.yaml"), values)
+
+
+def _in_line(value: object) -> str:
+    """YAML on one line."""
+    text: str = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=1000)
+    return text.strip()
 
 
 def _as_path(folder: Path) -> str:

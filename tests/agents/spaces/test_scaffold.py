@@ -50,7 +50,7 @@ def test_a_new_space_is_sound_and_its_run_file_fits() -> None:
     assert templates.path("propose.j2") == folder_of(space) / "prompts" / "propose.j2"  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("source", ["cell", "convnet", "mlp"])
+@pytest.mark.parametrize("source", ["cell", "convnet", "encoder", "mlp"])
 def test_a_copy_is_the_same_space_under_another_name(source: str, here: Path) -> None:
     made = new_space("mine", source, here / "deep" / "er")
     assert made.commands[0] == f"cambrian spaces check {here}/deep/er/mine"
