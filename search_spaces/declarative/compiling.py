@@ -64,6 +64,11 @@ class _Compiler:
                     f"genes.{name}: is a {choice.kind}, but shared choices are values",
                     hint="write it under rules",
                 )
+            if choice.when is not None:
+                raise CompileError(
+                    f"genes.{name}.when: a shared choice has no conditions",
+                    hint="write them where it is used",
+                )
             self.genes[name] = self.domain(choice, f"genes.{name}")
         for name, rule in self.file.rules.items():
             self.fill_rule(name, rule)
@@ -124,7 +129,10 @@ class _Compiler:
         domain = self.domain(choice, where, path)
         when = _expression(choice.when, f"{where}.when") if choice.when is not None else None
         about = choice.about or domain.about
-        default = choice.default if "default" in choice.model_fields_set else NOTHING
+        owner = choice
+        if choice.use in self.genes and "default" not in choice.model_fields_set:
+            owner = self.file.genes[str(choice.use)]
+        default = owner.default if "default" in owner.model_fields_set else NOTHING
         made = Field(name, domain, about, default, when, choice.otherwise)
         fixed = [("default", default)] if default is not NOTHING else []
         fixed += [("otherwise", choice.otherwise)] if when is not None else []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cambrian.search_spaces.declarative.grammar import Options, Record, Repeat, Scalar
+from cambrian.search_spaces.declarative.grammar import NOTHING, Options, Record, Repeat, Scalar
 from cambrian.search_spaces.declarative.loading import SpaceFileError, load
 from tests.search_spaces.declarative.folder import write_layout, write_space
 
@@ -98,6 +98,9 @@ WRONG = {
         "fields: {kernel: {choice: [1, 3], when: skip, otherwise: 1},",
         "conditions of kernel and skip depend on each other",
     ),
+    "a condition on a shared choice": (
+        "network:\n  fields:", "network:\n  fields:", "a shared choice has no conditions",
+    ),
     "broken label": ("  require:", "  label: \"{width +}\"\n  require:", "rules.network.label: "),
     "reserved name": ("rate: {number", "n_outputs: {number", "has a meaning of its own"),
 }  # fmt: skip
@@ -110,10 +113,22 @@ def test_mistakes_are_told(tmp_path: Path, name: str) -> None:
     if name == "no way there":
         text = text.replace("    - tree\n", "", 1)
     assert old in text
+    genes = "{size: {choice: [1, 2], when: size > 1, otherwise: 1}}" if "shared" in name else "{}"
     with pytest.raises(SpaceFileError) as caught:
-        load(write_space(tmp_path, text.replace(old, new, 1)))
+        load(write_space(tmp_path, text.replace(old, new, 1), genes=genes))
     assert words in str(caught.value)
     assert "space.yaml" in caught.value.message and "\n" not in caught.value.message
+
+
+def test_a_shared_choice_brings_its_default(tmp_path: Path) -> None:
+    rules = """
+    network:
+      fields: {first: size, second: {use: size, default: 2}, third: [1, 2]}
+      build: [GlobalPool, {Linear: {out: =n_outputs}}]
+    """
+    start = load(write_space(tmp_path, rules, genes="{size: {choice: [1, 2, 3], default: 3}}")).grammar.start
+    assert isinstance(start, Record)
+    assert [field.default for field in start.fields] == [3, 2, NOTHING]
 
 
 def test_baselines_must_be_members(tmp_path: Path) -> None:
