@@ -53,8 +53,8 @@ _STEPS = (
     *(_Detail(True, 2, levels) for levels in (12, 10, 8, 7, 6, 5, 4)),
     *(_Detail(True, 1, levels, items) for levels in (5, 4, 3, 2, 1, 0) for items in (8, 6, 4, 2)),
 )
-_LOSSLESS = 6
-"""Steps that keep every record; later ones are told apart by a digest."""
+_LOSSLESS = 2
+"""Steps that keep every word; a design that needs a later one is told from its neighbours by a digest."""
 
 
 def label(record: Record, scope: Mapping[str, Any]) -> str:
@@ -83,9 +83,9 @@ def summarise(definition: Definition, genotype: Genotype) -> str:
 def _fitted(
     domain: Domain, value: Any, outer: Mapping[str, Any], most: int, reserve: int = 0
 ) -> tuple[str, bool]:
-    """The most detailed line of at most `most` characters, and whether every record is in it.
+    """The most detailed line of at most `most` characters, and whether every word is in it.
 
-    A line that leaves records out is `reserve` characters shorter.
+    A line that leaves words out is `reserve` characters shorter.
     """
     line = ""
     for step, detail in enumerate(_STEPS):
