@@ -229,3 +229,17 @@ def test_networks_beyond_all_use_are_refused(tmp_path: Path) -> None:
     body = "- repeat: 300 * width\n  body: [{ConvNorm: {out: 4}}]\n- GlobalPool"
     with pytest.raises(ProposalError, match="more than 2000 blocks"):
         plan(load(write_layout(tmp_path, body)), {"width": 8}, IMAGE)
+
+
+def test_given_is_what_arrived_at_the_record(tmp_path: Path) -> None:
+    """Whatever lies between, a layout finds back to the width that it began with."""
+    bottleneck = """
+        - Linear: {out: =max(1, given.channels // 2)}
+        - route: transpose
+          body: [{Linear: {out: =given.length + 1}}]
+        - Linear: {out: =given.channels}
+        - SequencePool
+        """
+    planned = plan(load(write_layout(tmp_path, bottleneck)), {"width": 8}, SEQUENCE)
+    shapes = [str(leaf.shape) for leaf in leaves(planned)]
+    assert shapes[:3] == ["sequence 9x4", "sequence 4x10", "sequence 10x8"]
