@@ -234,7 +234,7 @@ def test_networks_beyond_all_use_are_refused(tmp_path: Path) -> None:
 def test_given_is_what_arrived_at_the_record(tmp_path: Path) -> None:
     """Whatever lies between, a layout finds back to the width that it began with."""
     bottleneck = """
-        - Linear: {out: =max(1, given.channels // 2)}
+        - Linear: {out: =given.channels // 2}
         - route: transpose
           body: [{Linear: {out: =given.length + 1}}]
         - Linear: {out: =given.channels}
