@@ -167,9 +167,12 @@ def test_the_sampler_covers_all_values_and_lengths() -> None:
 
 
 def test_the_summary_shows_what_a_person_looks_for() -> None:
-    line = SPACE.summarise(SPACE.baselines()["mobilenet-like"])
-    for words in ("16 /2", "inverted 24x2 e4", "inverted 48x2 e4 se0.25 /2"):
-        assert words in line
+    stages = [
+        {"block": "inverted", "width": 24, "depth": 2, "expansion": 4, "se": 0.25, "downsample": "first"}
+    ]
+    member = {"stem": {"downsample": "stride", "activation": "hardswish"}, "stages": stages}
+    line = SPACE.summarise(SPACE.validate(member))
+    assert line == "16 /2 hardswish | inverted 24x2 e4 se0.25 /2 | avg"
     stage = {"block": "inverted", "width": 128, "depth": 4, "kernel": 7, "expansion": 2, "se": 0.125}
     small = {**stage, "width": 12}
     stages = [{**small, "downsample": "last"}] * 3 + [stage, small]
