@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
 
+from cambrian.search_spaces import declarative
 from cambrian.search_spaces.declarative.grammar import NOTHING, Options, Record, Repeat, Scalar
 from cambrian.search_spaces.declarative.loading import SpaceFileError, load
+from cambrian.search_spaces.declarative.planning import plan
+from cambrian.search_spaces.declarative.space import DeclarativeSpace
 from tests.search_spaces.declarative.folder import write_layout, write_space
 
 FINE = """
@@ -53,6 +57,17 @@ def test_what_is_compiled(tmp_path: Path) -> None:
     assert (tree.height, tree.cases["leaf"].height, tree.cases["twice"].height) == (1, 0, 1)
     assert definition.grammar.recursive == {"tree"}
     assert definition.grammar.max_depth == 5
+
+
+def test_the_manuals_example_is_a_space(tmp_path: Path) -> None:
+    manual = Path(declarative.__file__).parents[1] / "LANGUAGE.md"
+    example = manual.read_text(encoding="utf-8").partition("```yaml\n")[2].partition("```")[0]
+    (tmp_path / "space.yaml").write_text(example, encoding="utf-8")
+    space, rng = DeclarativeSpace(tmp_path), random.Random(0)
+    for _ in range(50):
+        genotype = space.sample(rng)
+        for signature in space.definition.signatures:
+            assert plan(space.definition, genotype, signature).params < 3_000_000
 
 
 def test_no_folder(tmp_path: Path) -> None:
