@@ -117,6 +117,9 @@ def export_command(name: str, out: Path | None, as_json: bool, runs: Path | None
             f"{candidate.id} was not trained ({candidate.state}: {candidate.reason})",
             hint="export one that `cambrian show` lists",
         )
+    import numpy as np
+    from safetensors.numpy import save_file
+
     from cambrian.agents.runfile import parse_config
     from cambrian.agents.session import make_task, with_genes
 
@@ -139,10 +142,14 @@ def export_command(name: str, out: Path | None, as_json: bool, runs: Path | None
         )
     target = out or Path(f"{store.run.run_id}-{candidate.id}")
     stem = candidate.id.replace("-", "_")
+    graph = f"{stem}_graph.safetensors"
     try:
         target.mkdir(parents=True, exist_ok=True)
         (target / f"{stem}.py").write_text("\n".join([*heading, source]), encoding="utf-8")
         shutil.copyfile(weights, target / f"{stem}.safetensors")
+        if task.signature.graph is not None:  # data that other tasks' networks do without
+            context = {name: np.ascontiguousarray(array) for name, array in task.load().context.items()}
+            save_file(context, target / graph)
     except OSError as error:
         raise UserError(
             f"cannot write to {target}: {error.strerror}", hint="choose another with --out"
@@ -160,6 +167,10 @@ def export_command(name: str, out: Path | None, as_json: bool, runs: Path | None
     print(f"wrote {result['source']} and {result['weights']}")
     print(f"use: from {stem} import build; from safetensors.torch import load_file")
     print(f"     net = build(); net.load_state_dict(load_file('{stem}.safetensors')); net.eval()")
+    if task.signature.graph is not None:
+        print(
+            f"     set_context(net, load_file('{graph}'))  # from {stem} as well: the graph that it works on"
+        )
 
 
 def report_of(store: PopulationStore) -> EndReport:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from pydantic import BaseModel, ConfigDict
 
 from cambrian.agents.errors import UserError
@@ -44,9 +46,12 @@ def knowledge_of(space: Space, limit: int = LIMIT) -> list[Note]:
     notes, left = [], limit
     for path in sorted((folder / "knowledge").glob("*.md")):
         try:
-            whole = path.read_text(encoding="utf-8").strip()
+            # comments are for people: a scaffold's say what the file is for
+            whole = re.sub(r"<!--.*?-->", "", path.read_text(encoding="utf-8"), flags=re.DOTALL).strip()
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"note {path} cannot be read: {error}") from error
+        if not whole:
+            continue
         title, body = _titled(whole, path.stem)
         text = _beginning(body, left)
         left = left - len(text) if len(text) == len(body) else 0

@@ -152,13 +152,15 @@ class _Rules:
         return found
 
     def blocks_about(self, part: Part | None, name: str) -> str:
-        """What the one or two blocks below `part` are, unless the file's own text speaks of `name`."""
+        """What `part` is when it is one or two blocks only, unless the file's text speaks of `name`."""
         if name and name in self.explained:
             return ""
+        parts = part.parts if isinstance(part, SequencePart) else (part,)
         blocks: dict[str, Block] = {}
-        for each in parts_of(part):
-            if isinstance(each, BlockPart):
-                blocks.setdefault(each.block.name, each.block)
+        for each in parts:
+            if not isinstance(each, BlockPart):
+                return ""
+            blocks.setdefault(each.block.name, each.block)
         return ", then ".join(block.about for block in blocks.values()) if len(blocks) <= 2 else ""
 
 

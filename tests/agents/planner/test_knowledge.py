@@ -42,6 +42,12 @@ def test_notes_are_shown_in_order_with_their_titles(folder: Path) -> None:
     assert text.index("# Search space") < text.index("# Notes on this space") < text.index("# What is known")
 
 
+def test_comments_are_for_people(folder: Path) -> None:
+    note(folder, "a.md", "<!-- a\ncomment -->\n# A\nnote<!-- more -->")
+    note(folder, "b.md", "<!-- only this -->\n")
+    assert [(n.title, n.text) for n in knowledge_of(open_folder(folder))] == [("A", "note")]
+
+
 def test_without_notes_nothing_is_said_of_them(folder: Path) -> None:
     assert knowledge_of(open_folder(folder)) == [] == knowledge_of(TinySpace())
     assert "Notes on this space" not in propose(folder)
