@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from cambrian.agents.errors import CambrianError
 from cambrian.agents.population.model import StaticFacts
+from cambrian.agents.spaces.acceptance import numberless
 from cambrian.agents.spaces.fit import fitting_tasks, inputs_in_words, listed_tasks, misfit
 from cambrian.agents.spaces.report import (
     BaselineFact,
@@ -56,8 +57,8 @@ class Trial:
         self.times.setdefault(stage, []).append(time.perf_counter() - started)
 
     def fail(self, stage: Stage, reason: str, genotype: Genotype | None) -> None:
-        """Note a failure; equal ones are counted."""
-        key = (stage, reason)
+        """Note a failure; those that differ in numbers only are one kind, told with the first one's."""
+        key = (stage, numberless(reason))
         known = self._failures.get(key)
         if known is None:
             self._failures[key] = Failure(stage=stage, reason=reason, genotype=genotype)

@@ -93,7 +93,7 @@ class Size(_Data):
         exactly = "" if self.exact else "at most "
         found = f"about {self.members} networks ({self.low} to {self.high})"
         if not self.members:
-            found = f"at least {self.low} networks"
+            found = f"at least {self.low} networks (a bound, not an estimate)"
         whose = "them" if self.members else "random draws"
         return (
             f"{found}; {exactly}{self.derivations} genotypes, {100 * self.accepted_share:.3g} % of {whose} "

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from cambrian.agents.spaces.check import check_space
+from cambrian.agents.spaces.check import Trial, check_space
 from cambrian.agents.spaces.code import check_code, plugins_of
 from cambrian.agents.spaces.coverage import never_drawn
-from cambrian.agents.spaces.report import CheckReport, Quantiles
+from cambrian.agents.spaces.report import CheckReport, Quantiles, Size
 from cambrian.search_spaces import SPACES, TASKS, Genotype
 from cambrian.search_spaces.declarative.space import DeclarativeSpace
 from cambrian.search_spaces.finding import open_folder
@@ -179,6 +179,27 @@ def test_folded_choices_do_not_count() -> None:
     space, rng = SPACES.create("convnet"), random.Random(0)
     designs = [space.sample(rng) for _ in range(600)]
     assert never_drawn(space.definition.grammar, designs) == []
+
+
+def test_failures_that_differ_in_numbers_only_are_one_kind() -> None:
+    trial = Trial()
+    for reason in ("none of 10,000 designs; 8,337 times: too long",
+                   "none of 10,000 designs; 812 times: too long",
+                   "cannot take image 16x8x8", "cannot take image 64x4x4", "cannot take vector 64",
+                   "needs Conv2d", "needs Conv1d"):  # fmt: skip
+        trial.fail("sample", reason, None)
+    assert [(each.times, each.reason) for each in trial.failures] == [
+        (2, "none of 10,000 designs; 8,337 times: too long"),
+        (2, "cannot take image 16x8x8"),
+        (1, "cannot take vector 64"),
+        (1, "needs Conv2d"),
+        (1, "needs Conv1d"),
+    ]
+
+
+def test_a_bound_is_not_told_as_an_estimate() -> None:
+    size = Size(derivations="10^90", exact=False, accepted_share=0.2, members="", low="10^30", high="10^90")
+    assert str(size).startswith("at least 10^30 networks (a bound, not an estimate); at most 10^90 genotypes")
 
 
 def test_quantiles_are_values() -> None:
