@@ -1,4 +1,7 @@
-"""A space file's layouts, compiled: which blocks a record builds, and how they are put together."""
+"""A space file's layouts, compiled: which blocks a record builds, and how they are put together.
+
+`where` is a part's place in the space file, such as `rules.stage.build[0]`, for messages.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ class BlockPart:
 
     block: Block
     arguments: tuple[tuple[str, Value], ...]
+    where: str = ""
 
 
 @dataclass(eq=False, slots=True)
@@ -41,6 +45,7 @@ class ResidualPart:
 
     body: Part
     shortcut: Literal["identity", "project", "where-equal"] = "identity"
+    where: str = ""
 
 
 @dataclass(eq=False, slots=True)
@@ -49,6 +54,7 @@ class ParallelPart:
 
     branches: tuple[Part, ...]
     merge: Expression | str = "sum"
+    where: str = ""
 
 
 @dataclass(eq=False, slots=True)
@@ -58,6 +64,7 @@ class RoutePart:
     how: Expression | str
     body: Part
     size: Value = 0
+    where: str = ""
 
 
 @dataclass(eq=False, slots=True)
@@ -67,6 +74,7 @@ class RepeatPart:
     times: Expression
     body: Part
     index: str = ""
+    where: str = ""
 
 
 @dataclass(eq=False, slots=True)
@@ -76,6 +84,7 @@ class SwitchPart:
     on: Expression
     cases: tuple[tuple[Any, Part], ...]
     otherwise: Part | None = None
+    where: str = ""
 
 
 @dataclass(eq=False, slots=True)
@@ -85,6 +94,7 @@ class GraphPart:
     nodes: tuple[tuple[str, tuple[tuple[str, Part], ...]], ...]
     output: tuple[str, ...]
     merge: Expression | str = "sum"
+    where: str = ""
 
 
 @dataclass(eq=False, slots=True)
@@ -92,6 +102,7 @@ class OnNodesPart:
     """Node ids in, rows of what `body` makes of all nodes' features out."""
 
     body: Part
+    where: str = ""
 
 
 Part = (

@@ -106,6 +106,8 @@ class LayoutCompiler:
                     hint=near_names(str(other), sorted(_KEYS[key])),
                 )
         compiled: Part = getattr(self, f"_{key}")(part, f"{where}.{key}")
+        if not isinstance(compiled, FieldPart | SequencePart):
+            compiled.where = where
         return compiled
 
     def _block(self, name: str, arguments: Any, where: str) -> BlockPart:
@@ -132,7 +134,7 @@ class LayoutCompiler:
                 raise LayoutError(
                     f"{where}: {name}.{key} is {value!r}", hint=f"allowed: {', '.join(map(str, allowed))}"
                 )
-        return BlockPart(block, tuple(values.items()))
+        return BlockPart(block, tuple(values.items()), where)
 
     def _value(self, value: Any, where: str) -> Value:
         if isinstance(value, str) and value.startswith("="):

@@ -42,7 +42,7 @@ def plan(definition: Definition, genotype: Genotype, signature: Signature) -> Co
 
     Raises:
         ProposalError: ill-typed: a block cannot take what arrives, or the outputs are not what is asked for;
-            the message names the gene and the block.
+            the message names the gene, the block and its place in the layout.
     """
     planner = _Planner(definition, signature)
     given = input_of(signature)
@@ -103,7 +103,8 @@ class _Planner:
         if type(part) is SwitchPart:
             chosen = _case(part, part.on(scope))
             if chosen is None:
-                raise self.fault(f"{part.on.text} is {part.on(scope)!r}, for which the layout has no case")
+                said = f"{part.on.text} is {part.on(scope)!r}, for which the layout has no case"
+                raise self.fault(said, part.where)
             return self.lay(chosen, record, value, scope, shape, sink)
         if type(part) is RepeatPart:
             return self.repeat(part, record, value, scope, shape, sink)
@@ -153,7 +154,7 @@ class _Planner:
     ) -> Shape:
         times = part.times(scope)
         if not isinstance(times, int) or times < 0:
-            raise self.fault(f"cannot repeat {part.times.text} = {times!r} times")
+            raise self.fault(f"cannot repeat {part.times.text} = {times!r} times", part.where)
         before = scope.get(part.index)
         for i in range(times):
             scope["input"] = shape
@@ -172,32 +173,33 @@ class _Planner:
         planned: Planned | None = self.memo.get(key)
         if planned is None:
             given = {name: value for (name, _), value in zip(part.arguments, values, strict=True)}
-            planned = self.memo[key] = self.planned(block, shape, given)
-        self.add(block, block_name(block), shape, planned, sink)
+            planned = self.memo[key] = self.planned(block, shape, given, part.where)
+        self.add(block, block_name(block), shape, planned, sink, part.where)
         return planned.shape
 
-    def planned(self, block: Block, shape: Shape, given: dict[str, Any]) -> Planned:
+    def planned(self, block: Block, shape: Shape, given: dict[str, Any], where: str) -> Planned:
         try:
             return block.planned(shape, given)
         except ShapeError as error:
-            raise self.fault(str(error)) from None
+            raise self.fault(str(error), where) from None
 
-    def add(self, block: Block, role: str, given: Shape, planned: Planned, sink: Sink) -> None:
+    def add(self, block: Block, role: str, given: Shape, planned: Planned, sink: Sink, where: str) -> None:
         self.count += 1
         if self.count > MAX_BLOCKS:
-            raise self.fault(f"the network has more than {MAX_BLOCKS} blocks")
+            raise self.fault(f"the network has more than {MAX_BLOCKS} blocks", where)
         args, kwargs, shape, params, macs = planned
         name = sink.name(self.prefix + role)
         sink.nodes.append(Leaf(name, self.gene, block, given, shape, args, kwargs, params, macs))
 
-    def typed(self, rule: Callable[..., Shape], *arguments: Any) -> Shape:
+    def typed(self, where: str, rule: Callable[..., Shape], *arguments: Any) -> Shape:
         try:
             return rule(*arguments)
         except ShapeError as error:
-            raise self.fault(str(error)) from None
+            raise self.fault(str(error), where) from None
 
-    def fault(self, message: str) -> ProposalError:
-        return ProposalError(f"{self.gene}: {message}" if self.gene else message)
+    def fault(self, message: str, where: str) -> ProposalError:
+        """What is wrong, with its place in the genotype and, `where`, in the layout."""
+        return ProposalError(f"{self.gene + ': ' if self.gene else ''}{message} (at {where})")
 
     # Compositions: each makes one node, whose children are sequences of their own -------------------------
 
@@ -214,27 +216,27 @@ class _Planner:
             assert isinstance(inner, Composite)
             return inner
         if type(part) is ResidualPart:
-            return self.residual(body(part.body, "body", shape), part.shortcut, shape)
+            return self.residual(part, body(part.body, "body", shape), shape)
         if type(part) is RoutePart:
-            how, size = self.choice(part.how, ROUTES, scope), self.value(part.size, scope)
-            inside = self.typed(routed, how, size, shape)
+            how, size = self.choice(part.how, ROUTES, scope, part.where), self.value(part.size, scope)
+            inside = self.typed(part.where, routed, how, size, shape)
             inner = body(part.body, "body", inside)
-            out = self.typed(routed_back, how, size, shape, inside, inner.shape)
+            out = self.typed(part.where, routed_back, how, size, shape, inside, inner.shape)
             return composite("route", self.gene, "route", shape, out, [inner], {"how": how, "size": size})
         if type(part) is OnNodesPart:
             graph = self.signature.graph
             if graph is None or shape.kind != "ids":
-                raise self.fault(f"on_nodes needs a task about the nodes of a graph, not {shape}")
+                raise self.fault(f"on_nodes needs a task about the nodes of a graph, not {shape}", part.where)
             inner = body(part.body, "body", nodes(graph.nodes, graph.features))
             if inner.shape.kind != "nodes":
-                raise self.fault(f"on_nodes: its body ends in {inner.shape}, not in nodes")
+                raise self.fault(f"on_nodes: its body ends in {inner.shape}, not in nodes", part.where)
             options = {"nodes": graph.nodes, "features": graph.features}
             out = vector(inner.shape.channels)
             return composite("nodes", self.gene, "on_nodes", shape, out, [inner], options)
         if type(part) is ParallelPart:
             branches = self.branches(part, record, value, scope, shape)
-            merge = self.choice(part.merge, MERGES, scope)
-            out = self.typed(merged, merge, [branch.shape for branch in branches])
+            merge = self.choice(part.merge, MERGES, scope, part.where)
+            out = self.typed(part.where, merged, merge, [branch.shape for branch in branches])
             return composite("parallel", self.gene, "parallel", shape, out, branches, {"merge": merge})
         assert type(part) is GraphPart
         return self.graph(part, record, value, scope, shape)
@@ -267,34 +269,37 @@ class _Planner:
                 found.append(composite(name, self.gene, "sequential", shape, out, sink.nodes, {}))
             self.gene, self.prefix = gene, prefix
         if not found:
-            raise self.fault("a parallel part without branches")
+            raise self.fault("a parallel part without branches", part.where)
         return found
 
-    def residual(self, inner: Node, shortcut: str, shape: Shape) -> Composite:
-        out = inner.shape
+    def residual(self, part: ResidualPart, inner: Node, shape: Shape) -> Composite:
+        out, shortcut = inner.shape, part.shortcut
         children, options = [inner], {"add": True}
         if out != shape and shortcut == "where-equal":
             options["add"] = False
         elif out != shape:
             if shortcut == "identity":
-                raise self.fault(f"a residual part turns {shape} into {out}, which cannot be added")
+                raise self.fault(
+                    f"a residual part turns {shape} into {out}, which cannot be added", part.where
+                )
             extra = Sink()
-            block, planned = self.projection(shape, out)
+            block, planned = self.projection(part, shape, out)
             prefix, self.prefix = self.prefix, ""
-            self.add(block, "shortcut", shape, planned, extra)
+            self.add(block, "shortcut", shape, planned, extra, part.where)
             self.prefix = prefix
             children.append(extra.nodes[0])
         return composite("residual", self.gene, "residual", shape, out, children, options)
 
-    def projection(self, shape: Shape, out: Shape) -> tuple[Block, Planned]:
+    def projection(self, part: ResidualPart, shape: Shape, out: Shape) -> tuple[Block, Planned]:
         if shape.kind == out.kind == "image":
             stride = round(shape.height / out.height) if out.height else 1
             block, given = catalogue()["ConvNorm"], {"out": out.channels, "kernel": 1, "stride": stride}
         else:
             block, given = catalogue()["Linear"], {"out": out.channels}
-        planned = self.planned(block, shape, given) if shape.kind == out.kind else None
+        planned = self.planned(block, shape, given, part.where) if shape.kind == out.kind else None
         if planned is None or planned.shape != out:
-            raise self.fault(f"a residual part turns {shape} into {out}, which no projection makes equal")
+            said = f"a residual part turns {shape} into {out}, which no projection makes equal"
+            raise self.fault(said, part.where)
         return block, planned
 
     def graph(
@@ -303,7 +308,7 @@ class _Planner:
         shapes, numbers = {"input": shape}, {"input": 0}
         children: list[Node] = []
         edges: list[tuple[int, int]] = []
-        merge = self.choice(part.merge, MERGES, scope)
+        merge = self.choice(part.merge, MERGES, scope, part.where)
         for number, (name, sources) in enumerate(part.nodes, start=1):
             numbers[name] = number
             arriving = []
@@ -312,17 +317,19 @@ class _Planner:
                 children.append(child)
                 arriving.append(child.shape)
                 edges.append((numbers[source], number))
-            shapes[name] = self.typed(merged, merge, arriving)
-        out = self.typed(merged, "concat", [shapes[name] for name in part.output])
+            shapes[name] = self.typed(part.where, merged, merge, arriving)
+        out = self.typed(part.where, merged, "concat", [shapes[name] for name in part.output])
         options = {
             "edges": tuple(edges), "output": tuple(numbers[name] for name in part.output), "merge": merge,
         }  # fmt: skip
         return composite("graph", self.gene, "graph", shape, out, children, options)
 
-    def choice(self, value: Expression | str, allowed: tuple[str, ...], scope: dict[str, Any]) -> str:
+    def choice(
+        self, value: Expression | str, allowed: tuple[str, ...], scope: dict[str, Any], where: str
+    ) -> str:
         found = value(scope) if isinstance(value, Expression) else value
         if found not in allowed:
-            raise self.fault(f"{found!r} is not possible here; allowed: {', '.join(allowed)}")
+            raise self.fault(f"{found!r} is not possible here; allowed: {', '.join(allowed)}", where)
         return str(found)
 
     def value(self, value: Value, scope: dict[str, Any]) -> Any:

@@ -225,6 +225,32 @@ def test_the_place_of_an_ill_typed_block_is_told(tmp_path: Path) -> None:
         plan(definition, genotype, IMAGE)
 
 
+PLACES = {
+    "a block": (
+        "- ConvNorm: {out: 4}\n- sequential: [Flatten, {ConvNorm: {out: 4}}]",
+        "build[1].sequential[1]",
+    ),
+    "a residual part": ("- residual: [{ConvNorm: {out: 4}}]\n- GlobalPool", "build[0]"),
+    "a route": ("- GlobalPool\n- {route: tokens, body: []}", "build[1]"),
+    "a merge": ("- parallel: [[], [GlobalPool]]\n- GlobalPool", "build[0]"),
+    "a merge of a graph": ("- graph: {nodes: {a: {input: GlobalPool}, b: {a: [], input: []}}}", "build[0]"),
+    "a switch": ("- {switch: width, cases: {3: []}}\n- GlobalPool", "build[0]"),
+    "a repetition": ("- Identity\n- {repeat: width - 20, body: []}\n- GlobalPool", "build[1]"),
+    "in branches": (
+        "- parallel: [[], [Identity, {Linear: {out: 0}}]]\n- GlobalPool",
+        "build[0].parallel[1][1]",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_the_place_in_the_layout_is_told(tmp_path: Path, name: str) -> None:
+    body, place = PLACES[name]
+    with pytest.raises(ProposalError) as caught:
+        plan(load(write_layout(tmp_path, body)), {"width": 8}, IMAGE)
+    assert caught.value.message.endswith(f" (at rules.network.{place})"), caught.value.message
+
+
 def test_networks_beyond_all_use_are_refused(tmp_path: Path) -> None:
     body = "- repeat: 300 * width\n  body: [{ConvNorm: {out: 4}}]\n- GlobalPool"
     with pytest.raises(ProposalError, match="more than 2000 blocks"):
