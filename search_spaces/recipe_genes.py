@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -38,6 +38,8 @@ DEFAULT_TABLES: Mapping[str, Any] = {
     "precision": ["float32", "bfloat16"],
 }
 """What a gene may be where the run file gives its name only, in the language of space files."""
+SAME = 1.3
+"""Two numbers of this ratio are not both worth an evaluation."""
 NO_AUGMENTATION = "none"
 
 
@@ -73,7 +75,8 @@ def make_genes(given: Mapping[str, Any], task: Task) -> dict[str, Scalar]:
 
     Args:
         given: name to choice, as the run file has it; see `parse_choice`.
-        task: its recipe has the values that are the defaults. A default that is not in its table is added.
+        task: its recipe has the values that are the defaults. A default that is not in its table is added; in
+            a table of `DEFAULT_TABLES` it stands for the nearest number, if that is about the same.
 
     Raises:
         UserError: the message begins with the gene: a value that no recipe can have, a table of one value,
@@ -91,7 +94,10 @@ def make_genes(given: Mapping[str, Any], task: Task) -> dict[str, Scalar]:
         raise UserError(
             "label_smoothing: is for classification only", hint=f"task {task.name} has no classes"
         )
-    return {name: _table(name, parse_choice(name, raw), task.recipe) for name, raw in given.items()}
+    return {
+        name: _table(name, parse_choice(name, raw), task.recipe, ours=raw is None)
+        for name, raw in given.items()
+    }
 
 
 def gene_of(name: str, recipe: Recipe) -> Value:
@@ -107,7 +113,7 @@ def field_of(name: str, value: Value) -> Any:
     return value
 
 
-def _table(name: str, choice: ChoiceModel, recipe: Recipe) -> Scalar:
+def _table(name: str, choice: ChoiceModel, recipe: Recipe, ours: bool) -> Scalar:
     from cambrian.search_spaces.declarative.compiling import compile_scalar  # not for `cambrian --help`
 
     drawn = compile_scalar(choice, name)
@@ -120,6 +126,8 @@ def _table(name: str, choice: ChoiceModel, recipe: Recipe) -> Scalar:
             raise UserError(
                 f"{name}: the task's own value {default} has no weight", hint=f"add {default} to the values"
             )
+        if ours and (near := _near(default, values)) is not None:
+            values.remove(near)  # a step between the two would be an experiment that shows nothing
         values.append(default)
     if len(values) < 2:
         raise UserError(f"{name}: {values[0]} is the only value, which is no choice", hint="give it another")
@@ -128,6 +136,15 @@ def _table(name: str, choice: ChoiceModel, recipe: Recipe) -> Scalar:
         values.sort(key=float)
     about = choice.about or ABOUT.get(name, "")
     return Scalar(tuple(values), drawn.cumulative, ordered, about)
+
+
+def _near(default: Value, values: Sequence[Value]) -> Value | None:
+    """The number of `values` that is about `default`: nearest, and within a factor of `SAME`."""
+    if isinstance(default, str) or default <= 0:
+        return None
+    ratios = {v: max(v / default, default / v) for v in values if not isinstance(v, str) and v > 0}
+    nearest = min(ratios, key=ratios.__getitem__, default=None)
+    return nearest if nearest is not None and ratios[nearest] <= SAME else None
 
 
 def _canonical(name: str, value: object, recipe: Recipe) -> Value:

@@ -213,6 +213,29 @@ def test_a_default_outside_the_table_is_added_in_its_place() -> None:
     assert space.genes["augment"].values == ("none", "flip+shift")
 
 
+@pytest.mark.parametrize(
+    ("name", "own", "values"),
+    [
+        ("learning_rate", 0.006, (0.0003, 0.00065, 0.0014, 0.003, 0.006, 0.014, 0.03)),
+        ("learning_rate", 0.01, (0.0003, 0.00065, 0.0014, 0.003, 0.0065, 0.01, 0.014, 0.03)),
+        ("weight_decay", 0.04, (0.0, 0.001, 0.01, 0.04, 0.1)),
+        ("weight_decay", 0.0, (0.0, 0.001, 0.01, 0.05, 0.1)),
+        ("batch_size", 50, (32, 50, 128)),
+        ("batch_size", 96, (32, 64, 96, 128)),
+    ],
+)
+def test_a_default_near_a_value_of_our_tables_stands_for_it(
+    name: str, own: float, values: tuple[float, ...]
+) -> None:
+    found = wrapped({name: None}, recipe={name: own}).genes[name].values
+    assert found == pytest.approx(values, rel=0.02) and own in found
+
+
+def test_a_users_table_keeps_its_values_beside_the_default() -> None:
+    space = wrapped({"learning_rate": [0.001, 0.0065]}, recipe={"learning_rate": 0.006})
+    assert space.genes["learning_rate"].values == (0.001, 0.006, 0.0065)
+
+
 def test_weights_make_values_likelier() -> None:
     space = wrapped({"optimizer": {"choice": ["adamw", "sgd"], "weights": [9, 1]}})
     rng = random.Random(0)
