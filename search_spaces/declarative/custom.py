@@ -5,6 +5,7 @@ Imported only where such a file exists, because it imports torch.
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
 import importlib.util
@@ -29,13 +30,21 @@ _TYPES: Mapping[str, type[int] | type[float] | type[str] | type[bool]] = {
     "int": int, "float": float, "str": str, "bool": bool,
 }  # fmt: skip
 
+_IMPORTS = frozenset({
+    "import math", "import torch", "from torch import Tensor", "from torch import nn",
+    "import torch.nn", "import torch.nn as nn", "from torch.nn import functional",
+    *(f"from collections.abc import {name}" for name in ("Callable", "Iterator", "Mapping", "Sequence")),
+})  # fmt: skip
+"""What exported networks can import; definitions are copied there one by one, without their file's head."""
+_ROOTS = frozenset({"torch", "math", "collections"})
+
 
 def blocks_of(path: Path) -> dict[str, Block]:
     """The blocks that a Python file defines, by name.
 
     Raises:
-        UserError: the file cannot be imported, a class takes the name of a shipped block, or a parameter has
-            no plain type.
+        UserError: the file cannot be imported or imports what exported networks cannot, a class takes the
+            name of a shipped block, or a parameter has no plain type.
     """
     module = _imported(path)
     found = {}
@@ -59,6 +68,7 @@ def _imported(path: Path) -> ModuleType:
     name = f"cambrian_blocks_{digest}"
     if name in sys.modules:
         return sys.modules[name]
+    _check_imports(content, path)
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -72,6 +82,39 @@ def _imported(path: Path) -> ModuleType:
             hint="it may import torch and nothing of its own",
         ) from error
     return module
+
+
+def _check_imports(content: bytes, path: Path) -> None:
+    try:
+        tree = ast.parse(content)
+    except (SyntaxError, ValueError):
+        return  # importing tells it better
+    head = {id(node) for node in tree.body}
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
+        module = (node.module or "") if isinstance(node, ast.ImportFrom) else None
+        if module == "__future__":
+            continue
+        for alias in node.names:
+            spelled = f"import {alias.name}" + (f" as {alias.asname}" if alias.asname else "")
+            if module is not None:
+                assert isinstance(node, ast.ImportFrom)
+                spelled = f"from {'.' * node.level}{module} {spelled}"
+            root = (module if module is not None else alias.name).partition(".")[0]
+            if root not in _ROOTS:
+                hint = (
+                    "blocks may import torch, math and collections.abc, so that exported networks stand alone"
+                )
+            elif id(node) in head and spelled not in _IMPORTS:
+                hint = (
+                    "exported networks have `import torch`, `from torch import Tensor, nn`, "
+                    "`from torch.nn import functional`, `import math`; "
+                    "import others inside the method that uses them"
+                )
+            else:
+                continue
+            raise UserError(f"{path.name}, line {node.lineno}: `{spelled}` is not possible", hint=hint)
 
 
 def _block(cls: type[nn.Module], path: Path) -> Block:
@@ -119,10 +162,8 @@ def _measure(cls: type[nn.Module], shape: Shape, kwargs: dict[str, Any]) -> Plan
             module = cls(**kwargs)
             out = module(torch.empty((*batch, *shape.dims), dtype=dtype))
     except Exception as error:
-        cause = str(error).strip().splitlines()
-        raise ShapeError(
-            f"{cls.__name__} cannot take {shape}: {cause[0] if cause else type(error).__name__}"
-        ) from error
+        cause = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
+        raise ShapeError(f"{cls.__name__} cannot take {shape}: {cause}") from error
     if not isinstance(out, Tensor):
         raise ShapeError(f"{cls.__name__} returns a {type(out).__name__}, not a tensor")
     dims = tuple(out.shape[len(batch) :])

@@ -68,11 +68,39 @@ def test_what_it_cannot_take_is_the_proposals_fault(tmp_path: Path) -> None:
 
 WRONG = {
     "syntax": (SHUFFLE + "\nclass", "blocks.py cannot be imported: SyntaxError"),
-    "import": ("import nonexistent_module\n" + SHUFFLE, "ModuleNotFoundError"),
+    "import": (
+        SHUFFLE.replace("import torch\n", "import numpy as np\nimport torch\n", 1),
+        "line 2: `import numpy as np`",
+    ),
+    "import from": ("from typing import Any\n" + SHUFFLE, "line 1: `from typing import Any`"),
+    "relative import": ("from . import other\n" + SHUFFLE, "line 1: `from . import other`"),
+    "inner import": (SHUFFLE.replace("super()", "import os; super()"), "`import os` is not possible"),
+    "renamed import": ("import torch.nn.functional as F\n" + SHUFFLE, "from torch.nn import functional"),
+    "crash": ("1 / 0\n" + SHUFFLE, "ZeroDivisionError: division by zero"),
     "name": (SHUFFLE.replace("GroupShuffle", "ConvBlock"), "a shipped block is called ConvBlock"),
     "no type": (SHUFFLE.replace("groups: int = 2", "groups=None"), "GroupShuffle.groups has no plain type"),
     "star": (SHUFFLE.replace("scale: float = 1.0", "**rest: int"), "have no names"),
 }
+
+
+def test_imports_that_exported_networks_can_have(tmp_path: Path) -> None:
+    head = "from __future__ import annotations\nimport math\nfrom collections.abc import Sequence\n"
+    inner = (
+        "from torch.nn import functional as f\n        x = f.silu(x) * math.sqrt(2)\n        return shuffled"
+    )
+    definition = load(make(tmp_path, head + SHUFFLE.replace("return shuffled", inner)))
+    scope: dict[str, object] = {}
+    exec(source(definition, {"width": 8}, SIGNATURE), scope)  # noqa: S102
+    assert scope["build"]()(torch.randn(2, 4, 6, 6)).shape == (2, 3)  # type: ignore[operator]
+
+
+def test_what_crashes_inside_is_named(tmp_path: Path) -> None:
+    definition = load(
+        make(tmp_path, SHUFFLE.replace("return shuffled", "raise KeyError('gate')\n        return shuffled"))
+    )
+    said = r"GroupShuffle cannot take image 4x6x6: KeyError: 'gate' \(at rules\.network\.build\[0\]\)"
+    with pytest.raises(ProposalError, match=said):
+        plan(definition, {"width": 8}, SIGNATURE)
 
 
 @pytest.mark.parametrize("name", WRONG)
