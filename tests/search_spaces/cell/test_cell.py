@@ -16,7 +16,8 @@ from cambrian.search_spaces.tasks.nasbench201 import EDGES, OPERATIONS
 
 SPACE = SPACES.create("cell")
 assert isinstance(SPACE, DeclarativeSpace)
-REFERENCE = SPACE.definition.file.reference
+DEFINITION = SPACE.definition
+REFERENCE = DEFINITION.file.reference
 BEST = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_1x1~2|"
 """The benchmark's best cell on CIFAR-10 after 200 epochs, index 6111."""
 
@@ -42,7 +43,7 @@ def test_the_summary_is_the_benchmarks_name_of_the_cell() -> None:
 @pytest.mark.parametrize(("name", "parameters"), [("resnet-cell", 559_386), (BEST, 1_073_466)])
 def test_cells_are_as_large_as_in_the_benchmark(name: str, parameters: int) -> None:
     genotype = SPACE.baselines().get(name) or read(name)
-    assert plan(SPACE.definition, genotype, REFERENCE).params == parameters
+    assert plan(DEFINITION, genotype, REFERENCE).params == parameters
     with torch.device("meta"):
         module = SPACE.build(genotype, REFERENCE)
     assert sum(parameter.numel() for parameter in module.parameters()) == parameters
