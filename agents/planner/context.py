@@ -17,7 +17,7 @@ from cambrian.agents.planner.knowledge import knowledge_of
 from cambrian.agents.population.model import Candidate, CandidateState
 from cambrian.agents.spaces.fit import inputs_in_words
 from cambrian.agents.wording import one_line
-from cambrian.search_spaces import Genotype
+from cambrian.search_spaces import Genotype, Task
 
 ELITE = 5
 FRONT = 5
@@ -43,7 +43,9 @@ def prompt_variables(context: ProposalContext) -> dict[str, Any]:
     asked_for = [population.get(candidate_id) for candidate_id in focus["ids"]]
     best = {c.id: c for c in (*population.elite(ELITE), *_spread(front, FRONT), *asked_for)}
     on_front = {candidate.id for candidate in front}
-    ranked = sorted(best.values(), key=lambda c: c.score or 0.0, reverse=task.maximize)
+    # as the run ranks them: scores after different numbers of epochs do not compare
+    sign = -1 if task.maximize else 1
+    ranked = sorted(best.values(), key=lambda c: (-c.rung, sign * (c.score or 0.0)))
     setbacks = population.setbacks(LOOK_BACK)
     rejected = [c for c in setbacks if c.state is CandidateState.REJECTED][:REJECTED]
     return {
@@ -63,7 +65,7 @@ def prompt_variables(context: ProposalContext) -> dict[str, Any]:
         "limits": [str(constraint) for constraint in context.constraints],
         "budget_left": round(context.budget_left * 10) * 10,
         "counts": {state: n for state, n in sorted(population.counts().items()) if n},
-        "best": [_shown(c, c.id in on_front) for c in ranked],
+        "best": [_shown(c, c.id in on_front, task) for c in ranked],
         "examples": _examples(context) if len(best) < 2 else [],
         "effects": [_effect(c, context) for c in population.recent(EFFECTS)],
         "rejected": [_setback(c) for c in rejected],
@@ -84,11 +86,12 @@ def genotype_json(genotype: Genotype) -> str:
     return quoted(text, _GENOTYPE_LIMIT)
 
 
-def _shown(candidate: Candidate, on_front: bool) -> dict[str, Any]:
+def _shown(candidate: Candidate, on_front: bool, task: Task) -> dict[str, Any]:
     proposal = candidate.proposal
     return {
         "id": candidate.id,
         "score": _number(candidate.score),
+        "epochs": _epochs(candidate.rung, task),
         "latency_ms": _number(candidate.latency_ms),
         "params": candidate.static.parameters if candidate.static else None,
         "cost": _number(candidate.cost),
@@ -102,12 +105,18 @@ def _shown(candidate: Candidate, on_front: bool) -> dict[str, Any]:
 
 
 def _effect(candidate: Candidate, context: ProposalContext) -> dict[str, Any]:
-    """What one edit brought, against its first parent; the changes are None when that has no score."""
+    """What one edit brought, against its first parent; the changes are None when that has no score.
+
+    Scores are compared after equal training, at the highest rung that both have a score of.
+    """
     proposal = candidate.proposal
     parent = _parent(candidate, context)
     gained = slower = None
-    if parent is not None and parent.score is not None and candidate.score is not None:
-        gained = _change(candidate.score - parent.score)
+    rung = -1 if parent is None else min(candidate.rung, parent.rung)
+    if parent is not None:
+        own, theirs = _score_at(rung, candidate), _score_at(rung, parent)
+        if own is not None and theirs is not None:
+            gained = _change(own - theirs)
     if parent is not None and parent.latency_ms is not None and candidate.latency_ms is not None:
         slower = _change(candidate.latency_ms - parent.latency_ms)
     return {
@@ -116,13 +125,27 @@ def _effect(candidate: Candidate, context: ProposalContext) -> dict[str, Any]:
         "parents": list(proposal.parents),
         "edit": quoted(proposal.edit, 120),
         "score": _number(candidate.score),
+        "epochs": _epochs(candidate.rung, context.task),
         "score_change": gained,
+        "change_epochs": _epochs(rung, context.task),
         "latency_ms": _number(candidate.latency_ms),
         "latency_change": slower,
         "feasible": candidate.feasible,
         "hypothesis": quoted(proposal.hypothesis, 160),
         "expected_effect": quoted(proposal.expected_effect, 120),
     }
+
+
+def _score_at(rung: int, candidate: Candidate) -> float | None:
+    """The candidate's score at `rung`; None where it has none."""
+    if rung == candidate.rung:
+        return candidate.score
+    return candidate.rung_scores[rung] if 0 <= rung < len(candidate.rung_scores) else None
+
+
+def _epochs(rung: int, task: Task) -> int | None:
+    """How long a candidate was trained for its score; None without one."""
+    return task.rungs[rung].epochs if 0 <= rung < len(task.rungs) else None
 
 
 def _parent(candidate: Candidate, context: ProposalContext) -> Candidate | None:

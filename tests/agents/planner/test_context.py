@@ -9,7 +9,8 @@ import pytest
 from cambrian.agents.planner.context import prompt_variables, quoted
 from cambrian.agents.planner.templates import Templates
 from cambrian.agents.population.model import Candidate, CandidateState
-from tests.agents.planner.world import TinySpace, candidate, context, convnet, evaluated
+from cambrian.search_spaces import Rung
+from tests.agents.planner.world import TinySpace, ToyTask, candidate, context, convnet, evaluated
 
 TINY = {"width": 8, "depth": 1}
 
@@ -59,10 +60,13 @@ def test_the_history_is_in_the_prompt_with_its_numbers() -> None:
         expected_effect="accuracy +0.02",
     )
     text = prompt([parent, child], constraints=["latency_ms <= 2"], notes=["Prefer cheap ones."])
-    assert 'c-0001: accuracy 0.8123, 1.25 ms, 1000 params\n{"width":8,"depth":1}' in text
-    assert "c-0002: accuracy 0.8523, 1.0 ms, 1001 params [Pareto front]; from c-0001: width 8 to 16" in text
+    assert 'c-0001: accuracy 0.8123 after 1 epoch, 1.25 ms, 1000 params\n{"width":8,"depth":1}' in text
     assert (
-        "c-0002 from c-0001 (width 8 to 16): accuracy 0.8523 (+0.04), 1.0 ms (-0.25); "
+        "c-0002: accuracy 0.8523 after 1 epoch, 1.0 ms, 1001 params [Pareto front]; from c-0001: width 8 "
+        "to 16" in text
+    )
+    assert (
+        "c-0002 from c-0001 (width 8 to 16): accuracy 0.8523 after 1 epoch (+0.04), 1.0 ms (-0.25); "
         "expected was: accuracy +0.02"
     ) in text
     assert "Hard limit: latency_ms <= 2." in text
@@ -79,6 +83,30 @@ def test_the_best_come_first_in_either_direction() -> None:
         numbers = [c["score"] for c in shown]
         assert numbers[0] == expected[0]
         assert numbers == sorted(numbers, reverse=maximize)
+
+
+def test_scores_are_told_with_their_epochs_and_compared_after_equal_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ToyTask, "rungs", (Rung(epochs=5), Rung(epochs=15)))
+
+    def climbed(index: int, *scores: float, width: int, parents: tuple[str, ...] = ()) -> Candidate:
+        made = candidate(index, {"width": width, "depth": 1}, score=scores[-1], latency=1.0, parents=parents)
+        top = len(scores) - 1
+        return made.model_copy(update={"rung": top, "tried_rung": top, "rung_scores": scores})
+
+    parent = climbed(0, 0.7, 0.8, width=8)
+    text = prompt([parent, climbed(1, 0.81, width=16, parents=("c-0001",))])
+    assert "c-0001: accuracy 0.8 after 15 epochs, 1.0 ms" in text
+    assert "c-0002: accuracy 0.81 after 5 epochs, 1.0 ms" in text
+    assert text.index("c-0001: accuracy") < text.index("c-0002: accuracy"), "as the run ranks them"
+    assert "(random): accuracy 0.81 after 5 epochs (+0.11), 1.0 ms" in text
+    text = prompt([climbed(0, 0.7, width=8), climbed(1, 0.72, 0.81, width=16, parents=("c-0001",))])
+    assert "(random): accuracy 0.81 after 15 epochs (+0.02 after 5 epochs), 1.0 ms" in text
+    # the factorial trains at a high rung only
+    alone = climbed(1, 0.6, 0.75, width=16, parents=("c-0001",)).model_copy(update={"rung_scores": ()})
+    text = prompt([climbed(0, 0.7, width=8), alone])
+    assert "(random): accuracy 0.75 after 15 epochs, 1.0 ms" in text
 
 
 def test_what_is_to_be_changed_is_shown() -> None:
