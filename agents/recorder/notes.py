@@ -105,9 +105,9 @@ def candidate_note(
         parts.append(_REVIEW)
     if candidate.summary:
         parts.append(f"**{_plain(candidate.summary)}**\n")
-    parts.append(_table(_facts(candidate, evaluations, run, links)))
-    if picture is not None:
+    if picture is not None:  # before the table: MLflow shows the beginning only until it is asked for more
         parts.append(f"![architecture of {candidate.id}]({picture})\n")
+    parts.append(_table(_facts(candidate, evaluations, run, links)))
     for title, text in (
         ("Hypothesis", proposal.hypothesis),
         ("Expected effect", proposal.expected_effect),
