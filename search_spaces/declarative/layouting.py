@@ -65,6 +65,7 @@ class LayoutCompiler:
         self.indices = {str(name) for _, build, _ in builds for name in _found(build, "index")}
         self._record = Record("")
         self._known: frozenset[str] = frozenset()
+        self._outer: frozenset[str] = frozenset()
 
     def compile(self, record: Record, build: Any, where: str, outer: frozenset[str]) -> Part:
         """The layout of `record`.
@@ -72,7 +73,7 @@ class LayoutCompiler:
         Raises:
             LayoutError: an unknown block, argument, field, key or name; the message begins with `where`.
         """
-        self._record = record
+        self._record, self._outer = record, outer - {"value"}
         fields = {field.name for field in record.fields}
         self._known = frozenset({*outer, *fields, *GLOBALS, *self.indices})
         if record.kind is not None:
@@ -129,12 +130,27 @@ class LayoutCompiler:
                 raise LayoutError(f"{where}: {name} needs the argument {key}", hint=argument.about)
         values = {key: self._value(value, f"{where}.{key}") for key, value in arguments.items()}
         for key, value in values.items():
-            allowed = block.arguments[key].allowed
-            if allowed and not isinstance(value, Expression) and value not in allowed:
+            if isinstance(value, Expression):
+                continue
+            kind, allowed = block.arguments[key].kind, block.arguments[key].allowed
+            if isinstance(value, str) and kind is not str:
+                hint = self._forgotten_sign(value) or "an expression starts with ="
                 raise LayoutError(
-                    f"{where}: {name}.{key} is {value!r}", hint=f"allowed: {', '.join(map(str, allowed))}"
+                    f"{where}.{key}: {name}.{key} must be {kind.__name__}, not {value!r}", hint=hint
                 )
+            if allowed and value not in allowed:
+                hint = self._forgotten_sign(value) or f"allowed: {', '.join(map(str, allowed))}"
+                raise LayoutError(f"{where}.{key}: {name}.{key} is {value!r}", hint=hint)
         return BlockPart(block, tuple(values.items()), where)
+
+    def _forgotten_sign(self, value: object) -> str:
+        """A hint where `value` is text that would be an expression over names in scope."""
+        try:
+            expression = Expression(value)
+            expression.check_names(self._known)
+        except ExpressionError:
+            return ""
+        return f"did you mean ={expression.text}?" if expression.names else ""
 
     def _value(self, value: Any, where: str) -> Value:
         if isinstance(value, str) and value.startswith("="):
@@ -154,10 +170,12 @@ class LayoutCompiler:
     def _field(self, name: str, where: str) -> FieldPart:
         field = self._record.by_name.get(name)
         if field is None:
-            raise LayoutError(
-                f"{where}: {self._record.name} has no field {name!r}",
-                hint=near_names(name, list(self._record.by_name)) + "; blocks are capitalised",
-            )
+            own = list(self._record.by_name)
+            hint = f"{near_names(name, own)}; " if own else ""
+            hint += "only a record's own fields can be placed; blocks are capitalised"
+            if name in self._outer:
+                hint = f"{name} is a field of an outer record; only a record's own fields can be placed"
+            raise LayoutError(f"{where}: {self._record.name} has no field {name!r}", hint=hint)
         if not self._builds(field.domain):
             raise LayoutError(f"{where}: the field {name} builds nothing", hint="give its rule a build")
         return FieldPart(name)
