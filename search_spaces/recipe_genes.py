@@ -87,10 +87,10 @@ def make_genes(given: Mapping[str, Any], task: Task) -> dict[str, Scalar]:
             f"{next(iter(given))}: task {task.name} is a table, whose trainings were all made by one recipe",
             hint="leave recipe genes out",
         )
-    shape = task.signature.input_shape
-    if "augment" in given and (len(shape) != 3 or task.signature.n_ids is not None):
+    if "augment" in given and not concerns("augment", task):
+        shape = task.signature.input_shape
         raise UserError("augment: is for images only", hint=f"inputs of task {task.name} have shape {shape}")
-    if "label_smoothing" in given and task.loss != "cross-entropy":
+    if "label_smoothing" in given and not concerns("label_smoothing", task):
         raise UserError(
             "label_smoothing: is for classification only", hint=f"task {task.name} has no classes"
         )
@@ -98,6 +98,13 @@ def make_genes(given: Mapping[str, Any], task: Task) -> dict[str, Scalar]:
         name: _table(name, parse_choice(name, raw), task.recipe, ours=raw is None)
         for name, raw in given.items()
     }
+
+
+def concerns(name: str, task: Task) -> bool:
+    """Whether the field `name` of a recipe means anything for the trainings of `task`."""
+    if name == "augment":
+        return len(task.signature.input_shape) == 3 and task.signature.n_ids is None
+    return name != "label_smoothing" or task.loss == "cross-entropy"
 
 
 def gene_of(name: str, recipe: Recipe) -> Value:

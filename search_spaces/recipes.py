@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from cambrian.search_spaces.declarative.grammar import Scalar
 from cambrian.search_spaces.errors import ProposalError
-from cambrian.search_spaces.recipe_genes import Value, field_of, gene_of, make_genes
+from cambrian.search_spaces.recipe_genes import Value, concerns, field_of, gene_of, make_genes
 from cambrian.search_spaces.registry import near_names
 from cambrian.search_spaces.space import Genotype, Signature, Space
 from cambrian.search_spaces.tasks.task import Recipe, Task
@@ -38,6 +38,8 @@ LINE = 100
 _FORM = '{"architecture": {...}, "recipe": {...}}'
 _SHORT = {"learning_rate": "lr", "weight_decay": "wd", "batch_size": "bs", "label_smoothing": "ls",
           "gradient_clip": "clip"}  # fmt: skip
+_TRAINED_ALIKE = re.compile(r"All are trained alike: (?:[^.]|\.(?=\d))*\.\s*")
+"""The sentence of our tasks about their recipe; a dot before a digit does not end it."""
 _LOG = {"learning_rate": math.log10, "weight_decay": math.log10, "batch_size": math.log2}
 
 
@@ -73,6 +75,15 @@ def recipe_changes(space: Space, genotype: Genotype, default: Recipe) -> dict[st
     """
     made = recipe_for(space, genotype, default)
     return {name: value for name, value in made if value != getattr(default, name)}
+
+
+def task_in_words(task: Task, space: Space) -> str:
+    """`Task.describe` for who proposes members of `space`: with recipe genes, not all are trained alike."""
+    text = task.describe().strip()
+    if not isinstance(space, WithRecipe):
+        return text
+    without = _TRAINED_ALIKE.sub("", text).strip()
+    return f"{without} {space.training(task)}"
 
 
 def split(genotype: Mapping[str, Any]) -> tuple[Genotype, dict[str, Value]] | None:
@@ -199,12 +210,14 @@ class WithRecipe:
     def describe(self) -> str:
         """See `Space.describe`."""
         lines = [
+            f"A genotype is {_FORM}: an architecture and genes of the recipe that trains it. A change of the "
+            "recipe alone is an experiment, too.",
+            "",
+            "What architecture is (up to the recipe, `genotype` means the value of architecture alone):",
+            "",
             self.inner.describe().rstrip(),
             "",
-            f"The recipe of training is chosen beside the architecture. A genotype is {_FORM}: architecture "
-            "is what the text above describes, recipe has the genes below; all else is as the task says. "
-            "A change of the recipe alone is an experiment, too.",
-            "Genes of the recipe, the task's own value marked *:",
+            "What recipe is, the task's own value of each gene marked *:",
         ]
         for name, table in self.genes.items():
             values = ", ".join(
@@ -245,6 +258,17 @@ class WithRecipe:
             name: {ARCHITECTURE: copy.deepcopy(known), RECIPE: dict(self.defaults)}
             for name, known in self.inner.baselines().items()
         }
+
+    def training(self, task: Task) -> str:
+        """What of the training is fixed for all candidates and what is a gene, in one sentence."""
+        fixed = [
+            f"{name} {_text(gene_of(name, task.recipe))}"
+            for name in Recipe.model_fields
+            if name not in self.genes and concerns(name, task)
+        ]
+        epochs = ", then ".join(str(rung.epochs) for rung in task.rungs)
+        rest = f"; fixed for all are {', '.join(fixed)}" if fixed else ""
+        return f"Trained for {epochs} epochs by a recipe whose {', '.join(self.genes)} are genes{rest}."
 
     def combine(self, architecture: Genotype, recipe: Genotype | None) -> Genotype:
         """The architecture of one genotype with the recipe of another; None means the task's recipe."""

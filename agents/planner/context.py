@@ -18,6 +18,7 @@ from cambrian.agents.population.model import Candidate, CandidateState
 from cambrian.agents.spaces.fit import inputs_in_words
 from cambrian.agents.wording import one_line
 from cambrian.search_spaces import Genotype, Task
+from cambrian.search_spaces.recipes import task_in_words
 
 ELITE = 5
 FRONT = 5
@@ -52,7 +53,7 @@ def prompt_variables(context: ProposalContext) -> dict[str, Any]:
         "number": context.index + 1,
         "task": {
             "name": task.name,
-            "description": task.describe().strip(),
+            "description": task_in_words(task, space),
             "metric": task.metric,
             "maximize": task.maximize,
             "input": inputs_in_words(context.signature),

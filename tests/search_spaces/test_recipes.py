@@ -16,6 +16,7 @@ from cambrian.search_spaces.recipes import (
     recipe_for,
     recipe_of,
     split,
+    task_in_words,
     with_recipe_genes,
 )
 from tests.contracts.space import SpaceContract
@@ -182,10 +183,33 @@ def test_words_name_what_differs_from_the_task(space: WithRecipe) -> None:
     other = {**known, "recipe": {**known["recipe"], "learning_rate": rate, "optimizer": "sgd"}}
     assert "lr" in space.summarise(other) and space.summarise(other).endswith("sgd lr 0.0003")
     text = space.describe()
-    assert text.startswith(space.inner.describe().rstrip())
+    form, inner = (
+        text.index('{"architecture": {...}, "recipe": {...}}'),
+        text.index(space.inner.describe().rstrip()),
+    )
+    assert form < text.index("What architecture is (") < inner < text.index("What recipe is")
     for name in space.genes:
         assert f"- {name} (" in text
     assert text.count("*") >= len(space.genes)
+
+
+def test_the_task_is_told_with_what_is_fixed_and_what_is_a_gene() -> None:
+    recipe = {"learning_rate": 0.006, "weight_decay": 0.00001}
+    task = TASKS.create("digits", recipe=recipe)
+    plain = task_in_words(task, SPACES.create("convnet"))
+    assert plain == task.describe() and "All are trained alike: 5, then 15 epochs" in plain
+    text = task_in_words(task, wrapped({"learning_rate": None, "optimizer": None}, recipe=recipe))
+    assert "alike" not in text and "0.006" not in text and "adamw" not in text
+    assert text.startswith(plain[: plain.index("All are")]), "all else stays"
+    assert text.endswith(
+        "Trained for 5, then 15 epochs by a recipe whose learning_rate, optimizer are genes; fixed for all "
+        "are schedule one-cycle, weight_decay 1e-05, batch_size 32, label_smoothing 0, augment none, "
+        "gradient_clip 1, precision float32."
+    )
+    assert task_in_words(task, wrapped()).endswith("precision are genes.")
+    functions = TASKS.create("functions")
+    narrow = with_recipe_genes(SPACES.create("mlp"), {"optimizer": None}, functions)
+    assert "augment" not in task_in_words(functions, narrow), "means nothing for vectors"
 
 
 def test_the_exported_file_names_the_recipe(space: WithRecipe) -> None:
