@@ -159,6 +159,8 @@ def _table(*columns: str) -> Table:
 
 
 def _lines(report: CheckReport) -> Iterator[str]:
+    if report.acceptance is not None:
+        yield f"acceptance: {report.acceptance}"
     if (size := report.size) is not None:
         yield f"size: {size}"
     if (twins := report.duplicates) is not None:

@@ -12,7 +12,15 @@ from typing import Any, Literal
 
 from cambrian.agents.errors import CambrianError
 from cambrian.agents.population.model import StaticFacts
-from cambrian.agents.spaces.acceptance import numberless
+from cambrian.agents.spaces.acceptance import (
+    RAW_DRAWS,
+    Drawn,
+    acceptance_of,
+    broken_choices,
+    numberless,
+    raw_draws,
+)
+from cambrian.agents.spaces.coverage import Missing, never_drawn
 from cambrian.agents.spaces.fit import fitting_tasks, inputs_in_words, listed_tasks, misfit
 from cambrian.agents.spaces.report import (
     BaselineFact,
@@ -24,6 +32,7 @@ from cambrian.agents.spaces.report import (
     TaskFact,
 )
 from cambrian.search_spaces import Genotype, Signature, Space, UnknownNameError, UserError
+from cambrian.search_spaces.declarative.loading import SpaceFileError
 from cambrian.search_spaces.finding import folder_of
 from cambrian.search_spaces.tasks.listing import create_listed
 
@@ -97,15 +106,21 @@ def reference_of(space: Space) -> Signature:
 
 
 def draw_designs(space: Space, n: int, seed: int, trial: Trial) -> list[Genotype]:
-    """`n` random designs, each checked to be canonical and to survive JSON; fewer where some failed."""
-    rng, designs = random.Random(seed), []
+    """`n` random designs, each checked to be canonical and to survive JSON; fewer where some failed.
+
+    A space whose sampler finds no member at all is not asked again.
+    """
+    rng = random.Random(seed)
+    designs: list[Genotype] = []
     for _ in range(n):
         genotype = None
         try:
             with trial.step("sample"):
                 genotype = space.sample(rng)
             _validated(space, genotype, trial)
-        except Failed:
+        except Failed as failed:
+            if not designs and isinstance(failed.__cause__, SpaceFileError):
+                break
             continue
         designs.append(genotype)
     return designs
@@ -181,6 +196,8 @@ def check_space(
         progress("drawing", 0, 2 * draws)
         designs = draw_designs(space, draws, seed, trial)
         edits = draw_edits(space, designs, draws, seed, trial)
+        drawn = _raw_draws(space, seed)
+        broken = _broken(space, designs, drawn, seed)
         facts: list[StaticFacts] = []
         hashes: list[tuple[str, Genotype]] = []
         hashed = len(designs) if all_identities else IDENTITIES
@@ -213,14 +230,15 @@ def check_space(
             designs=draws,
             edits=draws,
             valid=valid,
-            failures=trial.failures,
+            acceptance=acceptance_of(drawn) if drawn else None,
+            failures=[*broken.values(), *trial.failures],
             quantiles=_quantiles(facts),
             duplicates=_duplicates(space, hashes),
             size=size_of(space, seed),
             milliseconds=trial.milliseconds,
             baselines=baseline_facts(space, signature),
             tasks=[_task_fact(space, name, designs[:TASK_DESIGNS]) for name in listed_tasks(space)],
-            never_drawn=_never_drawn(space, designs),
+            never_drawn=_never_drawn(space, designs, {each.key for each in broken}),
             wall_s=time.monotonic() - started,
         )
     finally:
@@ -337,13 +355,24 @@ def _task_fact(space: Space, name: str, designs: list[Genotype]) -> TaskFact:
     return TaskFact(name=name, status=status, built=built, reason=reason)
 
 
-def _never_drawn(space: Space, designs: list[Genotype]) -> list[str]:
+def _raw_draws(space: Space, seed: int) -> list[Drawn]:
+    definition = getattr(space, "definition", None)
+    try:
+        return [] if definition is None else list(raw_draws(definition, RAW_DRAWS, random.Random(seed + 2)))
+    except CambrianError:  # then the sampler fails in the same way, and that is told
+        return []
+
+
+def _broken(space: Space, designs: list[Genotype], drawn: list[Drawn], seed: int) -> dict[Missing, Failure]:
     definition = getattr(space, "definition", None)
     if definition is None:
-        return []
-    from cambrian.agents.spaces.coverage import never_drawn
+        return {}
+    return broken_choices(definition, designs, drawn, random.Random(seed + 3))
 
-    return never_drawn(definition.grammar, designs)
+
+def _never_drawn(space: Space, designs: list[Genotype], told: set[tuple[int, Any]]) -> list[str]:
+    definition = getattr(space, "definition", None)
+    return [] if definition is None else never_drawn(definition.grammar, designs, told)
 
 
 def _reason(error: Exception) -> str:

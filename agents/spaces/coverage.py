@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,8 +24,34 @@ class _Seen:
     counts: Counter[Any] = field(default_factory=Counter)
 
 
-def never_drawn(grammar: Grammar, designs: Iterable[Genotype]) -> list[str]:
-    """Values, lengths and options of `grammar` that none of `designs` has though they were due, in words.
+@dataclass(frozen=True)
+class Missing:
+    """A value, length or option that no design has though it was due.
+
+    Attributes:
+        domain: whose it is.
+        place: where that stands, such as `stages[].width`.
+        due: designs, or parts of designs, that took another one.
+    """
+
+    domain: Domain
+    place: str
+    value: Any
+    due: int
+
+    @property
+    def key(self) -> tuple[int, Any]:
+        """What `taken` tells it by."""
+        return id(self.domain), _key(self.value)
+
+    @property
+    def text(self) -> str:
+        """The value as a space file writes it."""
+        return repr(self.value) if isinstance(self.value, str) else str(self.value)
+
+
+def missing(grammar: Grammar, designs: Iterable[Genotype]) -> list[Missing]:
+    """Values, lengths and options of `grammar` that none of `designs` has though they were due.
 
     Fields that are folded away say nothing and are not counted; of what lies below an option that is never
     taken, only the option is told.
@@ -36,15 +62,34 @@ def never_drawn(grammar: Grammar, designs: Iterable[Genotype]) -> list[str]:
     found = []
     for each in seen.values():
         due = sum(each.counts.values())
-        missing = [
-            repr(value) if isinstance(value, str) else str(value)
+        found += [
+            Missing(each.domain, each.place or "the start", value, due)
             for value, share in _shares(each.domain)
             if share * due >= EXPECTED and not each.counts[_key(value)]
         ]
-        if missing:
-            what = "lengths " if isinstance(each.domain, Repeat) else ""
-            found.append(f"{each.place or 'the start'}: {what}{', '.join(missing)} in none of {due} draws")
     return found
+
+
+def taken(grammar: Grammar, design: Genotype) -> set[tuple[int, Any]]:
+    """The keys of all that `design` takes, as `Missing.key` has them."""
+    seen: dict[int, _Seen] = {}
+    _look(grammar.start, design, {}, "", seen)
+    return {(domain, key) for domain, each in seen.items() for key in each.counts}
+
+
+def never_drawn(
+    grammar: Grammar, designs: Iterable[Genotype], told: Container[tuple[int, Any]] = ()
+) -> list[str]:
+    """What is `missing` in words, a line for each choice, but for the keys that were `told` elsewhere."""
+    lines: dict[int, list[Missing]] = {}
+    for each in missing(grammar, designs):
+        if each.key not in told:
+            lines.setdefault(id(each.domain), []).append(each)
+    return [
+        f"{first.place}: {'lengths ' if isinstance(first.domain, Repeat) else ''}"
+        f"{', '.join(each.text for each in (first, *others))} in none of {first.due} draws"
+        for first, *others in lines.values()
+    ]
 
 
 def _look(domain: Domain, value: Any, outer: Mapping[str, Any], place: str, seen: dict[int, _Seen]) -> None:

@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict
 
 from cambrian.search_spaces import Genotype
 
+Cause = Literal["require", "typing", "limit"]
+SHOWN_REFUSALS = 4
+
 
 class _Data(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -25,10 +28,49 @@ class Failure(_Data):
         times: how many did.
     """
 
-    stage: Literal["sample", "validate", "edit", "crossover", "build", "build and run", "identity"]
+    stage: Literal["typing", "sample", "validate", "edit", "crossover", "build", "build and run", "identity"]
     reason: str
     genotype: Genotype | None
     times: int = 1
+
+
+class Refusal(_Data):
+    """One reason why raw draws are no members.
+
+    Attributes:
+        what: the limit's key, the message of the rule, or what is ill-typed and where, of the first.
+    """
+
+    cause: Cause
+    what: str
+    times: int
+
+    def __str__(self) -> str:
+        if self.cause == "typing":
+            return f"are ill-typed ({self.what})"
+        return f"exceed {self.what}" if self.cause == "limit" else f"break the rule {self.what!r}"
+
+
+class Acceptance(_Data):
+    """How many of the raw draws, from which the sampler keeps the members, are members.
+
+    Attributes:
+        refusals: of the others, the most frequent first; of each draw the rule that is looked at first.
+    """
+
+    draws: int
+    members: int
+    refusals: list[Refusal] = []
+
+    def __str__(self) -> str:
+        share = 100 * self.members / max(1, self.draws)
+        text = f"{share:.3g} % of {self.draws:,} raw draws are members"
+        others = self.draws - self.members
+        why = [f"{100 * one.times / others:.3g} % {one}" for one in self.refusals[:SHOWN_REFUSALS]]
+        if len(self.refusals) > len(why):
+            rest = sum(one.times for one in self.refusals[SHOWN_REFUSALS:])
+            why.append(f"{100 * rest / others:.3g} % have other faults (--json has all)")
+        return f"{text}; of the others {', '.join(why)}" if why else text
 
 
 class Quantiles(_Data):
@@ -139,7 +181,9 @@ class CheckReport(_Data):
         designs: how many were drawn.
         edits: how many were edited or crossed.
         valid: how many of both were sound.
-        failures: what was wrong with the others, the most frequent first.
+        acceptance: of raw draws; None for spaces of code.
+        failures: choices whose every draw is ill-typed, then what was wrong with designs and edits, the most
+            frequent first.
         quantiles: by `parameters`, `flops` and `depth`.
         milliseconds: median for one design, by what is done.
         never_drawn: values and options that no draw had though it should.
@@ -157,6 +201,7 @@ class CheckReport(_Data):
     designs: int
     edits: int
     valid: int
+    acceptance: Acceptance | None = None
     failures: list[Failure] = []
     quantiles: dict[str, Quantiles] = {}
     duplicates: Duplicates | None = None
@@ -177,7 +222,7 @@ class CheckReport(_Data):
 
     @property
     def sound(self) -> bool:
-        """Whether every design, edit and baseline is good, and every listed task fits."""
+        """Whether every design, edit, choice and baseline is good, and every listed task fits."""
         return not (
             self.failures
             or any(baseline.problem for baseline in self.baselines)

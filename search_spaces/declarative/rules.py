@@ -23,10 +23,12 @@ class Problem(NamedTuple):
     Attributes:
         text: in words; for a limit without the part that is to blame, which takes a whole plan to find.
         limit: the limit that is exceeded, such as `params`; empty for other rules.
+        rule: the message of the `require` that is broken, without its place; empty for limits and typing.
     """
 
     text: str
     limit: str = ""
+    rule: str = ""
 
 
 def complaint(definition: Definition, genotype: Genotype) -> str | None:
@@ -48,7 +50,7 @@ def problem(definition: Definition, genotype: Genotype) -> Problem | None:
         rules["start"] = _Compiler(definition.grammar.start).rule(definition.grammar.start)
     if rules["start"] is not None and (broken := rules["start"](genotype, {})) is not None:
         place, message = broken
-        return Problem(f"{place.lstrip('.')}: {message}" if place else message)
+        return Problem(f"{place.lstrip('.')}: {message}" if place else message, rule=message)
     limits = definition.file.limits
     try:
         for signature in definition.signatures:

@@ -175,6 +175,94 @@ def test_values_that_no_design_can_have_are_told(tmp_path: Path) -> None:
     assert never_drawn(space.definition.grammar, some[:30]) == [], "too few draws to tell"
 
 
+BOOM = """
+
+class Broken(nn.Module):
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        self.map = nn.Linear(in_channels, in_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise RuntimeError("the map is upside down")
+"""
+
+
+def with_a_switch(folder: Path, then: str) -> DeclarativeSpace:
+    """A small space with a field `shifted`, which adds the part `then`."""
+    text = (write_space(folder, custom=True) / "space.yaml").read_text()
+    fields = "      shifted: {boolean: true, about: whether it is}\n    build:\n      - Flatten\n"
+    switch = f"      - {{if: shifted, then: [{then}], else: [Identity]}}\n"
+    text = text.replace("    build:\n      - Flatten\n", fields + switch, 1)
+    (folder / "space.yaml").write_text(text.replace("relu}}", "relu, shifted: false}}"))
+    with (folder / "blocks.py").open("a") as file:
+        file.write(BOOM)
+    space = open_folder(folder)
+    assert isinstance(space, DeclarativeSpace)
+    return space
+
+
+@pytest.mark.parametrize(
+    ("then", "says"),
+    [
+        ("Broken", "the map is upside down"),
+        ("GlobalPool: {kind: avg}", "GlobalPool"),
+    ],
+)
+def test_a_choice_that_is_always_ill_typed_is_a_failure(tmp_path: Path, then: str, says: str) -> None:
+    report = check_space(with_a_switch(tmp_path / "broken", then), draws=60)
+    assert not report.sound and report.valid == 120
+    (failure,) = report.failures
+    assert failure.stage == "typing" and failure.times > 100
+    assert failure.reason.startswith("shifted: True in no valid design") and says in failure.reason
+    assert failure.genotype is not None and failure.genotype["shifted"] is True
+    assert report.never_drawn == [], "told once"
+    assert report.acceptance is not None and report.acceptance.draws == 400
+    (refusal,) = report.acceptance.refusals
+    assert refusal.cause == "typing" and refusal.times == 400 - report.acceptance.members > 100
+    assert says in str(report.acceptance)
+
+
+def test_a_broken_choice_is_found_behind_a_rule_that_often_refuses_first(tmp_path: Path) -> None:
+    folder = tmp_path / "ruled"
+    with_a_switch(folder, "Broken")
+    text = (folder / "space.yaml").read_text()
+    rule = "    require: [{rule: width * depth <= 32, else: too large}]\n    build:"
+    (folder / "space.yaml").write_text(text.replace("    build:", rule, 1))
+    report = check_space(open_folder(folder), draws=60)
+    assert [failure.stage for failure in report.failures] == ["typing"]
+    assert report.acceptance is not None
+    assert {(refusal.cause, refusal.what) for refusal in report.acceptance.refusals} >= {
+        ("require", "too large")
+    }
+
+
+def test_what_limits_and_rules_refuse_is_no_failure(tmp_path: Path) -> None:
+    folder = write_space(tmp_path / "limited")
+    text = (folder / "space.yaml").read_text()
+    rule = "    require: [{rule: activation != 'tanh', else: no tanh}]\n    build:"
+    text = text.replace("    build:", rule, 1).replace("rules:", "limits: {params: 2400}\nrules:")
+    (folder / "space.yaml").write_text(text)
+    report = check_space(open_folder(folder), draws=60)
+    assert report.sound and report.acceptance is not None
+    assert {(refusal.cause, refusal.what) for refusal in report.acceptance.refusals} == {
+        ("limit", "limits.params"), ("require", "no tanh"),
+    }  # fmt: skip
+    assert "width: 32 in none of 60 draws" in report.never_drawn
+    text = str(report.acceptance)
+    assert "% of 400 raw draws are members; of the others" in text
+    assert "% exceed limits.params" in text and "% break the rule 'no tanh'" in text
+
+
+def test_a_space_without_members_is_told_soon(tmp_path: Path) -> None:
+    folder = write_space(tmp_path / "none")
+    rule = "    require: [{rule: width > 100 or depth > 4, else: too small}]\n    build:"
+    text = (folder / "space.yaml").read_text().replace("    build:", rule, 1)
+    (folder / "space.yaml").write_text(text.partition("baselines:")[0])
+    report = check_space(open_folder(folder), draws=60)
+    assert not report.sound and report.acceptance is not None and report.acceptance.members == 0
+    assert [(each.stage, each.times) for each in report.failures] == [("sample", 1)]
+
+
 def test_folded_choices_do_not_count() -> None:
     space, rng = SPACES.create("convnet"), random.Random(0)
     designs = [space.sample(rng) for _ in range(600)]
