@@ -47,6 +47,35 @@ def test_any_layers_may_halve_the_map(at: tuple[int, ...], halving: str) -> None
             assert dims == (width, sides, sides)
 
 
+@pytest.mark.parametrize("head_width", [8, 16, 32])
+@pytest.mark.parametrize("window", [2, 4, 8])
+def test_heads_and_windows_are_as_the_genes_say(head_width: int, window: int) -> None:
+    genes = {"expansion": 1, "head_width": head_width, "window": window}
+    layers = [
+        {"block": "window", **genes},
+        {"block": "attention", "widen": 1.5, **genes},
+        {"block": "attention", "down": "stride", "widen": 1.5, **genes},
+        {"block": "inverted", **genes},
+    ]
+    genotype = SPACE.validate({"stem": {"width": 32, "stride": 2}, "layers": layers})
+    planned = leaves(plan(DEFINITION, genotype, CLOTHES))
+    blocks = [leaf.kwargs for leaf in planned if leaf.block.name == "AttentionBlock"]
+    # 32, 48 and 72 channels; where the heads asked for do not divide them there are fewer
+    assert [kwargs["heads"] for kwargs in blocks] == {8: [4, 6, 9], 16: [2, 3, 4], 32: [1, 1, 2]}[head_width]
+    # as even as they can be on 14x14
+    assert [kwargs.get("window") for kwargs in blocks] == [
+        {2: (2, 2), 4: (4, 4), 8: (7, 7)}[window],
+        None,
+        None,
+    ]
+    # a gene that a layer has no use for is folded
+    assert [layer["window"] for layer in genotype["layers"]] == [window, 4, 4, 4]
+    assert [layer["head_width"] for layer in genotype["layers"]] == [head_width] * 3 + [16]
+    summary = SPACE.summarise(genotype)
+    assert (f"h{head_width}" in summary) == (head_width != 16)
+    assert (f"w{window}" in summary) == (window != 4)
+
+
 def test_more_than_three_halvings_are_refused() -> None:
     layers = [{"block": kind, "down": "stride"} for kind in ("conv", "window", "attention")]
     with pytest.raises(ProposalError, match="halved more than 3 times"):
