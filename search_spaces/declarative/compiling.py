@@ -226,7 +226,7 @@ def _within(where: str, expression: Expression, known: set[str]) -> None:
 
 def _expression(text: object, where: str) -> Expression:
     try:
-        return Expression(text)
+        return Expression(text, where)
     except ExpressionError as error:
         raise CompileError(f"{where}: {error.message}", hint=error.hint) from None
 

@@ -161,7 +161,7 @@ class LayoutCompiler:
 
     def _expression(self, text: Any, where: str) -> Expression:
         try:
-            expression = Expression(text)
+            expression = Expression(text, where)
             expression.check_names(self._known)
         except ExpressionError as error:
             raise LayoutError(f"{where}: {error.message}", hint=error.hint) from None

@@ -65,7 +65,7 @@ def load(folder: Path) -> Definition:
     try:
         blocks: dict[str, Block] = {**catalogue(), **_custom(folder)}
         grammar = compile_grammar(file, blocks)
-        hints = {name: Expression(text) for name, text in file.features.items()}
+        hints = {name: Expression(text, f"features.{name}") for name, text in file.features.items()}
         names = {each.name for each in grammar.start.fields} if isinstance(grammar.start, Record) else {KIND}
         for expression in hints.values():
             expression.check_names(names)

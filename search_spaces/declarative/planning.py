@@ -155,6 +155,8 @@ class _Planner:
         times = part.times(scope)
         if not isinstance(times, int) or times < 0:
             raise self.fault(f"cannot repeat {part.times.text} = {times!r} times", part.where)
+        if times > MAX_BLOCKS:
+            raise self.fault(f"cannot repeat {times} times: at most {MAX_BLOCKS} blocks", part.where)
         before = scope.get(part.index)
         for i in range(times):
             scope["input"] = shape

@@ -30,6 +30,41 @@ def test_values(text: str, scope: dict[str, Any], value: object) -> None:
     assert Expression(text)(scope) == value
 
 
+@pytest.mark.parametrize(
+    ("text", "value"), [("2 ** n", 8), ("n ** 0.5 > 1.7", True), ("1 << n", 8), ("2 ** -n", 0.125)]
+)
+def test_powers(text: str, value: object) -> None:
+    assert Expression(text)({"n": 3}) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "10 ** 10 ** 10", "n ** n ** n", "2 ** (10 ** 60)", "(2 ** 64) ** 64", "2.0 ** 99", "1 << 10 ** 10",
+        "1 << n", "len([0] * n ** 6)", "n ** 6 * 'ab'", "3 * str(n) * n ** 6",
+        "sum(range(200000))", "len(range(n ** 20))", "divisor(n ** 9, n ** 9)", "(0 - n) ** 0.5",
+    ],
+)  # fmt: skip
+def test_work_is_bounded(text: str) -> None:
+    with pytest.raises(ExpressionError, match="fails: ") as caught:
+        Expression(text)({"n": 100})
+    assert len(caught.value.message) < 150
+
+
+def test_at_most_two_ranges() -> None:
+    assert Expression("sum(i * j for i in range(3) for j in range(3))")({}) == 9
+    with pytest.raises(ExpressionError, match="3 ranges"):
+        Expression("sum(1 for i in range(9) for j in range(9) for k in range(9))")
+
+
+def test_failures_tell_place_and_values() -> None:
+    with pytest.raises(ExpressionError) as caught:
+        Expression("width // (heads - 1)", "rules.x.build[0].out")({"width": 8, "heads": 1})
+    said = "rules.x.build[0].out: expression 'width // (heads - 1)' fails: integer division or modulo by zero"
+    assert caught.value.message == said
+    assert "with width = 8, heads = 1" in caught.value.hint
+
+
 def test_names_are_those_that_the_scope_must_have() -> None:
     assert Expression("depth + sum(s.width for s in stages)").names == ("depth", "stages")
 

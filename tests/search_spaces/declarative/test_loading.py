@@ -96,7 +96,9 @@ WRONG = {
     "unknown argument": ("ConvNorm: {out: =width}", "ConvNorm: {out: 4, kernl: 3}", "did you mean kernel"),
     "missing argument": ("ConvNorm: {out: =width}", "ConvNorm: {kernel: 3}", "needs the argument out"),
     "bad argument": ("- GlobalPool", "- GlobalPool: {kind: mean}", "allowed: avg"),
-    "a forgotten sign": ("{out: =width}", "{out: width}", "ConvNorm.out must be int, not 'width' (did you mean =width?"),
+    "a forgotten sign": (
+        "{out: =width}", "{out: width}", "ConvNorm.out must be int, not 'width' (did you mean =width?",
+    ),
     "a forgotten sign before a sum": ("{out: =width}", "{out: 2 * width}", "did you mean =2 * width?"),
     "a word for a number": ("{out: =width}", "{out: wide}", "must be int, not 'wide'"),
     "a forgotten sign of a word": ("- GlobalPool", "- GlobalPool: {kind: deep}", "did you mean =deep?"),
@@ -156,6 +158,15 @@ def test_baselines_must_be_members(tmp_path: Path) -> None:
     baselines = "{odd: {genotype: {width: 9}}}"
     folder = write_layout(tmp_path, "- ConvNorm: {out: =width}\n- GlobalPool", baselines=baselines)
     with pytest.raises(SpaceFileError, match=r"baselines\.odd: width: 9 is not allowed"):
+        load(folder)
+
+
+def test_a_baseline_at_which_an_expression_fails(tmp_path: Path) -> None:
+    body = "- Linear: {out: =16 // (width - 8)}\n- GlobalPool"
+    folder = write_layout(tmp_path, body, baselines="{odd: {genotype: {width: 8}}}")
+    with pytest.raises(
+        SpaceFileError, match=r"baselines\.odd: rules\.network\.build\[0\]\.out: expression .* by zero"
+    ):
         load(folder)
 
 

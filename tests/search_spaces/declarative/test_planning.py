@@ -13,6 +13,7 @@ from cambrian.search_spaces.declarative.export import build, source
 from cambrian.search_spaces.declarative.loading import load
 from cambrian.search_spaces.declarative.plan import depth, leaves
 from cambrian.search_spaces.declarative.planning import plan
+from cambrian.search_spaces.errors import UserError
 from tests.search_spaces.declarative.folder import write_layout, write_space
 
 IMAGE = Signature(input_shape=(3, 12, 10), n_outputs=5)
@@ -251,10 +252,31 @@ def test_the_place_in_the_layout_is_told(tmp_path: Path, name: str) -> None:
     assert caught.value.message.endswith(f" (at rules.network.{place})"), caught.value.message
 
 
-def test_networks_beyond_all_use_are_refused(tmp_path: Path) -> None:
-    body = "- repeat: 300 * width\n  body: [{ConvNorm: {out: 4}}]\n- GlobalPool"
-    with pytest.raises(ProposalError, match="more than 2000 blocks"):
+FAILING = {
+    "an argument": ("- Linear: {out: =width // (width - 8)}", "build[0].out"),
+    "a repetition": ("- {repeat: width // (width - 8), body: []}\n- GlobalPool", "build[0].repeat"),
+    "a condition": ("- Identity\n- {if: 1 / (width - 8) > 0, then: []}\n- GlobalPool", "build[1].if"),
+    "a merge": ("- {parallel: [[], []], merge: =1 / (width - 8)}\n- GlobalPool", "build[0].parallel.merge"),
+}
+
+
+@pytest.mark.parametrize("name", FAILING)
+def test_the_place_of_an_expression_that_fails_is_told(tmp_path: Path, name: str) -> None:
+    body, place = FAILING[name]
+    with pytest.raises(UserError) as caught:
         plan(load(write_layout(tmp_path, body)), {"width": 8}, IMAGE)
+    assert caught.value.message.startswith(f"rules.network.{place}: expression ")
+    assert "by zero" in caught.value.message and "width = 8" in caught.value.hint
+
+
+def test_networks_beyond_all_use_are_refused(tmp_path: Path) -> None:
+    conv = "{ConvNorm: {out: 4}}"
+    body = f"- repeat: 200 * width\n  body: [{conv}, {conv}]\n- GlobalPool"
+    with pytest.raises(ProposalError, match="more than 2000 blocks"):
+        plan(load(write_layout(tmp_path / "blocks", body)), {"width": 8}, IMAGE)
+    body = "- repeat: width ** 10\n  body: []\n- GlobalPool"
+    with pytest.raises(ProposalError, match="cannot repeat 1073741824 times"):
+        plan(load(write_layout(tmp_path / "none", body)), {"width": 8}, IMAGE)
 
 
 def test_given_is_what_arrived_at_the_record(tmp_path: Path) -> None:
