@@ -13,16 +13,23 @@ from cambrian.search_spaces.errors import UserError
 _Fastest: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
+_HINT = "indent with spaces, never tabs; quote text that holds ': ', ' #' or, within {} and [], a comma"
+
+
+class _BadKey(yaml.constructor.ConstructorError):
+    """A key that YAML allows and we do not."""
+
+
 class _Loader(_Fastest):  # type: ignore[misc]
     """YAML without duplicate keys: of two, one would be dropped without a word."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise _BadKey(problem="a key is no plain word", problem_mark=key.start_mark)
             if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    problem=f"the key {key.value!r} stands here twice", problem_mark=key.start_mark
-                )
+                raise _BadKey(problem=f"the key {key.value!r} stands here twice", problem_mark=key.start_mark)
             seen.add(key.value)
         made: dict[Any, Any] = super().construct_mapping(node, deep)
         return made
@@ -50,7 +57,8 @@ def read_mapping(path: Path, what: str, error_type: type[UserError]) -> dict[str
         mark = getattr(error, "problem_mark", None)
         place = f" at line {mark.line + 1}" if mark is not None else ""
         problem = getattr(error, "problem", None) or "cannot be parsed"
-        raise error_type(f"{what} {path} is not YAML{place}: {problem}") from error
+        hint = "" if isinstance(error, _BadKey) else _HINT
+        raise error_type(f"{what} {path} is not YAML{place}: {problem}", hint=hint) from error
     if not isinstance(data, dict):
         raise error_type(f"{what} {path} holds no mapping", hint="it starts like 'name: ...'")
     return data

@@ -117,6 +117,9 @@ _MODELS: dict[str, type[Any]] = {
 """Which model lies below which key, so that unknown keys can be told the near ones."""
 
 
+_COUNTS = frozenset({*LimitsModel.model_fields, "parameters"})
+
+
 def _explain(item: dict[str, Any]) -> str:
     place = [str(part) for part in item["loc"]]
     where = ".".join(place)
@@ -129,6 +132,12 @@ def _explain(item: dict[str, Any]) -> str:
         message = "should be a mapping of keys to values"
     if item["type"] == "string_pattern_mismatch":
         message = "use lower-case letters, digits and underscores (hyphens in names of spaces and baselines)"
+        if place == ["sampling"]:
+            message = "weights or uniform"
+    if item["type"].startswith("int_") and place[-1] in _COUNTS and place[0] in ("limits", "baselines"):
+        message = "a number such as 300k or 3M"
+    if item["type"] == "less_than_equal" and place[-1] == "max":
+        message = f"a list has at most {item['ctx']['le']} items"
     given = item.get("input")
     shown = (
         f" (given {given!r})" if isinstance(given, str | int | float) and item["type"] != "missing" else ""

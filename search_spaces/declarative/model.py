@@ -10,11 +10,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from cambrian.search_spaces.space import Signature
 
 Scalar = bool | int | float | str
+MAX_ITEMS = 64
+"""The longest list that `repeat` may ask for: each item is a choice that every edit and drawing visits."""
 _UNITS = {"": 1, "k": 1_000, "m": 1_000_000, "g": 1_000_000_000}
 
 
 def _count(value: object) -> object:
-    if isinstance(value, str) and (found := re.fullmatch(r"\s*([\d.]+)\s*([kKmMgG]?)\s*", value)):
+    if isinstance(value, str) and (found := re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([kKmMgG]?)\s*", value)):
         return round(float(found[1]) * _UNITS[found[2].lower()])
     return value
 
@@ -87,7 +89,7 @@ class ChoiceModel(_Section):
     multiple_of: int = Field(default=1, ge=1)
     per_decade: int = Field(default=3, ge=1)
     min: int = Field(default=1, ge=0)
-    max: int = Field(default=4, ge=1)
+    max: int = Field(default=4, ge=1, le=MAX_ITEMS)
     weights: tuple[float, ...] | None = None
     ordered: bool | None = None
 

@@ -78,6 +78,10 @@ def test_no_folder(tmp_path: Path) -> None:
 WRONG = {
     "a key twice": ("kernel: [1, 3]", "kernel: [1, 3], kernel: [1]", "'kernel' stands here twice"),
     "no YAML": ("stages: {repeat", "stages: {{repeat", "is not YAML at line"),
+    "a tab": ("  fields:\n    width", "  fields:\n\twidth", "indent with spaces"),
+    "no quotes": ("else: narrow networks", "else: narrow: networks", "quote text that holds ': '"),
+    "a mapping as key": ("{boolean: true, default: false}", "{{boolean: true}: 1}", "a key is no plain word"),
+    "a long list": ("max: 2, weights: [1, 2, 1]", "max: 65", "stages.max: a list has at most 64 items"),
     "unknown key of a rule": ("  require:", "  requires:", "rules.network.requires: unknown key"),
     "unknown key of a choice": ("step: 0.1", "stepp: 0.1", "did you mean step"),
     "two kinds": ("{boolean: true, default", "{boolean: true, integer: [1, 2], default", "exactly one of"),
@@ -141,6 +145,23 @@ def test_mistakes_are_told(tmp_path: Path, name: str) -> None:
         load(write_space(tmp_path, text.replace(old, new, 1), genes=genes))
     assert words in str(caught.value)
     assert "space.yaml" in caught.value.message and "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("sampling", "uniformly", "sampling: weights or uniform (given 'uniformly')"),
+        ("limits", "{params: lots}", "limits.params: a number such as 300k or 3M (given 'lots')"),
+        ("limits", "{macs: 3.4.5M}", "limits.macs: a number such as 300k or 3M (given '3.4.5M')"),
+        ("limits", "{params: 0}", "limits.params: input should be greater than or equal to 1"),
+        ("baselines", "{Odd: {genotype: {}}}", "use lower-case letters"),
+        ("about", "small: fast", "is not YAML at line"),
+    ],
+)
+def test_values_of_the_top_level_are_told(tmp_path: Path, key: str, value: str, words: str) -> None:
+    with pytest.raises(SpaceFileError) as caught:
+        load(write_space(tmp_path, FINE, **{key: value}))
+    assert words in str(caught.value)
 
 
 def test_a_shared_choice_brings_its_default(tmp_path: Path) -> None:
