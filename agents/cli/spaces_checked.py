@@ -175,6 +175,8 @@ def _lines(report: CheckReport) -> Iterator[str]:
         yield f"milliseconds, median of one design: {steps}"
     for line in report.never_drawn:
         yield f"never drawn: {line}"
+    for line in report.unused:
+        yield f"unused: {line}"
     for line in report.left_out:
         yield f"left out: {line}"
     if report.isolation:

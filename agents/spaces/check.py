@@ -31,6 +31,7 @@ from cambrian.agents.spaces.report import (
     Size,
     TaskFact,
 )
+from cambrian.agents.spaces.unused import unused
 from cambrian.search_spaces import Genotype, Signature, Space, UnknownNameError, UserError
 from cambrian.search_spaces.declarative.loading import SpaceFileError
 from cambrian.search_spaces.finding import folder_of
@@ -239,6 +240,7 @@ def check_space(
             baselines=baseline_facts(space, signature),
             tasks=[_task_fact(space, name, designs[:TASK_DESIGNS]) for name in listed_tasks(space)],
             never_drawn=_never_drawn(space, designs, {each.key for each in broken}),
+            unused=_unused(space),
             wall_s=time.monotonic() - started,
         )
     finally:
@@ -373,6 +375,11 @@ def _broken(space: Space, designs: list[Genotype], drawn: list[Drawn], seed: int
 def _never_drawn(space: Space, designs: list[Genotype], told: set[tuple[int, Any]]) -> list[str]:
     definition = getattr(space, "definition", None)
     return [] if definition is None else never_drawn(definition.grammar, designs, told)
+
+
+def _unused(space: Space) -> list[str]:
+    definition = getattr(space, "definition", None)
+    return [] if definition is None else unused(definition)
 
 
 def _reason(error: Exception) -> str:

@@ -187,6 +187,7 @@ class CheckReport(_Data):
         quantiles: by `parameters`, `flops` and `depth`.
         milliseconds: median for one design, by what is done.
         never_drawn: values and options that no draw had though it should.
+        unused: fields and shared genes that change nothing.
         left_out: what was not checked, and why.
         isolation: where designs were built, when not here.
         sheet: the file of drawings.
@@ -210,6 +211,7 @@ class CheckReport(_Data):
     baselines: list[BaselineFact] = []
     tasks: list[TaskFact] = []
     never_drawn: list[str] = []
+    unused: list[str] = []
     left_out: list[str] = []
     isolation: str = ""
     sheet: Path | None = None

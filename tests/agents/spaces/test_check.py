@@ -13,6 +13,7 @@ from cambrian.agents.spaces.check import Trial, check_space
 from cambrian.agents.spaces.code import check_code, plugins_of
 from cambrian.agents.spaces.coverage import never_drawn
 from cambrian.agents.spaces.report import CheckReport, Quantiles, Size
+from cambrian.agents.spaces.unused import unused
 from cambrian.search_spaces import SPACES, TASKS, Genotype
 from cambrian.search_spaces.declarative.space import DeclarativeSpace
 from cambrian.search_spaces.finding import open_folder
@@ -261,6 +262,74 @@ def test_a_space_without_members_is_told_soon(tmp_path: Path) -> None:
     report = check_space(open_folder(folder), draws=60)
     assert not report.sound and report.acceptance is not None and report.acceptance.members == 0
     assert [(each.stage, each.times) for each in report.failures] == [("sample", 1)]
+
+
+# Fields that change nothing ---------------------------------------------------------------------------------
+
+UNUSED = """
+name: idle
+version: "1"
+title: Fields that some use and others do not
+about: Vectors.
+reference: {input_shape: [64], n_outputs: 10}
+features: {waste: spare}
+genes:
+  rate: {choice: [1, 2]}
+  forgotten: {choice: [1, 2]}
+rules:
+  network:
+    label: "{told}"
+    fields:
+      spare: {choice: [1, 2, 3]}
+      told: {choice: [1, 2]}
+      shared: {choice: [8, 16]}
+      gate: {boolean: true}
+      ruled: {choice: [1, 2, 3]}
+      value: {choice: [1, 2]}
+      size: {fields: {width: {choice: [8, 16]}, idle: {boolean: true}}}
+      body: {repeat: block, min: 1, max: 2}
+    require: [{rule: ruled < 3, else: too much}]
+    build: [body, {Linear: {out: =size.width}}, {Linear: {out: =n_outputs}}]
+  block:
+    options:
+      wide:
+        fields:
+          rate: rate
+          value: {choice: [1, 2]}
+          extra: {choice: [1, 2], when: gate, otherwise: 1}
+        build: [{Linear: {out: =shared * value}}]
+      none: {build: [Identity]}
+"""
+
+
+def test_fields_and_genes_that_change_nothing_are_told(tmp_path: Path) -> None:
+    (tmp_path / "idle").mkdir()
+    (tmp_path / "idle" / "space.yaml").write_text(UNUSED)
+    space = open_folder(tmp_path / "idle")
+    suffix = "is used by no layout, rule or condition"
+    assert sorted(unused(space.definition)) == [
+        "genes.forgotten is used by no field",
+        f"rules.block.options.wide.fields.extra {suffix}",
+        f"rules.block.options.wide.fields.rate {suffix}",
+        f"rules.network.fields.size.fields.idle {suffix}",
+        f"rules.network.fields.spare {suffix}",
+        f"rules.network.fields.told {suffix}",
+        f"rules.network.fields.value {suffix}",
+    ]
+    report = check_space(space, draws=10)
+    assert report.sound and report.unused == unused(space.definition)
+
+
+def test_records_that_are_compared_as_a_whole_are_used(tmp_path: Path) -> None:
+    (tmp_path / "idle").mkdir()
+    text = UNUSED.replace("rule: ruled < 3", "rule: 'ruled < 3 and (len(body) < 2 or body[0] != body[1])'")
+    (tmp_path / "idle" / "space.yaml").write_text(text)
+    assert not any("rules.block" in line for line in unused(open_folder(tmp_path / "idle").definition))
+
+
+@pytest.mark.parametrize("name", ["cell", "convnet", "encoder", "gnn", "grammar", "hybrid", "mlp"])
+def test_the_shipped_spaces_use_all_their_fields(name: str) -> None:
+    assert unused(SPACES.create(name).definition) == []
 
 
 def test_folded_choices_do_not_count() -> None:
