@@ -163,20 +163,16 @@ class Discovery:
             if self._search_over and all(work.decision is not None for work in self._queue):
                 return None
             if not self._queue and not self._fits(0):
-                self.stop_reason = (
-                    self.stop_reason or "no further evaluation would end within the time budget"
-                )
+                beside = " beside those for the parts of the gain" if self._kept() else ""
+                why = f"no further evaluation would end within the time budget{beside}"
+                self.stop_reason = self.stop_reason or why
                 return None
             try:
                 # What was under way when we died was paid for by the budget of then: it may always land.
                 started = any(w.decision is None for w in self._queue)
-                reserved = self.account.reserve(force=started, keep=self._kept())
+                reserved = self._reserve(started)
             except LimitReached as limit:
-                why, kept = limit.message, self._kept()
-                if kept and limit.kind == "evaluations":
-                    spent = f"budget of {limit.limit:g} evaluations is spent"
-                    why = f"{spent}, {kept} of them kept for the parts of the gain"
-                self.stop_reason = self.stop_reason or why
+                self.stop_reason = self.stop_reason or self._in_words(limit)
                 return None
             if reserved:
                 work = None
@@ -196,6 +192,33 @@ class Discovery:
             self._say_if_waiting()
             self.slots[slot] = "waiting for review" if self.services.population.parked() else "waiting"
             await self._wait(slot)
+
+    def _reserve(self, started: bool) -> bool:
+        """Reserve an evaluation for the search, which leaves what the parts of the gain may need.
+
+        When only that is left and nothing is under way, what the parts do need is known: the search has the
+        rest, one after the other, as each may change it.
+
+        Raises:
+            LimitReached: as `Account.reserve`.
+        """
+        try:
+            return self.account.reserve(force=started, keep=self._kept())
+        except LimitReached as limit:
+            if limit.kind != "evaluations" or self._factorial is None or not self._kept():
+                raise
+            if self.account.reserved:
+                return False
+            return self.account.reserve(keep=self._factorial.missing())
+
+    def _in_words(self, limit: LimitReached) -> str:
+        """Why the search ends: evaluations that it had to leave are not spent."""
+        made, most = self.account.evaluations, self.account.budget.evaluations
+        if limit.kind != "evaluations" or most is None or made >= most:
+            return limit.message
+        return (
+            f"the search made {made} of {most} evaluations and left {most - made} for the parts of the gain"
+        )
 
     async def _next_of_factorial(self, slot: int, factorial: Factorial) -> Work | None:
         """The search is over: the next evaluation for the parts of the gain, None when there is none."""

@@ -5,7 +5,9 @@ before others; without any, the best candidate of the random arm that has anothe
 compared at the best candidate's rung, the highest that was reached, with the run's seed. What is not measured
 there yet is trained there at once, without the lower rungs: as a candidate of the arm `factorial`, or, where
 the pair is in the population already, as one more evaluation of that candidate. So each pair costs one
-evaluation at most; the search leaves that many of the budget.
+evaluation at most; the search leaves that many of the budget. When nothing else is left, those that turn out
+not to be needed (the best candidate is the reference, or has the task's recipe) go back to the search. Should
+it then find a better candidate that needs them, they lack, and the report says so.
 
 Which four is decided once, when the search is over, and kept in the store. All else follows from the store:
 a run that is killed here and resumed does the rest. With a larger budget the search goes on, and the four are
@@ -135,8 +137,21 @@ class Factorial:
         return cls(services, space) if isinstance(space, WithRecipe) else None
 
     def kept(self) -> int:
-        """Evaluations that the search has to leave."""
+        """Evaluations that the search has to leave while it may change which four are compared."""
         return 0 if self.plan is not None or self._too_small() else self._needed()
+
+    def missing(self) -> int:
+        """Evaluations that the parts need if the search ends now, while nothing is under way."""
+        if self._too_small():
+            return 0
+        store, task = self._do.store, self._do.task
+        candidates = store.candidates()
+        plan = make_plan(self._space, candidates, task.maximize, budget=self._budget(), search_ended="")
+        states = cell_states(plan, candidates, store.evaluations(), task.metric, self._do.config.seed)
+        if any(state.problem for state in states):  # then the others say nothing
+            return 0
+        pairs = [state.cell.genotype for state in states if state.open]
+        return sum(pair not in pairs[:index] for index, pair in enumerate(pairs))
 
     def begin(self, search_ended: str) -> Plan:
         """Decide which four are compared; the search is over, and nothing is under way."""

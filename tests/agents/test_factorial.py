@@ -214,6 +214,56 @@ async def test_the_parts_are_measured_within_the_budget(
     assert report.gain is not None and (report.gain.n, report.gain.n_control) == (0, 20 - 1 - 2)
 
 
+def better(monkeypatch: pytest.MonkeyPatch, shares: dict[str, float]) -> None:
+    """Candidates of these ids have these scores, about."""
+    outputs = InstantSandbox._outputs
+
+    def better_outputs(labels: Any, share: float, job: Job, rng: Any) -> Any:
+        return outputs(labels, shares.get(job.candidate_id, share), job, rng)
+
+    monkeypatch.setattr(InstantSandbox, "_outputs", staticmethod(better_outputs))
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+async def test_evaluations_that_the_parts_do_not_need_go_back_to_the_search(
+    made: MakeConfig, runs: Path, monkeypatch: pytest.MonkeyPatch, slots: int
+) -> None:
+    better(monkeypatch, {"c-0001": 0.999})
+    report, store, candidates = await carried_out(made(budget={"evaluations": 10}, slots=slots), runs)
+    assert report.parts is not None and "the best candidate is two-layer-cnn" in report.parts.verdict
+    assert report.ledger.evaluations == len(store.evaluations()) == 10
+    assert report.stop_reason == "budget of 10 evaluations is spent (10 used)"
+    assert not [c for c in candidates if c.proposal.arm == "factorial"]
+
+
+async def test_the_best_with_the_tasks_recipe_leaves_nothing_to_measure(
+    made: MakeConfig, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = WithRecipe.sample
+    monkeypatch.setattr(WithRecipe, "sample", lambda self, rng: self.combine(sample(self, rng), None))
+    better(monkeypatch, {"c-0004": 0.999})
+    report, _, _ = await carried_out(made(budget={"evaluations": 10}), runs)
+    assert report.ledger.evaluations == 10
+    assert report.stop_reason == "budget of 10 evaluations is spent (10 used)"
+    assert report.parts is not None and "the recipe is the same" in report.parts.verdict
+
+
+async def test_a_better_one_among_those_that_went_back_lacks_its_parts(
+    made: MakeConfig, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    better(monkeypatch, {"c-0001": 0.95, "c-0009": 0.999})
+    report, store, _ = await carried_out(made(budget={"evaluations": 10}, slots=1), runs)
+    assert plan_of(store).best == "c-0009"
+    assert plan_of(store).search_ended == (
+        "the search made 9 of 10 evaluations and left 1 for the parts of the gain"
+    )
+    assert report.parts is not None and "1 of 4 trainings lack: the budget ended" in report.parts.verdict
+    assert report.ledger.evaluations == 10
+    report = await resume("last", Workspace(runs), quiet(), {"budget.evaluations": 11})
+    assert report.ledger.evaluations == 11
+    assert report.parts is not None and report.parts.scores is not None, "what was measured is not lost"
+
+
 async def test_all_four_are_trained_for_as_long(made: MakeConfig, runs: Path) -> None:
     """With rungs the pairs go to the best candidate's rung at once, for one evaluation each."""
     _, store, candidates = await carried_out(made(task=RUNGS, budget={"evaluations": 30}), runs)
@@ -350,6 +400,7 @@ async def test_the_gate_asks_for_the_pairs_too(made: MakeConfig, runs: Path) -> 
     assert report.parts is not None
     assert "rejected by ada: not worth it" in report.parts.verdict
     assert report.ledger.evaluations == 6
+    assert report.stop_reason == "the search made 6 of 8 evaluations and left 2 for the parts of the gain"
 
 
 async def test_a_run_without_recipe_genes_has_no_parts(config: MakeConfig, runs: Path) -> None:
