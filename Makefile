@@ -73,7 +73,7 @@ bench: $(STAMP)
 endif
 
 # Pictures of the README: one baseline of each space, as `cambrian spaces show` draws it.
-PICTURES := cell=resnet-cell convnet=mobilenet-like encoder=mixed gnn=gat grammar=vit-like hybrid=coatnet-like mlp=kan-deep
+PICTURES := cell=resnet-cell convnet=mobilenet-like encoder=mixed gnn=gnas-like grammar=vit-like hybrid=coatnet-like mlp=kan-deep
 
 pictures: $(STAMP) ## draw the README's pictures of the spaces anew
 	@for pair in $(PICTURES); do \
