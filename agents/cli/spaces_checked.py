@@ -25,7 +25,7 @@ from cambrian.agents.spaces.code import check_code
 from cambrian.agents.spaces.report import CheckReport
 from cambrian.search_spaces import TASKS, Genotype, Space, UserError
 
-SHEET_DESIGNS = 24
+SHEET_DESIGNS = 12
 DRAWS = 1000
 SHOWN_FAILURES = 5
 

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from html import escape
 
 from cambrian.search_spaces.declarative import svg
 from cambrian.search_spaces.declarative.definition import Definition
@@ -49,10 +50,9 @@ def draw(definition: Definition, genotype: Genotype, signature: Signature) -> st
     groups = groups_of(definition, genotype, network, letters)
     painter = _painter(network, colours, letters)
     title = summarise(definition, genotype)
-    fitted = min(15.0, 15.0 * _ROOM / svg.text_width(title, 15, 600))
     sizes = re.sub(r"(?<=\d)x(?=\d)", svg.TIMES, inputs(signature))
     parts = [
-        svg.text(_MARGIN, 34, title, size=fitted, weight=600),
+        _headline(title),
         svg.text(
             _MARGIN, 54,
             f"{count(network.params)} parameters, {count(network.macs)} multiply-accumulates for "
@@ -83,13 +83,16 @@ def draw(definition: Definition, genotype: Genotype, signature: Signature) -> st
 def sheet(titles_and_svgs: Sequence[tuple[str, str]], columns: int = 2) -> str:
     """One SVG with many drawings under their titles, in the order given.
 
+    A row is as high as its tallest drawing. A title that ends in the drawing's own one stands in its place.
+
     Args:
         titles_and_svgs: drawings as `draw` makes them.
         columns: drawings beside one another, each 800 units wide before the sheet is scaled.
     """
     gap, heading = 24, 34
     sizes = [re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', each) for _, each in titles_and_svgs]
-    parts, y = [], float(gap)
+    parts: list[str] = []
+    y = float(gap)
     for start in range(0, len(titles_and_svgs), columns):
         tallest = 0.0
         for column, (title, drawing) in enumerate(titles_and_svgs[start : start + columns]):
@@ -99,16 +102,35 @@ def sheet(titles_and_svgs: Sequence[tuple[str, str]], columns: int = 2) -> str:
             width, height = float(found[1]), float(found[2])
             scaled = height * WIDTH / width
             x = gap + column * (WIDTH + gap)
-            fitted = min(18.0, 18.0 * WIDTH / max(1.0, svg.text_width(title, 18, 600)))
-            parts.append(svg.text(x, y + 20, title, size=fitted, weight=600))
-            opening = f'<svg x="{x}" y="{y + heading:.1f}" width="{WIDTH}" height="{scaled:.1f}" '
+            drawing, retitled = _retitled(drawing, title)
+            above = 0 if retitled else heading
+            if not retitled:
+                fitted = min(18.0, 18.0 * WIDTH / max(1.0, svg.text_width(title, 18, 600)))
+                parts.append(svg.text(x, y + 20, title, size=fitted, weight=600))
+            opening = f'<svg x="{x}" y="{y + above:.1f}" width="{WIDTH}" height="{scaled:.1f}" '
             inner = re.sub(r'^<svg ([^>]*?)viewBox="([^"]*)" width="[^"]*" height="[^"]*"',
                            rf'{opening}\1viewBox="\2"', drawing)  # fmt: skip
             parts.append(inner)
-            tallest = max(tallest, scaled)
-        y += heading + tallest + gap
+            tallest = max(tallest, above + scaled)
+        y += tallest + gap
     width = gap + columns * (WIDTH + gap)
     return svg.document(width, math.ceil(y), f"{len(titles_and_svgs)} drawings", parts)
+
+
+def _retitled(drawing: str, title: str) -> tuple[str, bool]:
+    """`drawing` with `title` in place of its own one, and whether that could be done."""
+    own = re.search(r"<title>(.*?)</title>", drawing)
+    bold = r'<text x="[^"]*" y="[^"]*" font-size="[^"]*" font-weight="600" [^>]*>(.*?)</text>'
+    shown = re.search(bold, drawing)
+    if own is None or shown is None or own[1] != shown[1] or not escape(title).endswith(own[1]):
+        return drawing, False
+    return drawing[: shown.start()] + _headline(title) + drawing[shown.end() :], True
+
+
+def _headline(title: str) -> str:
+    """The title of a drawing, in its upper left corner."""
+    fitted = min(15.0, 15.0 * _ROOM / max(1.0, svg.text_width(title, 15, 600)))
+    return svg.text(_MARGIN, 34, title, size=fitted, weight=600)
 
 
 def _graphs(network: Node) -> dict[object, tuple[Composite, str]]:

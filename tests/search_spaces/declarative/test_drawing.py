@@ -12,6 +12,7 @@ import pytest
 from cambrian.search_spaces.declarative import svg
 from cambrian.search_spaces.declarative.definition import Definition
 from cambrian.search_spaces.declarative.drawing import draw, sheet
+from cambrian.search_spaces.declarative.labels import summarise
 from cambrian.search_spaces.declarative.loading import load
 from cambrian.search_spaces.declarative.plan import Composite, leaves
 from cambrian.search_spaces.declarative.planning import plan
@@ -227,6 +228,21 @@ class TestSheet:
         lowest = max(float(each.get("y", 0)) + float(each.get("height", 0)) for each in inner)
         assert lowest < float(root.get("height", 0))
         assert {f"design {i}" for i in range(5)} <= set(texts(sheet(drawings)))
+
+    def test_a_title_that_has_the_drawings_own_stands_once(self, tmp_path: Path) -> None:
+        definition = stages(tmp_path)
+        genotypes = [sample(definition, random.Random(i)) for i in range(3)]
+        titles = [f"{i}: {summarise(definition, genotype)}" for i, genotype in enumerate(genotypes)]
+        drawings = [picture_of(definition, genotype) for genotype in genotypes]
+        picture = sheet(list(zip(titles, drawings, strict=True)), columns=2)
+        shown = texts(picture)
+        assert [shown.count(title) for title in titles] == [1, 1, 1]
+        assert not {summarise(definition, genotype) for genotype in genotypes} & set(shown)
+        # rows are as high as the taller of their two, and 24 apart
+        inner = [(float(e.get("y", 0)), float(e.get("height", 0)))
+                 for e in ElementTree.fromstring(picture).findall(f"{NAMESPACE}svg")]  # fmt: skip
+        assert inner[0][0] == inner[1][0] == 24
+        assert inner[2][0] == pytest.approx(48 + max(inner[0][1], inner[1][1]), abs=0.1)
 
     def test_of_nothing(self) -> None:
         assert ElementTree.fromstring(sheet([])).tag == f"{NAMESPACE}svg"
