@@ -267,8 +267,8 @@ class WithRecipe:
             if name not in self.genes and concerns(name, task)
         ]
         epochs = ", then ".join(str(rung.epochs) for rung in task.rungs)
-        rest = f"; fixed for all are {', '.join(fixed)}" if fixed else ""
-        return f"Trained for {epochs} epochs by a recipe whose {', '.join(self.genes)} are genes{rest}."
+        rest = f"; the same for all: {', '.join(fixed)}" if fixed else ""
+        return f"All are trained for {epochs} epochs. Genes of the recipe: {', '.join(self.genes)}{rest}."
 
     def combine(self, architecture: Genotype, recipe: Genotype | None) -> Genotype:
         """The architecture of one genotype with the recipe of another; None means the task's recipe."""

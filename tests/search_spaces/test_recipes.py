@@ -202,11 +202,11 @@ def test_the_task_is_told_with_what_is_fixed_and_what_is_a_gene() -> None:
     assert "alike" not in text and "0.006" not in text and "adamw" not in text
     assert text.startswith(plain[: plain.index("All are")]), "all else stays"
     assert text.endswith(
-        "Trained for 5, then 15 epochs by a recipe whose learning_rate, optimizer are genes; fixed for all "
-        "are schedule one-cycle, weight_decay 1e-05, batch_size 32, label_smoothing 0, augment none, "
+        "All are trained for 5, then 15 epochs. Genes of the recipe: learning_rate, optimizer; the same for "
+        "all: schedule one-cycle, weight_decay 1e-05, batch_size 32, label_smoothing 0, augment none, "
         "gradient_clip 1, precision float32."
     )
-    assert task_in_words(task, wrapped()).endswith("precision are genes.")
+    assert task_in_words(task, wrapped()).endswith("gradient_clip, precision.")
     functions = TASKS.create("functions")
     narrow = with_recipe_genes(SPACES.create("mlp"), {"optimizer": None}, functions)
     assert "augment" not in task_in_words(functions, narrow), "means nothing for vectors"
