@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,6 +98,17 @@ class TestRegisteredSpaces(SpaceContract):
             except MissingDataError:
                 continue
             check_prompts(config, space, task)
+
+    def test_the_readmes_picture_is_what_the_space_draws_now(self, space: Space) -> None:
+        assert isinstance(space, DeclarativeSpace)
+        found = re.search(r"^PICTURES := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert found is not None
+        pictured = dict(pair.split("=") for pair in found[1].split())
+        drawn = space.draw(space.baselines()[pictured[space.name]], space.definition.file.reference)
+        # compared beforehand, as pytest would print both texts
+        current = (space.folder / "design.svg").read_text(encoding="utf-8") == drawn
+        assert current, f"search_spaces/{space.name}/design.svg is out of date: run make pictures"
+        assert f"search_spaces/{space.name}/design.svg" in (ROOT / "README.md").read_text()
 
     def test_notes_and_advice_come_with_it(self, space: Space) -> None:
         assert isinstance(space, DeclarativeSpace)
