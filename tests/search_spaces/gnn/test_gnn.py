@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from cambrian.agents.evaluator.identity import FUNCTIONAL, identity
 from cambrian.sandbox.worker.training import Data, History, predict, train
 from cambrian.search_spaces import SPACES, TASKS, ProposalError, Signature
 from cambrian.search_spaces.blocks.graph import set_context
@@ -114,3 +116,10 @@ def test_the_shipped_gcn_scores_what_its_paper_prints() -> None:
         train(module, data, task.recipe, task.rungs[-1].epochs, seed, History(), lambda: None)
         scores.append(100 * np.mean(predict(module, x_test).argmax(axis=1) == splits.y_test))
     assert abs(np.mean(scores) - 81.5) < 1.5, scores
+
+
+def test_networks_are_told_apart_by_what_they_compute() -> None:
+    """None falls back to the hash of its genotype: equal networks are found however they are written."""
+    rng = random.Random(1)
+    members = [*SPACE.baselines().values(), *(SPACE.sample(rng) for _ in range(20))]
+    assert all(identity(SPACE, genotype, REFERENCE).startswith(FUNCTIONAL) for genotype in members)
