@@ -136,11 +136,12 @@ class Size(_Data):
         found = f"about {self.members} networks ({self.low} to {self.high})"
         if not self.members:
             found = f"at least {self.low} networks (a bound, not an estimate)"
-        whose = "them" if self.members else "random draws"
-        return (
-            f"{found}; {exactly}{self.derivations} genotypes, {100 * self.accepted_share:.3g} % of {whose} "
-            "within rules, limits and shapes"
-        )
+        share = f"{100 * self.accepted_share:.3g} %"
+        if self.members:
+            which = f"{share} of them within rules, limits and shapes"
+        else:  # only what needs no folding counts there, so that no network counts twice
+            which = f"{share} of random draws are members just as they are drawn"
+        return f"{found}; {exactly}{self.derivations} genotypes, {which}"
 
 
 class BaselineFact(_Data):
