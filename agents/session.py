@@ -41,7 +41,7 @@ from cambrian.agents.review import FolderDesk, MLflowDesk, ReviewDesk
 from cambrian.agents.runfile import RunConfig, TaskSection, parse_config
 from cambrian.agents.spaces.fit import check_fit
 from cambrian.agents.workspace import Workspace, keep_space, kept_space, space_of
-from cambrian.sandbox.select import open_sandbox
+from cambrian.sandbox.select import kind_for, open_sandbox
 from cambrian.search_spaces import SPACES, TASKS, Space, Task, near_names
 from cambrian.search_spaces.finding import files_of, folder_of
 from cambrian.search_spaces.recipes import with_recipe_genes
@@ -119,6 +119,7 @@ def check_run(config: RunConfig, origin: str, space: Space | None = None) -> tup
         folder = folder_of(space)
         if folder is not None:
             files_of(folder)  # the run will keep a copy
+    kind_for(config.sandbox.kind, task)
     check_fit(space, task, origin)
     space = with_genes(space, config, task, origin)
     for name in config.baselines:

@@ -58,6 +58,24 @@ def _reason(error: BaseException) -> str:
     return " ".join(text.split())[:160] or type(error).__name__
 
 
+def kind_for(kind: str, task: Task | None) -> str:
+    """The kind of sandbox for a task: `auto` becomes `table` for one that has a table.
+
+    Raises:
+        UserError: a table for a task without one, or another sandbox for a task that has nothing to train on.
+    """
+    if kind == "table":
+        TableSandbox(task)
+    elif isinstance(task, TabularTask):
+        if kind != "auto":
+            raise UserError(
+                f"sandbox {kind!r}: task {task.name!r} is a table, which has nothing to train on",
+                hint="set 'sandbox.kind: table' or 'auto' in the run file",
+            )
+        kind = "table"
+    return kind
+
+
 async def open_sandbox(
     kind: str,
     *,
@@ -98,15 +116,9 @@ async def open_sandbox(
 
     note: str | None = None
     sandbox: Sandbox
-    if kind == "auto" and isinstance(task, TabularTask):
-        kind = "table"
+    kind = kind_for(kind, task)
     if kind == "table":
         sandbox = TableSandbox(task)
-    elif isinstance(task, TabularTask):
-        raise UserError(
-            f"sandbox {kind!r}: task {task.name!r} is a table, which has nothing to train on",
-            hint="set 'sandbox.kind: table' or 'auto' in the run file",
-        )
     elif kind in ("auto", "docker"):
         status = await asyncio.to_thread(engine_status)
         if status.available:

@@ -9,7 +9,7 @@ import pytest
 
 from cambrian.agents.population import CandidateState
 from cambrian.agents.runfile import RunConfig
-from cambrian.agents.session import Watch, start
+from cambrian.agents.session import Watch, check_run, start
 from cambrian.agents.workspace import Workspace
 from cambrian.search_spaces import UserError
 from cambrian.search_spaces.recipe_genes import make_genes
@@ -59,3 +59,16 @@ async def test_a_run_on_a_table(config: Callable[..., RunConfig], tmp_path: Path
 def test_a_table_has_one_recipe() -> None:
     with pytest.raises(UserError, match="learning_rate: task nasbench201 is a table"):
         make_genes({"learning_rate": None}, NasBench201())
+
+
+@pytest.mark.parametrize(
+    ("task", "kind", "says"),
+    [("digits", "table", "has none"), ("nasbench201", "process", "nothing to train on")],
+)
+def test_a_sandbox_that_does_not_fit_the_task_is_told_before_the_start(
+    config: Callable[..., RunConfig], tmp_path: Path, task: str, kind: str, says: str
+) -> None:
+    options = {"data": str(write_tables(tmp_path))} if task == "nasbench201" else {}
+    made = config(space="cell", task={"name": task, **options}, sandbox={"kind": kind})
+    with pytest.raises(UserError, match=says):
+        check_run(made, "a run file")
