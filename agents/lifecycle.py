@@ -121,7 +121,7 @@ class Lifecycle:
         self._graph: Any = None
 
     async def __aenter__(self) -> Lifecycle:
-        self._db = await aiosqlite.connect(self._path)
+        self._db = await aiosqlite.connect(self._path, timeout=30)  # as the store waits for a lock
         # Survives the death of this process at any moment, as the population store does.
         await self._db.execute("PRAGMA journal_mode=WAL")
         await self._db.execute("PRAGMA synchronous=NORMAL")
