@@ -9,8 +9,7 @@ from typing import Any
 from cambrian.search_spaces.declarative.definition import Definition
 from cambrian.search_spaces.declarative.expression import Expression
 from cambrian.search_spaces.declarative.grammar import Domain, Field, Grammar, Options, Record, Scalar, walk
-from cambrian.search_spaces.declarative.layout import FieldPart
-from cambrian.search_spaces.declarative.words import parts_of
+from cambrian.search_spaces.declarative.layout import FieldPart, expressions_of, parts_of
 
 
 def unused(definition: Definition) -> list[str]:
@@ -50,7 +49,7 @@ def _reads(domain: Domain, keys: set[str]) -> Iterator[tuple[str, bool]]:
     for part in parts_of(domain.layout) if isinstance(domain, Record | Scalar) else ():
         if isinstance(part, FieldPart):
             yield part.field, False
-        expressions += _expressions([getattr(part, slot) for slot in part.__slots__])
+        expressions += expressions_of(part)
     if isinstance(domain, Record):
         expressions += [require.rule for require in domain.requires]
         expressions += [each.when for each in domain.fields if each.when is not None]
@@ -65,15 +64,6 @@ def _reads(domain: Domain, keys: set[str]) -> Iterator[tuple[str, bool]]:
         )
         for name in expression.names:
             yield name, compared
-
-
-def _expressions(value: Any) -> Iterator[Expression]:
-    """Expressions among the entries of a part; those of the parts in it are found with these."""
-    if isinstance(value, Expression):
-        yield value
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from _expressions(each)
 
 
 def _owners(name: str, domain: Domain, records: list[Record], below: dict[int, set[int]]) -> list[Field]:

@@ -14,7 +14,7 @@ from cambrian.search_spaces.declarative.figures import Painter
 from cambrian.search_spaces.declarative.grammar import walk
 from cambrian.search_spaces.declarative.grouping import Group, groups_of
 from cambrian.search_spaces.declarative.labels import summarise
-from cambrian.search_spaces.declarative.layout import BlockPart
+from cambrian.search_spaces.declarative.layout import BlockPart, parts_of
 from cambrian.search_spaces.declarative.phrases import count, inputs, size
 from cambrian.search_spaces.declarative.plan import Composite, Leaf, Node, leaves
 from cambrian.search_spaces.declarative.planning import plan
@@ -22,7 +22,6 @@ from cambrian.search_spaces.declarative.repetition import dominant, graph_key
 from cambrian.search_spaces.declarative.shape import Shape
 from cambrian.search_spaces.declarative.svg import Figure
 from cambrian.search_spaces.declarative.wiring import panel
-from cambrian.search_spaces.declarative.words import parts_of
 from cambrian.search_spaces.space import Genotype, Signature
 
 WIDTH, _MARGIN = 800, 24

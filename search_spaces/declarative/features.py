@@ -20,10 +20,9 @@ from cambrian.search_spaces.declarative.grammar import (
     Scalar,
     walk,
 )
-from cambrian.search_spaces.declarative.layout import BlockPart, ResidualPart
+from cambrian.search_spaces.declarative.layout import BlockPart, ResidualPart, parts_of
 from cambrian.search_spaces.declarative.plan import Composite, depth, leaves
 from cambrian.search_spaces.declarative.planning import plan
-from cambrian.search_spaces.declarative.words import parts_of
 from cambrian.search_spaces.space import Genotype
 
 _POSITIONS = 8

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -117,3 +118,43 @@ Part = (
     | GraphPart
     | OnNodesPart
 )
+
+
+def parts_of(part: Part | None) -> Iterator[Part]:
+    """`part` and all parts in it, outer before inner, without those of the fields that it refers to."""
+    if part is None:
+        return
+    yield part
+    for each in _inner(part):
+        yield from parts_of(each)
+
+
+def _inner(part: Part) -> Sequence[Part | None]:
+    """The parts directly in `part`."""
+    if isinstance(part, SequencePart):
+        return part.parts
+    if isinstance(part, ParallelPart):
+        return part.branches
+    if isinstance(part, SwitchPart):
+        return (*(case for _, case in part.cases), part.otherwise)
+    if isinstance(part, GraphPart):
+        return [edge for _, edges in part.nodes for _, edge in edges]
+    if isinstance(part, ResidualPart | RoutePart | RepeatPart | OnNodesPart):
+        return (part.body,)
+    return ()
+
+
+def expressions_of(part: Part) -> Iterator[Expression]:
+    """The expressions of `part` itself, without those of the parts in it."""
+    values: tuple[object, ...] = ()
+    if isinstance(part, BlockPart):
+        values = tuple(value for _, value in part.arguments)
+    elif isinstance(part, SwitchPart):
+        values = (part.on,)
+    elif isinstance(part, RepeatPart):
+        values = (part.times,)
+    elif isinstance(part, RoutePart):
+        values = (part.how, part.size)
+    elif isinstance(part, ParallelPart | GraphPart):
+        values = (part.merge,)
+    return (value for value in values if isinstance(value, Expression))

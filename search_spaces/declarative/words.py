@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
 
 from cambrian.search_spaces.declarative.catalogue import Block
 from cambrian.search_spaces.declarative.definition import Definition
@@ -20,15 +19,10 @@ from cambrian.search_spaces.declarative.grammar import (
 from cambrian.search_spaces.declarative.labels import label, summarise
 from cambrian.search_spaces.declarative.layout import (
     BlockPart,
-    GraphPart,
-    OnNodesPart,
-    ParallelPart,
     Part,
-    RepeatPart,
-    ResidualPart,
-    RoutePart,
     SequencePart,
     SwitchPart,
+    parts_of,
 )
 from cambrian.search_spaces.declarative.phrases import count, inputs, relevance, span, values
 
@@ -189,26 +183,6 @@ def limits(definition: Definition) -> list[str]:
         deep = definition.grammar.max_depth
         lines.append(f"Rules nest at most {deep} deep ({_and(names)} can contain {them}).")
     return lines
-
-
-def parts_of(part: Part | None) -> Iterator[Part]:
-    """`part` and all parts in it, without those of the fields that it refers to."""
-    if part is None:
-        return
-    yield part
-    inner: Sequence[Part | None] = ()
-    if isinstance(part, SequencePart):
-        inner = part.parts
-    elif isinstance(part, ResidualPart | RoutePart | RepeatPart | OnNodesPart):
-        inner = (part.body,)
-    elif isinstance(part, ParallelPart):
-        inner = part.branches
-    elif isinstance(part, SwitchPart):
-        inner = (*(case for _, case in part.cases), part.otherwise)
-    elif isinstance(part, GraphPart):
-        inner = [edge for _, edges in part.nodes for _, edge in edges]
-    for each in inner:
-        yield from parts_of(each)
 
 
 def _paragraphs(text: str) -> list[str]:
