@@ -26,8 +26,8 @@ def _split(x: Array, y: Array, strata: Array, share: float) -> Splits:
     return Splits(x_train, y[train], x_val, y[val], x_test, y[test])
 
 
-class BreastCancer(ClassificationTask):
-    """Breast tumours, malignant or benign, by 30 measures of cell nuclei: 341 / 114 / 114 rows.
+class _Classes(ClassificationTask):
+    """A table of scikit-learn with a class for every row, split 60 / 20 / 20.
 
     Args:
         metric: accuracy, balanced_accuracy, macro_f1 or nll.
@@ -35,6 +35,13 @@ class BreastCancer(ClassificationTask):
         rungs: mappings with `epochs` and `promote`.
         train_samples: use only this many training samples.
     """
+
+    _table: str
+    """What follows `load_` in the name of scikit-learn's function, and the task's name."""
+    _columns: int
+    _classes: int
+    _batch_size: int
+    _about: str
 
     def __init__(
         self,
@@ -45,10 +52,10 @@ class BreastCancer(ClassificationTask):
         train_samples: int | None = None,
     ) -> None:
         super().__init__(
-            name="breast-cancer",
+            name=self._table.replace("_", "-"),
             version="1",
-            signature=Signature(input_shape=(30,), n_outputs=2),
-            defaults=Recipe(batch_size=32, learning_rate=6e-3),
+            signature=Signature(input_shape=(self._columns,), n_outputs=self._classes),
+            defaults=Recipe(batch_size=self._batch_size, learning_rate=6e-3),
             default_rungs=(Rung(epochs=10), Rung(epochs=30)),
             metric=metric,
             recipe=recipe,
@@ -57,63 +64,32 @@ class BreastCancer(ClassificationTask):
         )
 
     def _read(self) -> Splits:
-        from sklearn.datasets import load_breast_cancer
+        from sklearn import datasets
 
-        data = load_breast_cancer()
+        data = getattr(datasets, f"load_{self._table}")()
         labels = data.target.astype(np.int64)
         return _split(data.data, labels, labels, 0.2)
 
     def preprocessing(self) -> str:
         """See `Task.preprocessing`."""
-        return _PREPROCESSING.format(30)
+        return _PREPROCESSING.format(self._columns)
 
     def _subject(self) -> str:
-        return "breast tumours, malignant or benign, by 30 measures of their cell nuclei (a table)."
+        return self._about
 
 
-class Wine(ClassificationTask):
-    """Wines of three growers by 13 measures of a chemist: 106 / 36 / 36 rows.
+class BreastCancer(_Classes):
+    """Breast tumours, malignant or benign, by 30 measures of cell nuclei: 341 / 114 / 114 rows."""
 
-    Args:
-        metric: accuracy, balanced_accuracy, macro_f1 or nll.
-        recipe: single fields of the recipe by name.
-        rungs: mappings with `epochs` and `promote`.
-        train_samples: use only this many training samples.
-    """
+    _table, _columns, _classes, _batch_size = "breast_cancer", 30, 2, 32
+    _about = "breast tumours, malignant or benign, by 30 measures of their cell nuclei (a table)."
 
-    def __init__(
-        self,
-        *,
-        metric: str = "accuracy",
-        recipe: Mapping[str, Any] | None = None,
-        rungs: Sequence[Mapping[str, Any]] | None = None,
-        train_samples: int | None = None,
-    ) -> None:
-        super().__init__(
-            name="wine",
-            version="1",
-            signature=Signature(input_shape=(13,), n_outputs=3),
-            defaults=Recipe(batch_size=16, learning_rate=6e-3),
-            default_rungs=(Rung(epochs=10), Rung(epochs=30)),
-            metric=metric,
-            recipe=recipe,
-            rungs=rungs,
-            train_samples=train_samples,
-        )
 
-    def _read(self) -> Splits:
-        from sklearn.datasets import load_wine
+class Wine(_Classes):
+    """Wines of three growers by 13 measures of a chemist: 106 / 36 / 36 rows."""
 
-        data = load_wine()
-        labels = data.target.astype(np.int64)
-        return _split(data.data, labels, labels, 0.2)
-
-    def preprocessing(self) -> str:
-        """See `Task.preprocessing`."""
-        return _PREPROCESSING.format(13)
-
-    def _subject(self) -> str:
-        return "wines of three growers by 13 measures of a chemist (a table)."
+    _table, _columns, _classes, _batch_size = "wine", 13, 3, 16
+    _about = "wines of three growers by 13 measures of a chemist (a table)."
 
 
 class Diabetes(RegressionTask):
