@@ -23,6 +23,7 @@ from requests.exceptions import RequestException
 
 import cambrian.sandbox
 import cambrian.search_spaces
+from cambrian.sandbox.engine import connect
 from cambrian.sandbox.errors import InfrastructureError
 from cambrian.sandbox.image.wheels import pins, wheelhouse
 
@@ -38,7 +39,10 @@ def default_base() -> str:
 
 
 def ensure_image(
-    base_image: str | None, plugins: Sequence[Path] = (), progress: Callable[[str], None] | None = None
+    base_image: str | None,
+    plugins: Sequence[Path] = (),
+    progress: Callable[[str], None] | None = None,
+    engine: str | None = None,
 ) -> str:
     """The tag of an up-to-date worker image; what is missing is built. Blocks, for minutes the first time.
 
@@ -46,13 +50,14 @@ def ensure_image(
         base_image: what to build from: anything with Python 3.11 or newer and its `venv` module.
         plugins: folders that are copied onto the workers' import path.
         progress: told, line by line, what takes long.
+        engine: where the image is to be; see `sandbox.engine`.
 
     Raises:
         InfrastructureError: the engine, the base image or the packages cannot be had.
     """
     say = progress or (lambda _line: None)
     try:
-        client = docker.from_env(timeout=BUILD_S)
+        client = connect(engine, BUILD_S)
         try:
             return _ensure(client, base_image, plugins, say)
         finally:
