@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cambrian.sandbox.errors import InfrastructureError
-from cambrian.sandbox.outcome import disk
-from cambrian.sandbox.worker.messages import HEAD_BYTES, Ending, Order, body_length, encode
+from cambrian.sandbox.outputs import disk
+from cambrian.sandbox.worker.forkserver import PACKET
+from cambrian.sandbox.worker.messages import Place
 
 START_S = 120.0
 """Seconds that the fork server may take to import torch; a busy disk can be that slow."""
@@ -24,8 +26,33 @@ class ServerDied(Exception):
     """The fork server is gone, and with it every job that it ran."""
 
 
+class SocketLink:
+    """A link over a socket of this machine; see `conversation.Link`."""
+
+    def __init__(self, own: socket.socket) -> None:
+        self._socket = own
+
+    def send(self, data: bytes) -> None:
+        """See `Link`."""
+        self._socket.sendall(data)
+
+    def receive(self, size: int, timeout_s: float | None) -> bytes:
+        """See `Link`."""
+        self._socket.settimeout(timeout_s)
+        try:
+            return self._socket.recv(size)
+        except ConnectionResetError:
+            return b""
+
+    def close(self) -> None:
+        """See `Link`."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+
 class ForkClient:
-    """Starts a fork server, hands it orders, and tells how they ended.
+    """Starts a fork server and has it fork keepers. Blocking; `start` once, the rest from any thread.
 
     Args:
         folder: for the server's log and its probe of the machine.
@@ -42,12 +69,13 @@ class ForkClient:
         self._probe = "probe" if namespaces else "none"
         self._plugins = [str(p.resolve()) for p in plugins]
         self._process: subprocess.Popen[bytes] | None = None
-        self._reader: asyncio.StreamReader | None = None
-        self._writer: asyncio.StreamWriter | None = None
-        self._listener: asyncio.Task[None] | None = None
-        self._orders: dict[str, asyncio.Future[Ending]] = {}
+        self._control: socket.socket | None = None
+        self._listener: threading.Thread | None = None
+        self._changed = threading.Condition()
+        self._open: set[str] = set()
+        self._dead = False
 
-    async def start(self) -> tuple[str, ...]:
+    def start(self) -> tuple[str, ...]:
         """Start the server and wait until it is ready.
 
         Returns:
@@ -56,7 +84,7 @@ class ForkClient:
         Raises:
             InfrastructureError: it ended or stayed silent; the message has the end of its log.
         """
-        ours, theirs = socket.socketpair()
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # -s -P and an environment of our own isolate as -I does, but for the hash seed, which we set
         command = [sys.executable, "-s", "-P", "-m", "cambrian.sandbox.worker.forkserver"]
         command += [str(theirs.fileno()), self._probe, str(self._folder), *self._plugins]
@@ -73,81 +101,95 @@ class ForkClient:
                     pass_fds=(theirs.fileno(),),
                     start_new_session=True,
                 )
-        self._reader, self._writer = await asyncio.open_connection(sock=ours)
+        self._control.settimeout(START_S)
         try:
-            ready = await asyncio.wait_for(self._receive(self._reader), START_S)
-        except (TimeoutError, asyncio.IncompleteReadError) as error:
-            await self.close()
+            ready: dict[str, Any] = json.loads(self._control.recv(PACKET) or b"null")
+            missing = tuple(str(phrase) for phrase in ready["missing"])
+        except (OSError, TypeError) as error:
+            self.close()
             raise InfrastructureError(
                 f"the process sandbox's fork server did not start: {self._last_words()}",
                 hint="see 'cambrian doctor'; is torch installed?",
             ) from error
-        except asyncio.CancelledError:
-            await self.close()
-            raise
-        self._listener = asyncio.create_task(self._listen(self._reader))
-        return tuple(str(phrase) for phrase in ready["missing"])
+        self._control.settimeout(None)
+        self._listener = threading.Thread(target=self._listen, args=(self._control,), daemon=True)
+        self._listener.start()
+        return missing
 
-    def submit(self, order: Order) -> asyncio.Future[Ending]:
-        """Start a job; the future holds its ending, or `ServerDied`."""
-        future: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
-        if self._writer is None or self._listener is None or self._listener.done():
-            future.set_exception(ServerDied("it is not running"))
-            return future
-        self._orders[order.key] = future
-        self._writer.write(encode({"start": order.model_dump(mode="json")}))
-        return future
+    def fork(self, place: Place) -> SocketLink:
+        """Have a keeper forked, and return the link to it.
 
-    def stop(self, key: str) -> None:
-        """End the job of that key; its future tells when that is done."""
-        if self._writer is not None and key in self._orders:
-            self._writer.write(encode({"stop": key}))
+        Raises:
+            ServerDied: there is no server.
+        """
+        ours, theirs = socket.socketpair()
+        with theirs, self._changed:
+            if self._dead or self._control is None:
+                ours.close()
+                raise ServerDied("it is not running")
+            self._open.add(place.key)
+            try:
+                socket.send_fds(self._control, [place.model_dump_json().encode()], [theirs.fileno()])
+            except OSError as error:
+                self._open.discard(place.key)
+                ours.close()
+                raise ServerDied(str(error)) from error
+        return SocketLink(ours)
+
+    def join(self, key: str, timeout_s: float) -> None:
+        """Wait until all processes of the job of that key are gone; its link must be closed or at its end.
+
+        Raises:
+            ServerDied: the server has died, or does not come to an end with the job; it was killed then.
+        """
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            while key in self._open and not self._dead:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    self.kill()
+                    raise ServerDied(f"job {key} did not end")
+                self._changed.wait(left)
+            if self._dead:
+                raise ServerDied(self._last_words())
 
     def kill(self) -> None:
         """End the server at once; the kernel ends its jobs."""
         if self._process is not None:
             self._process.kill()
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """End the server and all its jobs, and wait until they are gone. Safe to call twice."""
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            writer.close()
+        control, self._control = self._control, None
+        if control is not None:
             with contextlib.suppress(OSError):
-                await writer.wait_closed()
+                control.shutdown(socket.SHUT_RDWR)
+            control.close()
         process, self._process = self._process, None
         if process is not None:
             try:
-                await asyncio.to_thread(process.wait, 10)
+                process.wait(10)
             except subprocess.TimeoutExpired:
                 process.kill()
-                await asyncio.to_thread(process.wait)
+                process.wait()
         if self._listener is not None:
-            await asyncio.wait({self._listener})
+            self._listener.join()
 
-    async def _receive(self, reader: asyncio.StreamReader) -> dict[str, Any]:
-        head = await reader.readexactly(HEAD_BYTES)
-        message: dict[str, Any] = json.loads(await reader.readexactly(body_length(head)))
-        return message
-
-    async def _listen(self, reader: asyncio.StreamReader) -> None:
-        try:
-            while True:
-                message = await self._receive(reader)
-                future = self._orders.pop(str(message["key"]), None)
-                if future is not None and not future.done():
-                    future.set_result(Ending.model_validate(message["ended"]))
-        except (asyncio.IncompleteReadError, OSError):
-            pass
-        finally:
-            for future in self._orders.values():
-                if not future.done():
-                    future.set_exception(ServerDied(self._last_words()))
-            self._orders.clear()
+    def _listen(self, control: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while packet := control.recv(PACKET):
+                with self._changed:
+                    self._open.discard(json.loads(packet)["ended"])
+                    self._changed.notify_all()
+        with self._changed:
+            self._dead = True
+            self._changed.notify_all()
 
     def _last_words(self) -> str:
-        with contextlib.suppress(OSError):
-            lines = (self._folder / "forkserver.log").read_text(errors="replace").strip().splitlines()
-            if lines:
-                return lines[-1][:500]
-        return "it left no message"
+        try:
+            lines = (self._folder / "forkserver.log").read_text(errors="replace").splitlines()
+        except OSError:
+            lines = []
+        return next(
+            (line.strip()[:300] for line in reversed(lines) if line.strip()), "it ended without a word"
+        )

@@ -5,7 +5,7 @@ job starts training after some tens of milliseconds instead of the seconds that 
 
 What is stopped, wherever the kernel allows user namespaces (`isolation.not_enforced` says what is not):
     - network: the job has none, nor the sockets under /run
-    - writing: every file system is read-only but the job's work folder and 64 MiB of scratch in memory
+    - writing: every file system is read-only but 64 MiB of scratch in memory
     - the host's processes: not visible, not to be signalled; their memory and environment not readable
     - secrets in the environment: the job's holds eight harmless names
     - running on: at the limit of time, memory or processes, on cancel, on close and when the host dies,
@@ -17,7 +17,6 @@ What is not stopped:
     - connecting to Unix sockets outside /run that the user may open
     - a kernel exploit: there is no filter on system calls
     - memory and process counts are looked at every 50 ms: a burst within that time is not seen
-    - filling the disk with many files, each below the limit
     - disturbing other jobs' timings: caches and memory bandwidth are shared
 
 It is no sandbox for code that means harm. Genotypes of declarative spaces are built by trusted code and
@@ -32,16 +31,24 @@ import hashlib
 import os
 import signal
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+from cambrian.sandbox.conversation import Conversation, HeldOut
+from cambrian.sandbox.cores import Cores, host_cores
+from cambrian.sandbox.cores import Place as CorePlace
 from cambrian.sandbox.errors import InfrastructureError
 from cambrian.sandbox.forkclient import ForkClient, ServerDied
-from cambrian.sandbox.outcome import JobFolder, disk, remove_tree, write_arrays
+from cambrian.sandbox.job_folder import JobFolder
+from cambrian.sandbox.outputs import disk, remove_tree, write_arrays
 from cambrian.sandbox.protocol import SPACE, Isolation, Job, Outcome
-from cambrian.sandbox.worker.messages import Ending, Order
-from cambrian.search_spaces import Splits
+from cambrian.sandbox.worker.channel import ChannelBroken
+from cambrian.sandbox.worker.messages import Ending, Place
+from cambrian.search_spaces import Splits, UserError
 from cambrian.search_spaces.finding import copy_folder
 
 GRACE_S = 15.0
@@ -58,18 +65,29 @@ class ProcessSandbox:
     Args:
         plugins: folders put on the workers' import path, for spaces that are not installed.
         namespaces: False does without them even where the kernel would allow them.
+        trust_generated_code: whether source that a model wrote may run here, where it can read the user's files.
+        cores: what jobs share out among them; None takes all that this process may use.
     """
 
-    def __init__(self, plugins: Sequence[Path] = (), namespaces: bool = True) -> None:
+    def __init__(
+        self,
+        plugins: Sequence[Path] = (),
+        namespaces: bool = True,
+        trust_generated_code: bool = False,
+        cores: Cores | None = None,
+    ) -> None:
         self.isolation = Isolation(level="process", not_enforced=("not opened yet",))
         self._plugins = tuple(plugins)
         self._namespaces = namespaces
+        self._trusts = trust_generated_code
+        self._cores = cores
         self._client: ForkClient | None = None
+        self._threads: ThreadPoolExecutor | None = None
         self._restarted = False
         self._restarting = asyncio.Lock()
         self._folder = Path()
         self._own = Path()
-        self._samples = (0, 0)
+        self._held_out: HeldOut | None = None
         self._mark = ""
 
     async def open(
@@ -84,30 +102,46 @@ class ProcessSandbox:
             )
         self._folder = folder.resolve()
         self._own = self._folder / "sandbox"
-        self._samples = (len(splits.x_val), len(splits.x_test))
+        self._held_out = HeldOut(splits.x_val, splits.x_test)
         self._mark = f"{run_id}-{hashlib.sha256(str(self._folder).encode()).hexdigest()[:16]}"
+        self._cores = self._cores or Cores(host_cores())
+        # two threads a slot: one talks to the keeper, one may have to end it
+        self._threads = ThreadPoolExecutor(2 * slots + 2, thread_name_prefix="cambrian-process")
         sweep(self._mark)
         with disk(f"prepare {self._own}"):
             remove_tree(self._own)
             (self._own / "scratch").mkdir(parents=True)
-        await asyncio.to_thread(write_arrays, self._own / "data", splits)
+        await self._blocking(write_arrays, self._own / "data", splits)
         if space is not None:
             with disk(f"copy the space to {self._own}"):
                 copy_folder(space, self._own / "data" / SPACE)
         self._restarted = False
         await self._start()
 
+    async def _blocking(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
+
     async def _start(self) -> None:
-        self._client = ForkClient(
-            self._own, environment(self._own, self._mark), self._plugins, self._namespaces
-        )
-        missing = await self._client.start()
+        client = ForkClient(self._own, environment(self._own, self._mark), self._plugins, self._namespaces)
+        self._client = client
+        missing = await self._blocking(client.start)
         self.isolation = Isolation(level="process", not_enforced=missing)
 
     async def run(self, job: Job) -> Outcome:
-        """See `Sandbox.run`."""
-        started = time.monotonic()
-        folder = JobFolder(self._folder, job, *self._samples)
+        """See `Sandbox.run`.
+
+        Raises:
+            UserError: the job would run source that a model wrote, and nobody said that it is trusted.
+        """
+        if job.generated_code and not self._trusts:
+            raise UserError(
+                f"job {job.id}: the process sandbox does not run code that a model wrote: it could read your files",
+                hint="start a Docker engine, or set 'sandbox.trust_generated_code: true' in the run file",
+            )
+        held_out = self._held_out
+        if self._client is None or held_out is None:
+            raise InfrastructureError("the sandbox is not open", hint="call open first")
+        folder = JobFolder(self._folder, job, *held_out.sizes)
         known = folder.settled(self.isolation)
         if known is not None:
             return known
@@ -116,49 +150,78 @@ class ProcessSandbox:
             if client is None:
                 raise InfrastructureError("the sandbox is not open", hint="call open first")
             folder.prepare()
+            running = _Running()
+            thread = asyncio.ensure_future(
+                self._blocking(self._attempt, client, job, folder, held_out, running)
+            )
             try:
-                ending = await self._attempt(client, job, folder)
+                outcome: Outcome = await asyncio.shield(thread)
+            except asyncio.CancelledError:
+                running.cancel()
+                await asyncio.wait({thread}, timeout=GRACE_S)
+                if thread.done() and not thread.cancelled():
+                    thread.exception()  # or asyncio complains that nobody looked
+                raise
             except ServerDied as died:
                 await self._restart(client, died)
                 continue
             self._restarted = False
-            return folder.conclude(ending, self.isolation, time.monotonic() - started)
+            return outcome
 
-    async def _attempt(self, client: ForkClient, job: Job, folder: JobFolder) -> Ending:
+    def _attempt(
+        self, client: ForkClient, job: Job, folder: JobFolder, held_out: HeldOut, running: _Running
+    ) -> Outcome:
+        """The whole life of a job's processes, in one thread."""
+        assert self._cores is not None
+        submitted = time.monotonic()
         scratch = self._own / "scratch" / job.id
         with disk(f"make {scratch}"):
             remove_tree(scratch)
             scratch.mkdir()
-        order = Order(
-            key=job.id,
-            folder=folder.work,
-            log=folder.path / "log.txt",
-            data=self._own / "data",
-            scratch=scratch,
-            limits=job.limits,
-        )
-        ending = client.submit(order)
+        place = self._cores.place(job.limits.threads)
         try:
-            return await asyncio.wait_for(asyncio.shield(ending), job.limits.wall_s + GRACE_S)
-        except asyncio.CancelledError:
-            client.stop(job.id)
-            await asyncio.wait({ending}, timeout=GRACE_S)
-            raise
-        except TimeoutError:
-            client.kill()
-            raise ServerDied(f"job {job.id} did not end at its time limit") from None
+            link = client.fork(Place(key=job.id, data=self._own / "data", scratch=scratch))
+            try:
+                conversation = Conversation(link)
+                running.started(conversation)
+                ending = self._talk(conversation, job, folder, held_out, place)
+            finally:
+                link.close()
+                client.join(job.id, GRACE_S)
         finally:
-            if ending.done() and not ending.cancelled():
-                ending.exception()  # or asyncio complains that nobody looked
+            place.release()
             with contextlib.suppress(OSError):
                 remove_tree(scratch)
+        running.check()
+        first_step = conversation.first_step
+        return folder.conclude(
+            ending,
+            self.isolation,
+            time.monotonic() - submitted,
+            first_step - submitted if first_step is not None else None,
+            "fork",
+        )
+
+    @staticmethod
+    def _talk(
+        conversation: Conversation, job: Job, folder: JobFolder, held_out: HeldOut, place: CorePlace
+    ) -> Ending:
+        place.on_pause(lambda: conversation.pause(True), lambda: conversation.pause(False))
+        try:
+            conversation.greet()
+            conversation.ready(GRACE_S)
+            return conversation.run(job, folder, held_out, place)
+        except (OSError, EOFError):  # the keeper was killed; `join` tells whether the fork server was, too
+            return Ending(why="gone")
+        except ChannelBroken:
+            return Ending(why="forged")
 
     async def _restart(self, dead: ForkClient, died: ServerDied) -> None:
         """Start the fork server anew, once until a job has ended well; several jobs may call this at once."""
         async with self._restarting:
             if self._client is not dead:
                 return
-            await dead.close()
+            await self._blocking(dead.close)
             sweep(self._mark)
             if self._restarted:
                 raise InfrastructureError(
@@ -171,10 +234,41 @@ class ProcessSandbox:
     async def close(self) -> None:
         """See `Sandbox.close`."""
         client, self._client = self._client, None
+        threads, self._threads = self._threads, None
         if client is not None:
-            await client.close()
+            await asyncio.to_thread(client.close)
             sweep(self._mark)
             await asyncio.to_thread(remove_tree, self._own)
+        if threads is not None:
+            threads.shutdown(wait=False, cancel_futures=True)
+
+
+class _Cancelled(Exception):
+    """The job's caller has gone away."""
+
+
+class _Running:
+    """A job under way, shared by its thread and by whoever cancels it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._cancelled = False
+        self._conversation: Conversation | None = None
+
+    def started(self, conversation: Conversation) -> None:
+        with self._lock:
+            self._conversation = conversation
+            self.check()
+
+    def cancel(self) -> None:
+        with self._lock:
+            self._cancelled = True
+            if self._conversation is not None:
+                self._conversation.close()
+
+    def check(self) -> None:
+        if self._cancelled:
+            raise _Cancelled
 
 
 def environment(own: Path, mark: str) -> dict[str, str]:

@@ -1,8 +1,9 @@
 """The `Sandbox` protocol and the data that cross its boundary.
 
-A job is one evaluation: one genotype, trained for the epochs of one rung with one seed. Everything that
-crosses the boundary is data: a `Job` and arrays go in; a `WorkerReport`, arrays of raw outputs and
-safetensors weights come out. Held-out labels never go in.
+A job is one piece of work for one genotype: train it for the epochs of one rung with one seed, measure its
+latency alone, or reproduce from its weights what it predicted. Everything that crosses the boundary is data:
+a `Job` and arrays go in; a `WorkerReport`, arrays of raw outputs and safetensors weights come out. Held-out
+labels never go in; inputs of the test split go in when the weights have come out.
 
 Files of one job, under `<run folder>/jobs/<job id>/`:
     job.json             the `Job`
@@ -21,13 +22,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cambrian.search_spaces import Loss, Recipe, Signature, Splits, TableRow
-
-EXIT_NO_SPACE = 74
-"""Exit code of a worker that found the disk full: no fault of the candidate."""
-
 
 CONTEXT = "context_"
 """What the names of the files of a task's constants begin with."""
@@ -72,24 +69,35 @@ class LatencySpec(_Data):
     Attributes:
         batch: samples per call.
         warmup: calls before the clock starts.
-        repeats: timed calls; the report holds their median and quartiles.
+        repeats: timed blocks of calls, each beside one of the reference network; the report holds the median
+            and the quartiles over blocks.
+        throughput_batch: samples per call where samples a second are measured; None leaves that out.
         limit_ms: when the median is above it, the job ends before any training is paid for.
     """
 
     batch: int = Field(default=1, ge=1)
     warmup: int = Field(default=10, ge=0)
-    repeats: int = Field(default=50, ge=3)
+    repeats: int = Field(default=20, ge=3)
+    throughput_batch: int | None = Field(default=64, ge=1)
     limit_ms: float | None = Field(default=None, gt=0)
 
 
+Purpose = Literal["train", "measure", "reproduce"]
+
+
 class Job(_Data):
-    """One evaluation to be made.
+    """One piece of work.
 
     Attributes:
         id: unique within the run and fit for a file name; `<candidate>-r<rung>-s<seed>`.
         space: registered name of the space that builds the genotype, unless `open` was given its folder.
+        generated_code: whether the genotype is source that a model wrote; only a container may run it,
+            unless the user trusts it.
         latency: None when latency is not to be measured (again).
         loss: what training minimises.
+        purpose: `train`: measure and train; `measure`: measure only; `reproduce`: load the weights of the job
+            `weights_of` into a fresh network, in a fresh sandbox, and see whether it predicts the same.
+        weights_of: id of a job that ended `TRAINED`; given if and only if `purpose` is `reproduce`.
     """
 
     id: str = Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,79}$")
@@ -104,6 +112,15 @@ class Job(_Data):
     limits: JobLimits = JobLimits()
     latency: LatencySpec | None = LatencySpec()
     loss: Loss = "cross-entropy"
+    generated_code: bool = False
+    purpose: Purpose = "train"
+    weights_of: str | None = None
+
+    @model_validator(mode="after")
+    def _weights_are_for_reproducing(self) -> Job:
+        if (self.weights_of is None) == (self.purpose == "reproduce"):
+            raise ValueError("'weights_of' goes with the purpose 'reproduce'")
+        return self
 
 
 class Latency(_Data):
@@ -111,6 +128,17 @@ class Latency(_Data):
 
     Of a latency that was looked up in a table no spread is known: `repeats` is 1, the quartiles are the
     median, and `threads` is 0, which means not known.
+
+    Attributes:
+        calls: calls in each of the `repeats` timed blocks.
+        noisy: whether the spread was still too wide after every repetition.
+        alone: whether nothing else of ours ran on the same cores or GPU meanwhile.
+        reference: name and version of the network that was timed in turns with this one; empty for none.
+        reference_ms: its median per call.
+        ratio: median over pairs of blocks of this network's time by the reference's: survives a busy machine,
+            and tells more of another machine than milliseconds do.
+        throughput: samples a second in batches of `throughput_batch`.
+        memory_mb: peak of one call, in MiB: parameters, buffers and all tensors alive at a time.
     """
 
     device: str
@@ -121,6 +149,15 @@ class Latency(_Data):
     median_ms: float = Field(gt=0)
     q1_ms: float = Field(gt=0)
     q3_ms: float = Field(gt=0)
+    calls: int = Field(default=1, ge=1)
+    noisy: bool = False
+    alone: bool = False
+    reference: str = ""
+    reference_ms: float | None = Field(default=None, gt=0)
+    ratio: float | None = Field(default=None, gt=0)
+    throughput_batch: int | None = None
+    throughput: float | None = Field(default=None, gt=0)
+    memory_mb: float | None = Field(default=None, ge=0)
 
     @property
     def place(self) -> str:
@@ -133,15 +170,16 @@ class WorkerReport(_Data):
     """What the worker says of a job. Its numbers describe the run; the score is computed by the host.
 
     Attributes:
-        status: `trained`; `over-limit` when latency passed the job's limit and nothing was trained;
-            `error` when the candidate raised.
+        status: `trained`, `measured`, `reproduced` (predictions were made; the host compares them) by the job's
+            purpose; `over-limit` when latency passed the job's limit and nothing was trained; `error` when the
+            candidate raised.
         error: the last line of the exception and its place, at most 2,000 characters.
         train_loss: mean training loss of each epoch.
         epoch_s: seconds of each epoch.
         setup_s: seconds from process start to first training step, imports included.
     """
 
-    status: Literal["trained", "over-limit", "error"]
+    status: Literal["trained", "measured", "reproduced", "over-limit", "error"]
     error: str = Field(default="", max_length=2000)
     train_loss: tuple[float, ...] = ()
     epoch_s: tuple[float, ...] = ()
@@ -156,6 +194,9 @@ class JobState(StrEnum):
     """How a job ended. Only `TRAINED` may ever have a score."""
 
     TRAINED = "trained"
+    MEASURED = "measured"
+    REPRODUCED = "reproduced"  # a fresh network with the same weights predicted the same
+    NOT_REPRODUCED = "not-reproduced"  # it did not, or took far longer than was claimed
     OVER_LIMIT = "over-limit"  # latency above the job's limit, nothing trained
     ERROR = "error"  # the candidate raised
     TIMEOUT = "timeout"
@@ -181,7 +222,10 @@ class Outcome(_Data):
 
     Attributes:
         reason: one line for people and for the planner; empty when trained.
-        wall_s: seconds from submission to end.
+        wall_s: seconds from submission to end, by the host's clock.
+        first_step_s: seconds from submission to the first training step, by the host's clock; None without one.
+        start: how the job's process came to be: `cold` and `warm` containers, `fork` of a process that has
+            imported torch.
         report: None when the worker left none that could be read, or when nothing was run.
         row: what was looked up, when nothing was run.
     """
@@ -190,6 +234,8 @@ class Outcome(_Data):
     state: JobState
     reason: str = ""
     wall_s: float
+    first_step_s: float | None = None
+    start: Literal["cold", "warm", "fork"] | None = None
     isolation: Isolation
     report: WorkerReport | None = None
     row: TableRow | None = None

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from cambrian.sandbox.errors import InfrastructureError
-from cambrian.sandbox.outcome import JobFolder
+from cambrian.sandbox.job_folder import JobFolder
 from cambrian.sandbox.protocol import Isolation, Job, JobState, Latency, Outcome
 from cambrian.search_spaces import ProposalError, Splits, TableRow, TabularTask, Task, UserError
 
@@ -41,10 +41,15 @@ class TableSandbox:
         self._folder = folder.resolve()
 
     async def run(self, job: Job) -> Outcome:
-        """See `Sandbox.run`. A genotype that the table does not hold is an `ERROR`."""
+        """See `Sandbox.run`. A genotype that the table does not hold is an `ERROR`.
+
+        What was looked up would be looked up again: a job that reproduces one leaves no files.
+        """
         started = time.monotonic()
         if self._folder is None:
             raise InfrastructureError("the sandbox is not open", hint="call open first")
+        if job.purpose == "reproduce":
+            return Outcome(job_id=job.id, state=JobState.REPRODUCED, wall_s=0.0, isolation=self.isolation)
         folder = JobFolder(self._folder, job, 0, 0)
         known = folder.settled(self.isolation)
         if known is not None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from cambrian.agents.population.model import Candidate, Evaluation
 from cambrian.sandbox import Job, JobState, Outcome
-from cambrian.sandbox.outcome import read_outputs
+from cambrian.sandbox.outputs import read_outputs
 from cambrian.sandbox.table import latency_of
 from cambrian.search_spaces import TabularTask, Task
 

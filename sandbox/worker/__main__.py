@@ -1,29 +1,76 @@
-"""One job and out: `python -m cambrian.sandbox.worker JOBFOLDER DATAFOLDER`."""
+"""The command of a container: `python -m cambrian.sandbox.worker DATA SCRATCH`.
 
+Imports torch, waits on standard input for the host's key and one order, keeps the worker that carries it out,
+and ends. It ends as well when the host closes its standard input: a host that is gone leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
 import sys
-import time
+import threading
 from pathlib import Path
 
-
-def process_start() -> float:
-    """When this process was started, on the clock of `time.monotonic`."""
-    import os
-
-    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-    since_boot = int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    return time.monotonic() - (time.clock_gettime(time.CLOCK_BOOTTIME) - since_boot)
+from cambrian.sandbox.worker.keeper import HostGone, HostLink, Keeper, oom_kills, set_dumpable
+from cambrian.sandbox.worker.launch import become_worker, warm_up
+from cambrian.sandbox.worker.messages import Ending
 
 
 def main(arguments: list[str]) -> int:
-    """Run the job of the folder given; the exit code is not 0 when no report could be written."""
+    """Keep one worker; the exit code is 0 when the host was told how it ended."""
     if len(arguments) != 2:
-        sys.stderr.write("usage: python -m cambrian.sandbox.worker JOBFOLDER DATAFOLDER\n")
+        sys.stderr.write("usage: python -m cambrian.sandbox.worker DATA SCRATCH\n")
         return 64
-    started = process_start()
-    from cambrian.sandbox.worker.execute import execute
+    set_dumpable(False)
+    incoming, outgoing = os.dup(0), os.dup(1)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)  # what libraries print is no frame
+    warm_up()
+    ours, theirs = socket.socketpair()
+    log_read, log_write = os.pipe()
+    worker = os.fork()
+    if worker == 0:
+        for fd in (incoming, outgoing):
+            os.close(fd)
+        become_worker(theirs, log_write, Path(arguments[0]), Path(arguments[1]))
+    theirs.close()
+    os.close(log_write)
+    try:
+        keep(HostLink(incoming, outgoing), worker, ours, log_read)
+    except HostGone:
+        return 1
+    return 0
 
-    return execute(Path(arguments[0]), Path(arguments[1]), started)
+
+def keep(link: HostLink, worker: int, channel: socket.socket, log: int) -> None:
+    """See the worker, a child of ours, to its end.
+
+    Args:
+        link: to the host.
+        worker: its process id.
+        channel: our end.
+        log: read end of what it prints.
+    """
+    killed_before = oom_kills()
+    ended_read, ended_write = os.pipe()
+    codes: list[int] = []
+
+    def wait() -> None:
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]))
+        os.write(ended_write, b".")
+
+    threading.Thread(target=wait, daemon=True).start()
+    link.send({"ready": True})
+    keeper = Keeper(link, link.order(), channel, log, ended_read)
+    why = keeper.run()
+    if why == "exit" and codes[0] != 0 and oom_kills() > killed_before:
+        why = "memory"
+    keeper.finish(Ending(why=why, code=codes[0] if why == "exit" else None))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    # the engine ends what is left of the worker when this process, and with it the container, has ended
+    code = main(sys.argv[1:])
+    sys.stderr.flush()
+    os._exit(code)

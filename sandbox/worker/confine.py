@@ -8,7 +8,6 @@ and own System V IPC. Where the kernel or a container around us forbids them, `p
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import platform
@@ -22,7 +21,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 _CLONE_NEWNS, _CLONE_NEWIPC, _CLONE_NEWUSER = 0x00020000, 0x08000000, 0x10000000
 _CLONE_NEWPID, _CLONE_NEWNET = 0x20000000, 0x40000000
-_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND, _MS_REC, _MS_SLAVE = 2, 4, 8, 4096, 16384, 1 << 19
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_SLAVE = 2, 4, 8, 16384, 1 << 19
 _PR_SET_PDEATHSIG, _PR_CAPBSET_DROP, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 24, 36, 38
 _LAST_CAPABILITY = 63
 _SYS_MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE, _ATTR_RDONLY = 442, -100, 0x8000, 1
@@ -76,23 +75,20 @@ def enter_namespaces(features: frozenset[Feature]) -> None:
         Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
 
 
-def private_mounts(features: frozenset[Feature], job: Path, scratch: Path, scratch_mb: int) -> None:
-    """Make every file system read-only to this process and its children, but for two folders.
+def private_mounts(features: frozenset[Feature], scratch: Path, scratch_mb: int) -> None:
+    """Make every file system read-only to this process and its children, but for one folder.
 
-    `job` stays writable; `scratch` becomes a small file system in memory that vanishes with the processes.
-    `/run` is emptied: the sockets there (an engine's, an agent's) answer to anyone who may open them,
-    network or not.
+    `scratch` becomes a small file system in memory that vanishes with the processes. `/run` is emptied: the
+    sockets there (an engine's, an agent's) answer to anyone who may open them, network or not.
     """
     if "mount" not in features:
         return
     _check(_libc.unshare(_CLONE_NEWNS), "unshare mounts")
     _mount("none", "/", None, _MS_REC | _MS_SLAVE)
-    _mount(str(job), str(job), None, _MS_BIND)
     _set_read_only("/", True)
-    _set_read_only(str(job), False)
     options = _MS_NOSUID | _MS_NODEV
     _mount("tmpfs", str(scratch), "tmpfs", options, f"size={scratch_mb}m,mode=0700")
-    if Path("/run").is_dir() and not scratch.is_relative_to("/run") and not job.is_relative_to("/run"):
+    if Path("/run").is_dir() and not scratch.is_relative_to("/run"):
         _mount("tmpfs", "/run", "tmpfs", options | _MS_NOEXEC, "size=1m,mode=0755")
     if "proc" in features:
         _mount("proc", "/proc", "proc", options | _MS_NOEXEC)
@@ -169,35 +165,26 @@ def _kernel() -> tuple[int, int]:
     return int(major), int(digits or 0)
 
 
-def close_files(keep: set[int]) -> None:
-    """Close every file but the standard three and `keep`."""
-    for fd in [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]:
-        if fd > 2 and fd not in keep:
-            with contextlib.suppress(OSError):  # the one that listed the folder is closed by now
-                os.close(fd)
-
-
-def probe(job: Path, scratch: Path) -> frozenset[Feature]:
+def probe(scratch: Path) -> frozenset[Feature]:
     """The best round of `ROUNDS` that this machine allows, found by trying it in a child process."""
     for features in ROUNDS:
         pid = os.fork()
         if pid == 0:
-            _attempt(features, job, scratch)
+            _attempt(features, scratch)
         if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0:
             return features
     return frozenset()
 
 
-def _attempt(features: frozenset[Feature], job: Path, scratch: Path) -> None:
+def _attempt(features: frozenset[Feature], scratch: Path) -> None:
     code = 1
     try:
         enter_namespaces(features)
         pid = os.fork()
         if pid == 0:
             try:
-                private_mounts(features, job, scratch, 1)
-                (job / "probe").write_bytes(b"")
-                (job / "probe").unlink()
+                private_mounts(features, scratch, 1)
+                (scratch / "probe").write_bytes(b"")
                 drop_privileges()
                 code = 0
             finally:
@@ -220,5 +207,6 @@ def missing(features: frozenset[Feature]) -> tuple[str, ...]:
     if "user" in features and os.geteuid() == 0:
         lacks.append("owns root's files, though without any capability")
     lacks.append("memory and process counts are watched, not enforced by the kernel")
-    lacks.append("disk space in total (each file is limited)")
+    if "mount" not in features:
+        lacks.append("disk space in total (each file is limited)")
     return tuple(lacks)

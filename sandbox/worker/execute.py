@@ -1,34 +1,36 @@
-"""One job from `job.json` to `report.json`: build, measure, train, write what came out."""
+"""One job inside a worker: build, measure, train, hand in what came out; or reproduce what was handed in.
+
+What is held out is not in the data folder. Inputs of the validation split come from the host when the first
+epoch has ended, those of the test split when the trained weights have been handed in, labels never.
+"""
 
 from __future__ import annotations
 
-import errno
+import io
 import os
 import random
 import sys
 import time
 import traceback
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from cambrian.sandbox.protocol import (
-    CONTEXT,
-    EXIT_NO_SPACE,
-    SPACE,
-    Job,
-    Latency,
-    WorkerReport,
-    write_atomically,
-)
+from cambrian.sandbox.protocol import CONTEXT, SPACE, Job, Latency, WorkerReport
+from cambrian.sandbox.worker.channel import Channel
 from cambrian.sandbox.worker.latency import measure
 from cambrian.sandbox.worker.training import CandidateError, Data, History, predict, seen_of, train
 from cambrian.search_spaces import SPACES, ProposalError, Signature
 from cambrian.search_spaces.blocks.graph import set_context
 from cambrian.search_spaces.finding import open_folder
+
+AGAIN_BATCH = 200
+"""Samples per forward pass when predictions are reproduced: others than in training, so that a network whose
+answer depends on a sample's neighbours is found out."""
 
 
 class OverLimit(Exception):
@@ -38,14 +40,15 @@ class OverLimit(Exception):
 class _Progress:
     """What is known of a job so far; a report can be made of it at any moment."""
 
-    def __init__(self, started: float) -> None:
-        self.started = started
+    def __init__(self, started: float, channel: Channel) -> None:
+        self.started, self.channel = started, channel
         self.history = History()
         self.latency: Latency | None = None
         self.parameters = 0
         self.setup_s = 0.0
 
     def first_step(self) -> None:
+        self.channel.tell("first-step")
         self.setup_s = time.monotonic() - self.started
 
     def report(self, status: str, error: str = "") -> WorkerReport:
@@ -64,44 +67,56 @@ class _Progress:
         )
 
 
-def execute(job_folder: Path, data_folder: Path, started: float) -> int:
-    """Run the job in `job_folder` and write its report there, last of all files.
+class _Clock:
+    """Tells the keeper when a timed block begins and ends, so that it can look at its own clock."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def begin(self, calls: int) -> None:
+        """`calls` calls of the network begin."""
+        self._channel.tell("begin", calls=calls)
+
+    def end(self) -> None:
+        """They have ended."""
+        self._channel.tell("end")
+
+
+def execute(channel: Channel, job: Job, data_folder: Path, started: float) -> int:
+    """Run `job` and hand in its results, the report last.
 
     Args:
-        job_folder: holds `job.json`; results are written beside it.
-        data_folder: `x_train.npy`, `y_train.npy`, `x_val.npy`, `x_test.npy`, and `context_<name>.npy` for
-            each constant of the task; `space/` when the space is a folder.
-        started: when the job's process was started, on the clock of `time.monotonic`.
+        channel: to the keeper.
+        job: what to do.
+        data_folder: `x_train.npy`, `y_train.npy`, and `context_<name>.npy` for each constant of the task;
+            `space/` when the space is a folder.
+        started: when the job began, on the clock of `time.monotonic`.
 
     Returns:
-        An exit code: 0 when a report was written, whatever it says.
+        An exit code: 0 when a report was handed in, whatever it says.
     """
-    job = Job.model_validate_json((job_folder / "job.json").read_bytes())
-    progress = _Progress(started)
+    progress = _Progress(started, channel)
     try:
-        _run(job, job_folder, data_folder, progress)
-        report = progress.report("trained")
+        status = _PURPOSES[job.purpose](job, data_folder, progress)
+        report = progress.report(status)
     except OverLimit:
         report = progress.report("over-limit")
     except BaseException as error:  # a candidate may raise anything, SystemExit too
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            sys.stderr.write(f"no space left: {error}\n")
-            return EXIT_NO_SPACE
-        traceback.print_exc()
+        try:
+            traceback.print_exc()
+        except BaseException:  # of an exception that cannot be printed, or into a closed stream
+            sys.stderr = open(os.devnull, "w")  # noqa: SIM115
         report = progress.report("error", one_line(error))
-    try:
-        write_atomically(job_folder / "report.json", report.model_dump_json().encode())
-    except OSError as error:
-        sys.stderr.write(f"no report: {error}\n")
-        return EXIT_NO_SPACE
+    channel.put("report.json", report.model_dump_json().encode())
     return 0
 
 
-def _run(job: Job, job_folder: Path, data_folder: Path, progress: _Progress) -> None:
+def _build(job: Job, data_folder: Path, progress: _Progress) -> tuple[nn.Module, Data]:
+    """The network, ready on its device, and the data."""
     torch.set_num_threads(job.limits.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     seed_everything(job.seed)
-    data = load_data(data_folder, device)
+    data = load_data(data_folder, device, progress.channel)
     folder = data_folder / SPACE
     space = open_folder(folder) if folder.is_dir() else SPACES.create(job.space)
     module = space.build(job.genotype, job.signature)
@@ -113,30 +128,97 @@ def _run(job: Job, job_folder: Path, data_folder: Path, progress: _Progress) -> 
     if len(job.signature.input_shape) == 3:
         # channels last: a quarter less time on CPUs, for training and for the latency, in every candidate
         module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    check_outputs(module, data.x_val, job.signature)
+    check_outputs(module, data.x_train, job.signature)
     progress.parameters = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    if job.latency is not None:
-        samples = latency_samples(data.x_val, job.latency.batch, job.signature)
-        progress.latency = measure(module, samples, job.latency)
-        if job.latency.limit_ms is not None and progress.latency.median_ms > job.latency.limit_ms:
-            raise OverLimit
+    return module, data
+
+
+def _train(job: Job, data_folder: Path, progress: _Progress) -> str:
+    module, data = _build(job, data_folder, progress)
+    _measure(job, module, data, progress)
     seed_everything(job.seed + 1)  # so that a measurement, or none, changes nothing in the training
     val = train(
         module, data, job.recipe, job.epochs, job.seed, progress.history, progress.first_step, job.loss
     )
-    np.savez(
-        job_folder / "outputs.npz",
-        val=val,
-        test=predict(module, data.x_test),
+    # before the inputs of the test split are asked for: the host gives them in return for the weights only
+    progress.channel.put("weights.safetensors", safetensors.torch.save(state_of(module)))
+    arrays = {
+        "val": val,
+        "test": predict(module, data.held_out("test")),
         # with no epochs: none of the shape that there would be
-        val_epochs=np.stack(progress.history.val_epochs or [seen_of(val, job.loss)])[: job.epochs],
+        "val_epochs": np.stack(progress.history.val_epochs or [seen_of(val, job.loss)])[: job.epochs],
+    }
+    _hand_in(progress.channel, arrays)
+    return "trained"
+
+
+def _measure_only(job: Job, data_folder: Path, progress: _Progress) -> str:
+    module, data = _build(job, data_folder, progress)
+    _measure(job, module, data, progress)
+    return "measured"
+
+
+def _measure(job: Job, module: nn.Module, data: Data, progress: _Progress) -> None:
+    if job.latency is None:
+        return
+    header, _ = progress.channel.ask("quiet")
+    try:
+        latency = measure(
+            module,
+            some_samples(data.x_train, job.latency.batch),
+            job.latency,
+            clock=_Clock(progress.channel),
+            bulk=lambda n: some_samples(data.x_train, n),
+        )
+    finally:
+        progress.channel.tell("loud")
+    progress.latency = latency.model_copy(update={"alone": bool(header.get("alone"))})
+    if job.latency.limit_ms is not None and latency.median_ms > job.latency.limit_ms:
+        raise OverLimit
+
+
+def _reproduce(job: Job, data_folder: Path, progress: _Progress) -> str:
+    """Predict with the weights of another job: first one by one against the keeper's clock, then the rest."""
+    module, data = _build(job, data_folder, progress)
+    _, weights = progress.channel.ask("weights")
+    module.load_state_dict(safetensors.torch.load(bytes(weights)))
+    del weights
+    _answer_questions(module, progress.channel, data.x_train.device)
+    seed_everything(job.seed + 2)
+    val, test = (predict(module, data.held_out(name), AGAIN_BATCH) for name in ("val", "test"))
+    empty = (
+        np.empty((0, len(val)), np.int16)
+        if job.loss == "cross-entropy"
+        else np.empty((0, *val.shape), np.float32)
     )
-    # clones, because safetensors refuses tensors that share memory, as tied weights do
-    state = {
+    _hand_in(progress.channel, {"val": val, "test": test, "val_epochs": empty})
+    return "reproduced"
+
+
+def _answer_questions(module: nn.Module, channel: Channel, device: torch.device) -> None:
+    module.eval()
+    channel.ask_for_questions()
+    with torch.inference_mode():
+        while "over" not in (question := channel.receive()).header:
+            inputs = _array(question.header, question.payload).to(device)
+            channel.answer(module(inputs).float().cpu().contiguous().numpy().tobytes())
+
+
+_PURPOSES = {"train": _train, "measure": _measure_only, "reproduce": _reproduce}
+
+
+def _hand_in(channel: Channel, arrays: dict[str, Any]) -> None:
+    packed = io.BytesIO()
+    np.savez(packed, **arrays)
+    channel.put("outputs.npz", packed.getbuffer())
+
+
+def state_of(module: nn.Module) -> dict[str, Tensor]:
+    """The state dict as plain tensors; clones, because safetensors refuses tensors that share memory."""
+    return {
         k: v.detach().clone(memory_format=torch.contiguous_format).cpu()
         for k, v in module.state_dict().items()
     }
-    safetensors.torch.save_file(state, job_folder / "weights.safetensors")
 
 
 def seed_everything(seed: int) -> None:
@@ -150,17 +232,27 @@ def seed_everything(seed: int) -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def load_data(folder: Path, device: torch.device) -> Data:
-    """The arrays as tensors on `device`; on the CPU they stay on disk until they are read."""
+def load_data(folder: Path, device: torch.device, channel: Channel) -> Data:
+    """The training split and the task's constants as tensors on `device`; the rest comes when it is asked for.
+
+    On the CPU arrays stay on disk until they are read.
+    """
 
     def read(path: Path) -> Tensor:
         # mode c: private pages, so that torch gets a writable array while the file stays as it is
         return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False)).to(device)
 
-    names = ("x_train", "y_train", "x_val", "x_test")
-    x_train, y_train, x_val, x_test = (read(folder / f"{name}.npy") for name in names)
+    def ask(name: str) -> Tensor:
+        return _array(*channel.ask(name)).to(device)
+
     context = {path.stem.removeprefix(CONTEXT): read(path) for path in sorted(folder.glob(f"{CONTEXT}*.npy"))}
-    return Data(x_train, y_train, x_val, x_test, context)
+    return Data(read(folder / "x_train.npy"), read(folder / "y_train.npy"), ask, context)
+
+
+def _array(header: dict[str, Any], content: bytes | bytearray) -> Tensor:
+    """The array that came with `header`."""
+    flat = np.frombuffer(bytearray(content), dtype=np.dtype(header["dtype"]))
+    return torch.from_numpy(flat.reshape(header["shape"]))
 
 
 def check_outputs(module: nn.Module, inputs: Tensor, signature: Signature) -> None:
@@ -176,11 +268,9 @@ def check_outputs(module: nn.Module, inputs: Tensor, signature: Signature) -> No
         raise CandidateError(f"forward returns shape {tuple(outputs.shape)}, expected {expected}")
 
 
-def latency_samples(inputs: Tensor, batch: int, signature: Signature) -> Tensor:
-    """`batch` real samples, or zeros of the input shape where there are not enough of them."""
-    if len(inputs) >= batch:
-        return inputs[:batch].clone()
-    return torch.zeros((batch, *signature.input_shape), dtype=inputs.dtype, device=inputs.device)
+def some_samples(inputs: Tensor, n: int) -> Tensor:
+    """`n` real samples, repeated where there are not enough of them."""
+    return inputs[torch.arange(n, device=inputs.device) % len(inputs)]
 
 
 def peak_memory_mb() -> float:

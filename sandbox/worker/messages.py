@@ -1,66 +1,67 @@
-"""What the host and the fork server say to each other, and how processes ended."""
+"""What the host orders of a keeper, and how a job's processes ended."""
 
 from __future__ import annotations
 
-import json
-import struct
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from cambrian.sandbox.protocol import JobLimits
+from cambrian.sandbox.protocol import Job
 
-HEAD_BYTES = 4
-"""Length of a message's head."""
+Why = Literal["exit", "timeout", "memory", "processes", "flood", "undue", "stopped", "forged", "gone", "lost"]
 
 
-class Order(BaseModel):
-    """What the host asks of the fork server for one job.
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Order(_Message):
+    """What a keeper is to do: one job.
 
     Attributes:
-        key: names the order in every later message.
-        folder: where the worker finds `job.json` and leaves its results.
-        log: file for what the job prints.
-        data: where the arrays lie.
+        cores: that the job may use; empty for all that its container has.
+        caps: most bytes of each result file.
+    """
+
+    job: Job
+    cores: tuple[int, ...] = ()
+    caps: dict[str, int]
+
+
+class Place(_Message):
+    """Where a fork of the process sandbox works: folders of the host.
+
+    Attributes:
+        key: names the job in every later message of the fork server.
+        data: the task's arrays.
         scratch: an empty folder, the job's home.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     key: str
-    folder: Path
-    log: Path
     data: Path
     scratch: Path
-    limits: JobLimits
 
 
-class Ending(BaseModel):
-    """How a job's processes ended, before anyone looked at its files.
+class Ending(_Message):
+    """How a job's processes ended, before anyone looked at what they handed in.
 
     Attributes:
-        why: `exit` when the worker ended by itself, else the limit that ended it; `stopped` on request;
-            `lost` when what watched over it was killed.
+        why: `exit` when the worker ended by itself; `timeout`, `memory`, `processes`, `flood` (of results) for
+            the limit that ended it; `undue` when it asked for held-out inputs too early; `stopped` on request;
+            `forged` when somebody else wrote to the link or the worker's words are none;
+            `gone` when the keeper ended without a word, as when the candidate kills it; `lost` when the fault
+            is ours and the job may be run again.
         code: exit code, negative for a signal; None when we ended it.
         peak_mb: the most memory seen, in MiB; 0 when not watched.
         note: for people, when it was lost.
+        timed: calls and seconds of each block that the worker said it was timing, by the keeper's clock.
+        answers_s: seconds that each answer to the keeper's questions took, by the keeper's clock.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    why: Literal["exit", "timeout", "memory", "processes", "stopped", "lost"]
+    why: Why
     code: int | None = None
     peak_mb: float = 0.0
     note: str = ""
-
-
-def encode(message: dict[str, Any]) -> bytes:
-    """One message: four bytes of length, big end first, then JSON."""
-    body = json.dumps(message).encode()
-    return struct.pack(">I", len(body)) + body
-
-
-def body_length(head: bytes) -> int:
-    """The length of the JSON that follows a head."""
-    return int(struct.unpack(">I", head)[0])
+    timed: tuple[tuple[int, float], ...] = ()
+    answers_s: tuple[float, ...] = ()

@@ -1,7 +1,7 @@
-"""One job's supervisor: confines the worker, watches it, ends everything that it started.
+"""One job's supervisor: confines the worker, keeps it, ends everything that it started.
 
 Three processes a job, each forked from the last:
-    supervisor   on the host's side: clock, memory, process count, log; a user namespace of its own
+    supervisor   on the host's side: the keeper; clock, memory, process count; a user namespace of its own
     first        process 1 of the new process ids: mounts, adopts orphans; its end ends them all
     worker       no privileges; runs the candidate
 """
@@ -10,20 +10,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
+import socket
 import struct
 import time
 from collections.abc import Set
 from pathlib import Path
-from types import FrameType
-from typing import Literal
+from typing import NoReturn
 
+from cambrian.sandbox.protocol import JobLimits
 from cambrian.sandbox.worker import confine
-from cambrian.sandbox.worker.messages import Ending, Order
+from cambrian.sandbox.worker.keeper import HostGone, HostLink, Keeper, set_dumpable
+from cambrian.sandbox.worker.launch import become_worker, close_files
+from cambrian.sandbox.worker.messages import Ending, Order, Place, Why
 
-WATCH_S = 0.05
-"""Seconds between looks at memory and processes: what a candidate can exceed its limits by."""
 SCRATCH_MB = 64
 _KERNEL_LISTS_CHILDREN = Path(f"/proc/self/task/{os.getpid()}/children").exists()
 
@@ -109,141 +109,102 @@ def _is_zombie(pid: int) -> bool:
         return True
 
 
-class _Log:
-    """The first kilobytes of what the job prints; the rest is read and forgotten."""
-
-    def __init__(self, path: Path, limit_kb: int) -> None:
-        self._left = limit_kb * 1024
-        self._limit_kb = limit_kb
-        try:
-            self._file: int | None = os.open(
-                path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600
-            )
-        except OSError:  # a full disk; the job's result does not depend on its log
-            self._file = None
-
-    def drain(self, pipe: int) -> bool:
-        """Take what is there; False at the end of the stream."""
-        try:
-            chunk = os.read(pipe, 65536)
-        except BlockingIOError:
-            return True
-        if self._left > 0 and self._file is not None:
-            kept = chunk[: self._left]
-            self._left -= len(chunk)
-            if self._left <= 0:
-                kept += f"\n[only the first {self._limit_kb} KiB are kept]\n".encode()
-            with contextlib.suppress(OSError):
-                os.write(self._file, kept)
-        return bool(chunk)
-
-
-def supervise(order: Order, features: frozenset[confine.Feature], gpu: bool, result: int) -> None:
-    """Run one job and write its `Ending` to the pipe `result`. Called in a fresh fork; never returns."""
-    ending = Ending(why="lost", note="the supervisor failed")
+def supervise(place: Place, features: frozenset[confine.Feature], gpu: bool, link: int) -> NoReturn:
+    """Carry out what the host orders over `link`. Called in a fresh fork."""
     try:
-        started = time.monotonic()
         confine.die_with_parent()
-        confine.close_files({result})
-        ending = _Supervision(order, features, gpu, started).run()
-    except BaseException as error:
-        ending = Ending(why="lost", note=f"{type(error).__name__}: {error}"[:500])
+        close_files({link})
+        with contextlib.suppress(HostGone):
+            _Supervision(place, features, gpu).run(link)
     finally:
-        with contextlib.suppress(BaseException):
-            os.write(result, ending.model_dump_json().encode())
         os._exit(0)
 
 
 class _Supervision:
-    def __init__(self, order: Order, features: frozenset[confine.Feature], gpu: bool, started: float) -> None:
-        self.order, self.features, self.gpu, self.started = order, features, gpu, started
-        self.stopped = False
+    def __init__(self, place: Place, features: frozenset[confine.Feature], gpu: bool) -> None:
+        self.place, self.features, self.gpu = place, features, gpu
+        self.limits: JobLimits | None = None
+        self.first = 0
         self.peak_kb = 0
 
-    def run(self) -> Ending:
-        signal.signal(signal.SIGTERM, self._stop)
+    def run(self, link: int) -> None:
+        set_dumpable(True)  # or a user that is not root could not fill in the maps of its namespace
         confine.adopt_orphans()
         confine.enter_namespaces(self.features)
         confine.die_with_parent()  # again: a change of credentials may clear it
+        set_dumpable(False)
+        ours, theirs = socket.socketpair()
         log_read, log_write = os.pipe()
         status_read, status_write = os.pipe()
-        first = os.fork()
-        if first == 0:
-            self._first(log_write, status_write, {log_read, status_read})
-        os.close(log_write)
-        os.close(status_write)
-        os.set_blocking(log_read, False)
-        log = _Log(self.order.log, self.order.limits.log_kb)
+        self.first = os.fork()
+        if self.first == 0:
+            self._first(theirs, log_write, status_write, {ours.fileno(), log_read, status_read, link})
+        theirs.close()
+        for fd in (log_write, status_write):
+            os.close(fd)
+        to_host = HostLink(link, link)  # only now: who was forked with the key in memory could find it
+        to_host.send({"ready": True})
+        order = to_host.order()
+        self.limits = order.job.limits
+        keeper = Keeper(to_host, order, ours, log_read, status_read, self._over_limit, self._pause)
         try:
-            why = self._watch(first, log, log_read, status_read)
+            ending = self._keep(keeper, status_read)
+        except OSError as error:  # ours, not the candidate's
+            ending = Ending(why="lost", note=f"{type(error).__name__}: {error}"[:500])
+        keeper.finish(ending)
+
+    def _keep(self, keeper: Keeper, status_read: int) -> Ending:
+        why: Why = "stopped"
+        try:
+            why = keeper.run()
         finally:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(first, signal.SIGKILL)
+                os.kill(self.first, signal.SIGKILL)
             # with process ids of its own this waits until the kernel has ended all of them
-            first_code = os.waitstatus_to_exitcode(os.waitpid(first, 0)[1])
+            first_code = os.waitstatus_to_exitcode(os.waitpid(self.first, 0)[1])
             kill_below()
-        while select.select([log_read], [], [], 0)[0] and log.drain(log_read):
-            pass
-        report = os.read(status_read, 65536)
+        status = os.read(status_read, 65536) if why == "exit" else b""
+        peak_mb = self.peak_kb / 1024
         if why != "exit":
-            return Ending(why=why, peak_mb=self.peak_kb / 1024)
-        if not report:  # the first process was killed: by the kernel for want of memory, or by the job
-            return Ending(why="exit", code=first_code, peak_mb=self.peak_kb / 1024)
-        if len(report) != 4:
-            return Ending(why="lost", note=report.decode(errors="replace")[:500])
-        code = os.waitstatus_to_exitcode(struct.unpack("i", report)[0])
-        return Ending(why="exit", code=code, peak_mb=self.peak_kb / 1024)
+            return Ending(why=why, peak_mb=peak_mb)
+        if not status:  # the first process was killed: by the kernel for want of memory, or by the job
+            return Ending(why="exit", code=first_code, peak_mb=peak_mb)
+        if len(status) != 4:
+            return Ending(why="lost", note=status.decode(errors="replace")[:500])
+        code = os.waitstatus_to_exitcode(struct.unpack("i", status)[0])
+        return Ending(why="exit", code=code, peak_mb=peak_mb)
 
-    def _stop(self, number: int, frame: FrameType | None) -> None:
-        self.stopped = True
+    def _pause(self, stop: bool) -> None:
+        for pid in self._below():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGSTOP if stop else signal.SIGCONT)
 
-    def _watch(
-        self, first: int, log: _Log, log_read: int, status_read: int
-    ) -> Literal["exit", "stopped", "timeout", "memory", "processes"]:
-        deadline = self.started + self.order.limits.wall_s
-        next_look = time.monotonic() + WATCH_S
-        readable = [log_read, status_read]
-        while True:
-            now = time.monotonic()
-            timeout = max(0.0, min(deadline, next_look) - now)
-            ready = select.select(readable, [], [], timeout)[0]
-            if log_read in ready and not log.drain(log_read):
-                readable.remove(log_read)
-            if status_read in ready:
-                return "exit"
-            now = time.monotonic()
-            if self.stopped:
-                return "stopped"
-            if now >= deadline:
-                return "timeout"
-            if now >= next_look:
-                broken = self._over_limit(first)
-                if broken:
-                    return broken
-                next_look = time.monotonic() + WATCH_S
+    def _below(self) -> list[int]:
+        """All that hangs below us but the first process, which is ours."""
+        return [pid for pid in descendants(os.getpid()) if pid != self.first]
 
-    def _over_limit(self, first: int) -> Literal["memory", "processes"] | None:
-        limits = self.order.limits
-        # all that hangs below us but the first process, which is ours
-        below = [pid for pid in descendants(os.getpid()) if pid != first]
+    def _over_limit(self) -> Why | None:
+        limits = self.limits
+        assert limits is not None
+        below = self._below()
         if len(below) > limits.processes or sum(tasks(pid) for pid in below) > limits.processes:
             return "processes"
         self.peak_kb = max(self.peak_kb, used := sum(resident_kb(pid) for pid in below))
         return "memory" if used > limits.memory_mb * 1024 else None
 
-    def _first(self, log: int, status: int, drop: set[int]) -> None:
-        """The first process of the job's own process ids. Never returns."""
+    def _first(self, channel: socket.socket, log: int, status: int, drop: set[int]) -> NoReturn:
+        """The first process of the job's own process ids."""
         try:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             confine.die_with_parent()
             for fd in drop:
                 os.close(fd)
-            confine.private_mounts(self.features, self.order.folder, self.order.scratch, SCRATCH_MB)
+            confine.private_mounts(self.features, self.place.scratch, SCRATCH_MB)
             worker = os.fork()
             if worker == 0:
-                self._worker(log)
+                become_worker(channel, log, self.place.data, self.place.scratch, self._confine)
             confine.drop_privileges()
             confine.die_with_parent()
+            channel.close()
             os.close(log)
             while True:
                 pid, code = os.waitpid(-1, 0)
@@ -256,31 +217,12 @@ class _Supervision:
         finally:
             os._exit(0)
 
-    def _worker(self, log: int) -> None:
-        """Become the worker. Never returns."""
-        code = 70
-        try:
-            os.setsid()
-            confine.die_with_parent()
-            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
-            confine.close_files(set())
-            os.chdir(self.order.scratch)
-            os.environ.update(HOME=str(self.order.scratch), TMPDIR=str(self.order.scratch))
-            confine.set_limits(self.order.limits, self.features, _data_kb(), self.gpu)
-            confine.drop_privileges()
-            confine.die_with_parent()
-            from cambrian.sandbox.worker.execute import execute
-
-            code = execute(self.order.folder, self.order.data, self.started)
-        finally:
-            with contextlib.suppress(BaseException):
-                import sys
-
-                sys.stdout.flush()
-                sys.stderr.flush()
-            os._exit(code)
+    def _confine(self, order: Order) -> None:
+        """Take from the worker what it must not have; called in it."""
+        confine.die_with_parent()
+        confine.set_limits(order.job.limits, self.features, _data_kb(), self.gpu)
+        confine.drop_privileges()
+        confine.die_with_parent()
 
 
 def _data_kb() -> int:

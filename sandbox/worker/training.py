@@ -34,14 +34,21 @@ class Data:
     """Tensors on the training device; labels of the held-out splits are not among them.
 
     Attributes:
+        ask: gets the inputs of the split `val` or `test`; called once for each, when they are first needed.
         context: constants of the task, such as the graph, by name.
     """
 
     x_train: Tensor
     y_train: Tensor
-    x_val: Tensor
-    x_test: Tensor
+    ask: Callable[[str], Tensor]
     context: Mapping[str, Tensor] = field(default_factory=dict)
+    _held_out: dict[str, Tensor] = field(default_factory=dict)
+
+    def held_out(self, split: str) -> Tensor:
+        """Inputs of the split `val` or `test`."""
+        if split not in self._held_out:
+            self._held_out[split] = self.ask(split)
+        return self._held_out[split]
 
 
 @dataclass
@@ -134,11 +141,11 @@ def make_optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=0.9, nesterov=True, fused=True)
 
 
-def predict(module: nn.Module, inputs: Tensor) -> NDArray[np.float32]:
-    """Raw outputs `(n, n_outputs)` in eval mode, for inputs `(n, *input_shape)`."""
+def predict(module: nn.Module, inputs: Tensor, batch: int = EVAL_BATCH) -> NDArray[np.float32]:
+    """Raw outputs `(n, n_outputs)` in eval mode, for inputs `(n, *input_shape)`, `batch` of them at a time."""
     module.eval()
     # inputs without a shape are ids of nodes: any number of them costs one pass over the graph
-    size = EVAL_BATCH if inputs.ndim > 1 else max(1, len(inputs))
+    size = batch if inputs.ndim > 1 else max(1, len(inputs))
     with torch.inference_mode():
         parts = [module(inputs[i : i + size]) for i in range(0, len(inputs), size)]
         return torch.cat(parts).float().cpu().numpy()
@@ -180,7 +187,7 @@ def train(
     """
     if epochs == 0:
         on_first_step()
-        return predict(module, data.x_val)
+        return predict(module, data.held_out("val"))
     n, batch_size = len(data.x_train), min(recipe.batch_size, len(data.x_train))
     per_epoch = n // batch_size
     if not any(p.requires_grad for p in module.parameters()):
@@ -202,7 +209,7 @@ def train(
             total += _step(module, optimizer, batch, data.y_train[chosen], recipe, rate, loss)
             if (i + 1) % CHECK_EVERY == 0 or i + 1 == per_epoch:
                 _check_finite(float(total), epoch)
-        outputs = predict(module, data.x_val)
+        outputs = predict(module, data.held_out("val"))
         history.train_loss.append(float(total) / per_epoch)
         history.epoch_s.append(time.perf_counter() - start)
         history.val_epochs.append(seen_of(outputs, loss))

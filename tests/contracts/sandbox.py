@@ -26,7 +26,7 @@ import pytest_asyncio
 import safetensors.numpy
 
 from cambrian.sandbox import InfrastructureError, Job, JobLimits, JobState, LatencySpec, Outcome, Sandbox
-from cambrian.sandbox.outcome import read_outputs
+from cambrian.sandbox.outputs import read_outputs
 from cambrian.search_spaces import SPACES, TASKS, Recipe, Splits
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cambrian.sandbox import Job, JobLimits, JobState, LatencySpec, Sandbox
-from cambrian.sandbox.outcome import read_outputs
+from cambrian.sandbox.outputs import read_outputs
 from cambrian.sandbox.process import ProcessSandbox
 from cambrian.search_spaces import SPACES, Loss, Recipe, Signature, Splits
 from cambrian.search_spaces.space import GraphShape

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from cambrian.sandbox import LatencySpec
-from cambrian.sandbox.outcome import write_arrays
+from cambrian.sandbox.outputs import write_arrays
 from cambrian.sandbox.worker.execute import latency_samples, load_data, one_line
 from cambrian.sandbox.worker.latency import ROUNDS, device_name, measure
 from cambrian.sandbox.worker.training import (

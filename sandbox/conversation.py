@@ -1,0 +1,292 @@
+"""The host's end of the link to a keeper: one job from its order to its ending.
+
+Blocking, for a thread of its own. Everything that comes over the link is checked to come from the keeper;
+what the keeper passes on from the worker is data that nobody believes yet: it goes to the job's folder, capped,
+and `outcome` judges it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from cambrian.sandbox.errors import InfrastructureError
+from cambrian.sandbox.job_folder import ANSWERS, JobFolder
+from cambrian.sandbox.protocol import Job
+from cambrian.sandbox.worker.channel import (
+    CHUNK,
+    TO_HOST,
+    TO_KEEPER,
+    ChannelBroken,
+    Frame,
+    Reader,
+    Seal,
+    chunks,
+    new_key,
+    pack,
+)
+from cambrian.sandbox.worker.messages import Ending, Order
+
+QUESTIONS = 32
+"""Inputs that a reproducing worker gets one by one, with the keeper's clock running."""
+QUIET_S = 60.0
+"""How long a job may have the cores of a measurement to itself."""
+SEND_S = 60.0
+
+
+class Link(Protocol):
+    """A stream of bytes to a keeper and back."""
+
+    def send(self, data: bytes) -> None:
+        """Send all of `data`; raises `OSError` when the other end is gone."""
+        ...
+
+    def receive(self, size: int, timeout_s: float | None) -> bytes:
+        """Up to `size` bytes; none at the end of the stream.
+
+        Raises:
+            TimeoutError: nothing came in time.
+            OSError: the stream broke.
+        """
+        ...
+
+    def close(self) -> None:
+        """Close both directions. Safe to call twice, and from another thread."""
+        ...
+
+
+class Quiet(Protocol):
+    """What a job holds of the machine while it runs; see `cores.Place`."""
+
+    cores: tuple[int, ...]
+
+    @property
+    def paused_s(self) -> float:
+        """Seconds that the job was stopped for the sake of others."""
+        ...
+
+    def alone(self) -> AbstractContextManager[bool]:
+        """Has nothing else of ours run on the same cores; whether that worked."""
+        ...
+
+
+class HeldOut:
+    """Inputs of the held-out splits, kept by the host and given to a job when it is due.
+
+    Args:
+        x_val: inputs of the validation split.
+        x_test: inputs of the test split.
+    """
+
+    def __init__(self, x_val: NDArray[Any], x_test: NDArray[Any]) -> None:
+        self.arrays = {"val": np.ascontiguousarray(x_val), "test": np.ascontiguousarray(x_test)}
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Samples of the validation and of the test split."""
+        return len(self.arrays["val"]), len(self.arrays["test"])
+
+    def shuffled(self) -> tuple[HeldOut, dict[str, NDArray[np.intp]]]:
+        """The same in an order that nobody can know, and that order."""
+        rng = np.random.default_rng(secrets.randbits(128))
+        orders = {name: rng.permutation(len(array)) for name, array in self.arrays.items()}
+        return HeldOut(*(self.arrays[name][order] for name, order in orders.items())), orders
+
+
+class Conversation:
+    """Talks to one keeper.
+
+    Args:
+        link: to it.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        key = new_key()
+        self._key, self._seal, self._reader = key, Seal(key, TO_KEEPER), Reader(Seal(key, TO_HOST))
+        self._waiting: list[Frame] = []
+        self._sending = threading.Lock()
+        self.first_step: float | None = None
+
+    def greet(self) -> None:
+        """Give the keeper the key; before any candidate code can be there."""
+        self._link.send(self._key)
+
+    def ready(self, timeout_s: float) -> None:
+        """Wait until the keeper can take an order.
+
+        Raises:
+            TimeoutError: it does not answer in time.
+            ChannelBroken: something else answers.
+            EOFError: it ended.
+        """
+        frame = self._receive(time.monotonic() + timeout_s)
+        if "ready" not in frame.header:
+            raise ChannelBroken("the keeper does not say that it is ready")
+
+    def run(self, job: Job, folder: JobFolder, held_out: HeldOut, place: Quiet) -> Ending:
+        """See `job` to its end; what is handed in goes to `folder`.
+
+        Args:
+            job: what to do.
+            folder: prepared for it.
+            held_out: inputs that the job may ask for.
+            place: what it runs on.
+
+        Returns:
+            How it ended. Ending its processes after that is the caller's.
+
+        Raises:
+            InfrastructureError: the disk failed.
+            OSError: the link broke.
+        """
+        started = time.monotonic()
+        giver = _Giver(job, folder, held_out)
+        waited_s = 0.0
+        self._send(
+            Frame({"order": Order(job=job, cores=place.cores, caps=folder.caps).model_dump(mode="json")})
+        )
+        with ExitStack() as quiet:
+            quiet_until: float | None = None
+            measured = False
+            while True:
+                deadline = started + job.limits.wall_s + place.paused_s + waited_s
+                try:
+                    frame = self._receive(min(deadline, quiet_until or deadline))
+                except TimeoutError:
+                    if quiet_until is not None and time.monotonic() < deadline:
+                        quiet.close()
+                        quiet_until = None
+                        continue
+                    if time.monotonic() < started + job.limits.wall_s + place.paused_s + waited_s:
+                        continue  # it was paused meanwhile
+                    return Ending(why="timeout")
+                except EOFError:
+                    return Ending(why="gone")
+                except ChannelBroken:
+                    return Ending(why="forged")
+                header = frame.header
+                if "ended" in header:
+                    try:
+                        return Ending.model_validate(header["ended"])
+                    except ValidationError as error:
+                        return Ending(
+                            why="lost", note=f"the keeper's last words are malformed: {error}"[:300]
+                        )
+                if "file" in header:
+                    folder.receive(str(header["file"]), frame.payload, bool(header.get("last")))
+                elif header.get("say") == "first-step" and self.first_step is None:
+                    self.first_step = time.monotonic()
+                elif header.get("say") == "loud":
+                    quiet.close()
+                    quiet_until = None
+                elif header.get("ask") == "quiet":
+                    before, alone = time.monotonic(), False
+                    if not measured:
+                        alone = quiet.enter_context(place.alone())
+                        measured, quiet_until = True, time.monotonic() + QUIET_S
+                    waited_s += time.monotonic() - before
+                    self._send(Frame({"give": "quiet", "alone": alone, "last": True}))
+                elif "ask" in header:
+                    parts = giver.give(str(header["ask"]))
+                    if parts is None:
+                        return Ending(why="undue")
+                    for part in parts:
+                        self._send(part)
+
+    def pause(self, stop: bool) -> None:
+        """Have the keeper stop or continue its worker; from any thread."""
+        with contextlib.suppress(OSError):
+            self._send(Frame({"pause": stop}))
+
+    def stop(self) -> None:
+        """Have the keeper end its worker and say so; from any thread."""
+        with contextlib.suppress(OSError):
+            self._send(Frame({"stop": True}))
+
+    def close(self) -> None:
+        """Close the link, from any thread: the keeper ends its worker and itself."""
+        self._link.close()
+
+    def _send(self, frame: Frame) -> None:
+        with self._sending:
+            self._link.send(pack(frame, self._seal))
+
+    def _receive(self, deadline: float) -> Frame:
+        while not self._waiting:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            data = self._link.receive(CHUNK, left)
+            if not data:
+                raise EOFError
+            self._reader.feed(data)
+            self._waiting.extend(self._reader.frames())
+        return self._waiting.pop(0)
+
+
+class _Giver:
+    """What a job gets when it asks, and when it is due."""
+
+    def __init__(self, job: Job, folder: JobFolder, held_out: HeldOut) -> None:
+        self._job, self._folder = job, folder
+        if job.purpose == "reproduce":
+            held_out, folder.orders = held_out.shuffled()
+        self._held_out = held_out
+        self._given: set[str] = set()
+
+    def give(self, what: str) -> Iterator[Frame] | None:
+        """The frames of the answer; None for what is not due."""
+        due: dict[str, Callable[[], Iterator[Frame]]] = {}
+        if self._job.purpose == "train":
+            due = {"val": lambda: self._array("val")}
+            if self._folder.has("weights.safetensors"):
+                due["test"] = lambda: self._array("test")
+        elif self._job.purpose == "reproduce":
+            due = {"weights": self._weights, "challenge": self._challenge}
+            if self._folder.has(ANSWERS):
+                due |= {"val": lambda: self._array("val"), "test": lambda: self._array("test")}
+        if what not in due or what in self._given:
+            return None
+        self._given.add(what)
+        return due[what]()
+
+    def _array(self, name: str) -> Iterator[Frame]:
+        array = self._held_out.arrays[name]
+        header = {"give": name, "dtype": array.dtype.str, "shape": list(array.shape)}
+        return chunks(header, memoryview(array).cast("B") if array.size else b"")
+
+    def _weights(self) -> Iterator[Frame]:
+        return chunks({"give": "weights"}, self._folder.weights_to_reproduce())
+
+    def _challenge(self) -> Iterator[Frame]:
+        batch = self._job.latency.batch if self._job.latency is not None else 1
+        rows = self._held_out.arrays["val"]
+        n = min(QUESTIONS, len(rows) // batch)
+        questions = np.ascontiguousarray(rows[: n * batch])
+        row_bytes = questions.nbytes // max(1, n)
+        if row_bytes > CHUNK:
+            n, questions = 0, questions[:0]
+        header = {
+            "give": "challenge",
+            "rows": n,
+            "row_bytes": row_bytes,
+            "answer_bytes": 4 * batch * self._job.signature.n_outputs,
+            "dtype": questions.dtype.str,
+            "shape": [batch, *questions.shape[1:]],
+        }
+        return chunks(header, questions.tobytes())
+
+
+def unreachable(what: str, error: BaseException) -> InfrastructureError:
+    """The error for a link that broke although its keeper should live."""
+    return InfrastructureError(f"{what}: {error or type(error).__name__}", hint="resume the run")
