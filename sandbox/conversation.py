@@ -133,7 +133,14 @@ class Conversation:
         if "ready" not in frame.header:
             raise ChannelBroken("the keeper does not say that it is ready")
 
-    def run(self, job: Job, folder: JobFolder, held_out: HeldOut, place: Quiet) -> Ending:
+    def run(
+        self,
+        job: Job,
+        folder: JobFolder,
+        held_out: HeldOut,
+        place: Quiet,
+        on_first_step: Callable[[], None] = lambda: None,
+    ) -> Ending:
         """See `job` to its end; what is handed in goes to `folder`.
 
         Args:
@@ -141,6 +148,7 @@ class Conversation:
             folder: prepared for it.
             held_out: inputs that the job may ask for.
             place: what it runs on.
+            on_first_step: called once, when training has begun; must not block.
 
         Returns:
             How it ended. Ending its processes after that is the caller's.
@@ -186,6 +194,7 @@ class Conversation:
                     folder.receive(str(header["file"]), frame.payload, bool(header.get("last")))
                 elif header.get("say") == "first-step" and self.first_step is None:
                     self.first_step = time.monotonic()
+                    on_first_step()
                 elif header.get("say") == "loud":
                     quiet.close()
                     quiet_until = None
