@@ -1,13 +1,14 @@
 """The host's end of the link to a keeper: one job from its order to its ending.
 
-Blocking, for a thread of its own. Everything that comes over the link is checked to come from the keeper;
-what the keeper passes on from the worker is data that nobody believes yet: it goes to the job's folder, capped,
-and `outcome` judges it.
+Blocking, for a thread of its own. Everything that comes over the link is checked to come from the keeper.
+What the keeper passes on from the worker is data that nobody believes yet: it goes to the job's folder,
+capped, and `JobFolder` judges it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import secrets
 import threading
 import time
@@ -19,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from cambrian.sandbox.errors import InfrastructureError
 from cambrian.sandbox.job_folder import ANSWERS, JobFolder
 from cambrian.sandbox.protocol import Job
 from cambrian.sandbox.worker.channel import (
@@ -40,7 +40,6 @@ QUESTIONS = 32
 """Inputs that a reproducing worker gets one by one, with the keeper's clock running."""
 QUIET_S = 60.0
 """How long a job may have the cores of a measurement to itself."""
-SEND_S = 60.0
 
 
 class Link(Protocol):
@@ -157,76 +156,37 @@ class Conversation:
             InfrastructureError: the disk failed.
             OSError: the link broke.
         """
-        started = time.monotonic()
-        giver = _Giver(job, folder, held_out)
-        waited_s = 0.0
-        self._send(
-            Frame({"order": Order(job=job, cores=place.cores, caps=folder.caps).model_dump(mode="json")})
-        )
-        with ExitStack() as quiet:
-            quiet_until: float | None = None
-            measured = False
+        exchange = _Exchange(self, job, folder, held_out, place)
+        self.send(_order(job, folder, place))
+        with exchange.quiet:
             while True:
-                deadline = started + job.limits.wall_s + place.paused_s + waited_s
                 try:
-                    frame = self._receive(min(deadline, quiet_until or deadline))
+                    ending = exchange.take(self._receive(exchange.patience()))
                 except TimeoutError:
-                    if quiet_until is not None and time.monotonic() < deadline:
-                        quiet.close()
-                        quiet_until = None
-                        continue
-                    if time.monotonic() < started + job.limits.wall_s + place.paused_s + waited_s:
-                        continue  # it was paused meanwhile
-                    return Ending(why="timeout")
+                    ending = exchange.waited_long()
                 except EOFError:
-                    return Ending(why="gone")
+                    ending = Ending(why="gone")
                 except ChannelBroken:
-                    return Ending(why="forged")
-                header = frame.header
-                if "ended" in header:
-                    try:
-                        return Ending.model_validate(header["ended"])
-                    except ValidationError as error:
-                        return Ending(
-                            why="lost", note=f"the keeper's last words are malformed: {error}"[:300]
-                        )
-                if "file" in header:
-                    folder.receive(str(header["file"]), frame.payload, bool(header.get("last")))
-                elif header.get("say") == "first-step" and self.first_step is None:
-                    self.first_step = time.monotonic()
-                    on_first_step()
-                elif header.get("say") == "loud":
-                    quiet.close()
-                    quiet_until = None
-                elif header.get("ask") == "quiet":
-                    before, alone = time.monotonic(), False
-                    if not measured:
-                        alone = quiet.enter_context(place.alone())
-                        measured, quiet_until = True, time.monotonic() + QUIET_S
-                    waited_s += time.monotonic() - before
-                    self._send(Frame({"give": "quiet", "alone": alone, "last": True}))
-                elif "ask" in header:
-                    parts = giver.give(str(header["ask"]))
-                    if parts is None:
-                        return Ending(why="undue")
-                    for part in parts:
-                        self._send(part)
+                    ending = Ending(why="forged")
+                if ending is not None:
+                    return ending
 
     def pause(self, stop: bool) -> None:
         """Have the keeper stop or continue its worker; from any thread."""
         with contextlib.suppress(OSError):
-            self._send(Frame({"pause": stop}))
+            self.send(Frame({"pause": stop}))
 
     def stop(self) -> None:
         """Have the keeper end its worker and say so; from any thread."""
         with contextlib.suppress(OSError):
-            self._send(Frame({"stop": True}))
+            self.send(Frame({"stop": True}))
 
     def close(self) -> None:
         """Close the link, from any thread: the keeper ends its worker and itself."""
         self._link.close()
 
-    def _send(self, frame: Frame) -> None:
+    def send(self, frame: Frame) -> None:
+        """Send one frame; from any thread."""
         with self._sending:
             self._link.send(pack(frame, self._seal))
 
@@ -241,6 +201,83 @@ class Conversation:
             self._reader.feed(data)
             self._waiting.extend(self._reader.frames())
         return self._waiting.pop(0)
+
+
+def _order(job: Job, folder: JobFolder, place: Quiet) -> Frame:
+    order = Order(job=job, cores=place.cores, caps=folder.caps)
+    return Frame({"order": order.model_dump(mode="json")})
+
+
+class _Exchange:
+    """What is known of a job under way.
+
+    Attributes:
+        quiet: held while the job has its cores to itself.
+    """
+
+    def __init__(
+        self, conversation: Conversation, job: Job, folder: JobFolder, held_out: HeldOut, place: Quiet
+    ) -> None:
+        self._conversation, self._job, self._folder, self._place = conversation, job, folder, place
+        self._giver = _Giver(job, folder, held_out)
+        self._started = time.monotonic()
+        self._waited_s = 0.0  # for its turn to measure: no fault of its own
+        self._measured = False
+        self._quiet_until: float | None = None
+        self.quiet = ExitStack()
+
+    def _deadline(self) -> float:
+        return self._started + self._job.limits.wall_s + self._place.paused_s + self._waited_s
+
+    def patience(self) -> float:
+        """When the next frame must have come, on the clock of `time.monotonic`."""
+        return min(self._deadline(), self._quiet_until or math.inf)
+
+    def waited_long(self) -> Ending | None:
+        """Nothing has come in time."""
+        if time.monotonic() >= self._deadline():  # which may have moved: the job was paused meanwhile
+            return Ending(why="timeout")
+        if self._quiet_until is not None and time.monotonic() >= self._quiet_until:
+            self._loud()
+        return None
+
+    def take(self, frame: Frame) -> Ending | None:
+        """Do what a frame of the keeper asks for; an ending when it is the last one."""
+        header = frame.header
+        if "ended" in header:
+            try:
+                return Ending.model_validate(header["ended"])
+            except ValidationError as error:
+                return Ending(why="lost", note=f"the keeper's last words are malformed: {error}"[:300])
+        if "file" in header:
+            self._folder.receive(str(header["file"]), frame.payload, bool(header.get("last")))
+        elif header.get("say") == "first-step":
+            self._conversation.first_step = self._conversation.first_step or time.monotonic()
+        elif header.get("say") == "loud":
+            self._loud()
+        elif header.get("ask") == "quiet":
+            self._have_quiet()
+        elif "ask" in header:
+            answer = self._giver.give(str(header["ask"]))
+            if answer is None:
+                return Ending(why="undue")
+            for part in answer:
+                self._conversation.send(part)
+        return None
+
+    def _have_quiet(self) -> None:
+        """Once for a job: who could ask again and again would stop all others."""
+        before, alone = time.monotonic(), False
+        if not self._measured:
+            self._measured = True
+            alone = self.quiet.enter_context(self._place.alone())
+            self._quiet_until = time.monotonic() + QUIET_S
+        self._waited_s += time.monotonic() - before
+        self._conversation.send(Frame({"give": "quiet", "alone": alone, "last": True}))
+
+    def _loud(self) -> None:
+        self.quiet.close()
+        self._quiet_until = None
 
 
 class _Giver:
@@ -294,8 +331,3 @@ class _Giver:
             "shape": [batch, *questions.shape[1:]],
         }
         return chunks(header, questions.tobytes())
-
-
-def unreachable(what: str, error: BaseException) -> InfrastructureError:
-    """The error for a link that broke although its keeper should live."""
-    return InfrastructureError(f"{what}: {error or type(error).__name__}", hint="resume the run")

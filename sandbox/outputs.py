@@ -1,7 +1,7 @@
 """What is believed of the files that a job leaves behind, and how the host writes and removes files.
 
-Every result was made by code that we do not trust. It is read from a regular file, with a cap on its size, into
-a type that can hold nothing but data; whatever does not fit is an `OutputError`.
+Every result was made by code that we do not trust. It is read from a regular file, with a cap on its size,
+into a type that can hold nothing but data; whatever does not fit is an `OutputError`.
 """
 
 from __future__ import annotations

@@ -65,7 +65,8 @@ class ProcessSandbox:
     Args:
         plugins: folders put on the workers' import path, for spaces that are not installed.
         namespaces: False does without them even where the kernel would allow them.
-        trust_generated_code: whether source that a model wrote may run here, where it can read the user's files.
+        trust_generated_code: whether source that a model wrote may run here, where it can read the files of
+            this user.
         cores: what jobs share out among them; None takes all that this process may use.
     """
 
@@ -135,7 +136,7 @@ class ProcessSandbox:
         """
         if job.generated_code and not self._trusts:
             raise UserError(
-                f"job {job.id}: the process sandbox does not run code that a model wrote: it could read your files",
+                f"job {job.id}: the process sandbox runs no code by a model: it could read your files",
                 hint="start a Docker engine, or set 'sandbox.trust_generated_code: true' in the run file",
             )
         held_out = self._held_out

@@ -135,8 +135,8 @@ class Latency(_Data):
         alone: whether nothing else of ours ran on the same cores or GPU meanwhile.
         reference: name and version of the network that was timed in turns with this one; empty for none.
         reference_ms: its median per call.
-        ratio: median over pairs of blocks of this network's time by the reference's: survives a busy machine,
-            and tells more of another machine than milliseconds do.
+        ratio: median over pairs of blocks of this network's time by the reference's: survives a busy
+            machine, and tells more of another machine than milliseconds do.
         throughput: samples a second in batches of `throughput_batch`.
         memory_mb: peak of one call, in MiB: parameters, buffers and all tensors alive at a time.
     """
@@ -170,9 +170,9 @@ class WorkerReport(_Data):
     """What the worker says of a job. Its numbers describe the run; the score is computed by the host.
 
     Attributes:
-        status: `trained`, `measured`, `reproduced` (predictions were made; the host compares them) by the job's
-            purpose; `over-limit` when latency passed the job's limit and nothing was trained; `error` when the
-            candidate raised.
+        status: `trained`, `measured`, `reproduced` (predictions were made; the host compares them) by the
+            job's purpose; `over-limit` when latency passed the job's limit and nothing was trained; `error`
+            when the candidate raised.
         error: the last line of the exception and its place, at most 2,000 characters.
         train_loss: mean training loss of each epoch.
         epoch_s: seconds of each epoch.
@@ -223,7 +223,8 @@ class Outcome(_Data):
     Attributes:
         reason: one line for people and for the planner; empty when trained.
         wall_s: seconds from submission to end, by the host's clock.
-        first_step_s: seconds from submission to the first training step, by the host's clock; None without one.
+        first_step_s: seconds from submission to the first training step, by the host's clock; None without
+            one.
         start: how the job's process came to be: `cold` and `warm` containers, `fork` of a process that has
             imported torch.
         report: None when the worker left none that could be read, or when nothing was run.

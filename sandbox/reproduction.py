@@ -11,7 +11,7 @@ from cambrian.sandbox.outputs import OutputError, Outputs
 from cambrian.sandbox.protocol import Latency, LatencySpec
 
 TOLERANCE = 0.01
-"""Largest difference of one sample's outputs, by the spread of all outputs, that other batch sizes explain."""
+"""Largest difference of a sample's outputs, by the spread of all outputs, that batch sizes explain."""
 STRAY_SHARE = 0.005
 """Share of the samples that may differ by more: where a network is steep, rounding is too."""
 CLOCK_SHARE = 0.6
@@ -86,6 +86,5 @@ def check_claimed_latency(claimed: Latency, spec: LatencySpec, timed: Sequence[t
         raise OutputError("report.json holds a latency that was not measured as ordered")
     outside = float(np.percentile([seconds / calls for calls, seconds in timed], 25)) * 1000
     if claimed.median_ms < CLOCK_SHARE * outside:
-        raise OutputError(
-            f"report.json claims a latency of {claimed.median_ms:.3g} ms, a clock outside saw {outside:.3g} ms"
-        )
+        said, seen = f"{claimed.median_ms:.3g} ms", f"{outside:.3g} ms"
+        raise OutputError(f"report.json claims a latency of {said}, a clock outside saw {seen}")

@@ -105,7 +105,7 @@ def execute(channel: Channel, job: Job, data_folder: Path, started: float) -> in
         try:
             traceback.print_exc()
         except BaseException:  # of an exception that cannot be printed, or into a closed stream
-            sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+            sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
         report = progress.report("error", one_line(error))
     channel.put("report.json", report.model_dump_json().encode())
     return 0
@@ -233,7 +233,7 @@ def seed_everything(seed: int) -> None:
 
 
 def load_data(folder: Path, device: torch.device, channel: Channel) -> Data:
-    """The training split and the task's constants as tensors on `device`; the rest comes when it is asked for.
+    """The training split and the task's constants as tensors on `device`; the rest comes when asked for.
 
     On the CPU arrays stay on disk until they are read.
     """

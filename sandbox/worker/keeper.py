@@ -1,7 +1,7 @@
 """The keeper: the trusted process between the host and the worker that runs the candidate.
 
-It forks the worker, gives it its order, passes on what the worker asks for and hands in, caps it, keeps the clock, and is the only
-one that can talk to the host. It never looks into what it passes on: judging is the host's.
+It gives the worker its order, passes on what the worker asks for and hands in, caps it, keeps the clock, and
+is the only one that can talk to the host. It never looks into what it passes on: judging is the host's.
 
 What candidate code can do to it: kill it where both have the same user (the host then sees a job that ended
 without a word: `gone`), and claim whatever it likes in the worker's name, because it shares the worker's

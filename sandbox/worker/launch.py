@@ -67,7 +67,7 @@ def become_worker(
 
 def close_files(keep: set[int]) -> None:
     """Close every file but the standard three and `keep`."""
-    for fd in [int(name) for name in os.listdir("/proc/self/fd")]:
+    for fd in [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]:
         if fd > 2 and fd not in keep:
             with contextlib.suppress(OSError):  # the one that listed the folder is closed by now
                 os.close(fd)

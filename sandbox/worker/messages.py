@@ -47,11 +47,11 @@ class Ending(_Message):
     """How a job's processes ended, before anyone looked at what they handed in.
 
     Attributes:
-        why: `exit` when the worker ended by itself; `timeout`, `memory`, `processes`, `flood` (of results) for
-            the limit that ended it; `undue` when it asked for held-out inputs too early; `stopped` on request;
-            `forged` when somebody else wrote to the link or the worker's words are none;
-            `gone` when the keeper ended without a word, as when the candidate kills it; `lost` when the fault
-            is ours and the job may be run again.
+        why: `exit` when the worker ended by itself; `timeout`, `memory`, `processes`, `flood` (of results)
+            for the limit that ended it; `undue` when it asked for held-out inputs too early; `stopped` on
+            request; `forged` when somebody else wrote to the link or the worker's words are none; `gone` when
+            the keeper ended without a word, as when the candidate kills it; `lost` when the fault is ours and
+            the job may be run again.
         code: exit code, negative for a signal; None when we ended it.
         peak_mb: the most memory seen, in MiB; 0 when not watched.
         note: for people, when it was lost.

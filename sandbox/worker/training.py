@@ -142,7 +142,7 @@ def make_optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def predict(module: nn.Module, inputs: Tensor, batch: int = EVAL_BATCH) -> NDArray[np.float32]:
-    """Raw outputs `(n, n_outputs)` in eval mode, for inputs `(n, *input_shape)`, `batch` of them at a time."""
+    """Raw outputs `(n, n_outputs)` in eval mode, for inputs `(n, *input_shape)`, `batch` at a time."""
     module.eval()
     # inputs without a shape are ids of nodes: any number of them costs one pass over the graph
     size = batch if inputs.ndim > 1 else max(1, len(inputs))

@@ -84,13 +84,15 @@ class TestProcessSandbox(SandboxContract):
         mark = f"{MARK}={run_id}-twice"
         await sandbox.open(f"{run_id}-twice", tmp_path, digits(), 2)
         try:
-            running = asyncio.ensure_future(sandbox.run(self.job("victim", {"act": "slow", "seconds": 9})))
+            hidden = f"cambrian-victim-{os.getpid()}"
+            victim = self.job("victim", {"act": "hide", "marker": hidden, "seconds": 60})
+            running = asyncio.ensure_future(sandbox.run(victim))
             place = tmp_path / "jobs" / "TestProcessSandbox-victim"
             for _ in range(2):
-                assert await until((place / "log.txt").exists, 60)  # made by the job's supervisor
-                (place / "log.txt").unlink()
+                assert await until(lambda: bool(alive(hidden)), 60)
                 (server,) = [pid for pid in alive(mark) if _parent(pid) == os.getpid()]
                 os.kill(server, signal.SIGKILL)
+                assert await until(lambda: not alive(hidden), 10)
             with pytest.raises(InfrastructureError, match="died twice"):
                 await running
             assert not (place / "outcome.json").exists()
