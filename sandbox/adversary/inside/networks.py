@@ -190,13 +190,11 @@ class NoTensor(Plain):
         self.what = what
 
     def forward(self, x: Tensor) -> Any:
-        """A list, whole numbers, complex numbers, or too many axes."""
+        """A list, whole numbers, or too many axes."""
         answer = super().forward(x)
         kinds: dict[str, Callable[[], Any]] = {
             "list": answer.tolist,
             "whole": lambda: answer.argmax(1),
-            "complex": lambda: answer.to(torch.complex64),
-            "sparse": answer.to_sparse,
             "axes": lambda: answer[None],
         }
         return kinds[self.what]()

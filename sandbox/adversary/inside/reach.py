@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import importlib.util
 import json
 import os
 import re
@@ -164,7 +165,7 @@ def _raw(name: str) -> bool:
 
 KNOBS = (
     "/proc/sys/kernel/core_pattern", "/proc/sys/kernel/hostname", "/proc/sys/vm/overcommit_memory",
-    "/proc/sys/kernel/modprobe", "/proc/sysrq-trigger", "/proc/1/oom_score_adj", "/proc/acpi/wakeup",
+    "/proc/sys/kernel/modprobe", "/proc/sysrq-trigger", "/proc/acpi/wakeup",
     "/sys/kernel/mm/transparent_hugepage/enabled", "/sys/power/state", "/sys/kernel/uevent_helper",
     "/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/pids/pids.max",
     "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/pids.max", "/sys/fs/cgroup/cgroup.procs",
@@ -193,7 +194,7 @@ def take_privileges(genotype: dict[str, Any]) -> None:
         "mount": lambda: libc.mount(b"tmpfs", str(here / "point").encode(), b"tmpfs", 0, None),
         "bind": lambda: libc.mount(b"/", str(here / "point").encode(), None, MS_BIND, None),
         "remount": lambda: libc.mount(None, b"/", None, 32 | MS_BIND, None),
-        "hostname": lambda: libc.sethostname(b"taken", 5),
+        "hostname": lambda: libc.sethostname(*_hostname()),
         "chroot": lambda: libc.chroot(str(here).encode()),
         "user": lambda: libc.setresuid(12345, 12345, 12345),
     }
@@ -201,6 +202,12 @@ def take_privileges(genotype: dict[str, Any]) -> None:
         if call() == 0:
             taken.append(name)
     found(taken=taken, capabilities=_capabilities(), set_user_id=_set_user_id(), raised=raise_limits())
+
+
+def _hostname() -> tuple[bytes, int]:
+    """The name that this machine has already, so that nothing changes where it may be set."""
+    name = socket.gethostname().encode()
+    return name, len(name)
 
 
 def _capabilities() -> str:
@@ -303,9 +310,16 @@ def peek(genotype: dict[str, Any]) -> None:
             inner += list(thing.values()) if isinstance(thing, dict) else []
             inner += list(thing) if isinstance(thing, list | tuple) else []
             for one in (thing, *inner):
-                if isinstance(one, np.ndarray | torch.Tensor) and one.ndim and len(one) in lengths:
+                if not isinstance(one, np.ndarray | torch.Tensor) or not one.ndim or len(one) not in lengths:
+                    continue
+                if not genotype["labels_only"] or (one.ndim == 1 and "int" in str(one.dtype)):
                     arrays.add(f"{type(one).__name__}{tuple(one.shape)}")
-    found(files=sorted(set(files)), arrays=sorted(arrays))
+    found(files=sorted(set(files)), arrays=sorted(arrays), datasets=_data_sets())
+
+
+def _data_sets() -> list[str]:
+    """Packages that bring the task's data with them, labels and all."""
+    return [name for name in ("sklearn",) if importlib.util.find_spec(name) is not None]
 
 
 def _folders_on_the_stack() -> list[str]:

@@ -70,7 +70,7 @@ def eat_memory_files(mb: int) -> None:
     kept = [os.memfd_create(f"m{i}") for i in range(mb // 8)]
     for fd in kept:
         os.write(fd, b"x" * (8 << 20))
-    time.sleep(3)
+    time.sleep(0.5)
     raise RuntimeError(f"holds {8 * len(kept)} MiB in files without a name")
 
 
