@@ -1,71 +1,48 @@
 """The container sandbox: every job in a fresh, hardened container of a local or remote Docker engine.
 
-A job's container has no network, a read-only root, no capabilities, user 1000, its own process ids, limits of
-memory (without swap), CPU, processes and file sizes, and two volumes: the task's data, read-only, and
-its own folder. Nothing of the host is mounted, so a remote engine works like a local one: inputs are
-written into volumes before the start, results are read from the stopped container, each file by its
-name, with a cap on its size.
+A job's container (`settings`) has no network, a read-only root, no capabilities, user 1000, its own process
+ids, limits of memory without swap, of CPU, processes and files, and the task's data in a volume, read-only.
+Nothing of the host is mounted and nothing is fetched from inside: the job goes in and results come out over the
+attached standard streams (`link`, `conversation`), so a remote engine works like a local one. Containers are
+made before they are needed (`warm`), used once and thrown away.
 
-Not stopped: a kernel exploit (a `runtime` such as gVisor's `runsc` is the answer to that), and a job that
-fills the engine's disk with many files, each below the limit.
+Not stopped: a kernel exploit (a `runtime` such as gVisor's `runsc` is the answer to that), and disturbing
+other jobs through caches and memory bandwidth that all cores share.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
-import math
-import os
-import socket
-import tarfile
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
 
 import docker
-from docker.errors import APIError, DockerException, NotFound
 from docker.models.containers import Container
-from docker.types import LogConfig, Ulimit
-from requests.exceptions import ConnectionError as RequestsConnectionError
-from requests.exceptions import ReadTimeout, RequestException
+from requests.exceptions import RequestException
 
+from cambrian.sandbox.conversation import HeldOut
+from cambrian.sandbox.cores import Cores, Place, engine_cores
+from cambrian.sandbox.engine import ENGINE_S, connect, engine_errors
 from cambrian.sandbox.errors import InfrastructureError
 from cambrian.sandbox.image.build import ensure_image
-from cambrian.sandbox.outcome import REPORT_BYTES, RESULTS, JobFolder, disk, write_arrays
-from cambrian.sandbox.protocol import SPACE, Isolation, Job, JobLimits, Outcome
+from cambrian.sandbox.job_folder import JobFolder
+from cambrian.sandbox.protocol import Isolation, Job, JobLimits, Outcome
+from cambrian.sandbox.settings import Hull, not_enforced, settings
+from cambrian.sandbox.sweep import labels, sweep
+from cambrian.sandbox.volume import place_data
+from cambrian.sandbox.warm import Keep, OutOfMemory, Pool
 from cambrian.sandbox.worker.messages import Ending
 from cambrian.search_spaces import Splits
-from cambrian.search_spaces.finding import files_of
 
-PYTHON = "/usr/local/lib/cambrian/venv/bin/python"
-USER = "1000:1000"
-SCRATCH_MB = 64
-ENGINE_S = 60
-"""Seconds that the engine may take to answer."""
-ORPHAN_GRACE_S = 30
-"""How long after its limit a job ends by itself when nobody is left to end it."""
-
-
-class _Cancelled(Exception):
-    """The job's caller has gone away."""
-
-
-class _Running:
-    """The container of one job, shared by its thread and by whoever cancels it."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.cancelled = False
-        self.container: Container | None = None
-
-    def check(self) -> None:
-        if self.cancelled:
-            raise _Cancelled
+Start = Literal["cold", "warm"]
+LOOK_S = 0.1
+"""Seconds between looks at whether a job that waits for its container was cancelled."""
 
 
 class ContainerSandbox:
@@ -77,6 +54,11 @@ class ContainerSandbox:
         plugins: folders that are built into the image, on the workers' import path, for spaces that are
             not part of Cambrian.
         progress: told, line by line, what takes long.
+        engine: address of the engine, see `engine`; None takes the one that the environment names.
+        gpu: number or UUID of the engine's GPU that jobs get, or `all`; None gives them none.
+        cores: shared with other sandboxes on the engine's machine; None takes all that the engine has.
+        warm: how many containers wait for jobs; None is one a slot, 0 starts each when its job comes.
+        limits: of the jobs to come; with them containers are made ready before the first job.
     """
 
     def __init__(
@@ -85,20 +67,24 @@ class ContainerSandbox:
         runtime: str | None = None,
         plugins: Sequence[Path] = (),
         progress: Callable[[str], None] | None = None,
+        engine: str | None = None,
+        gpu: str | None = None,
+        cores: Cores | None = None,
+        warm: int | None = None,
+        limits: JobLimits | None = None,
     ) -> None:
         self.isolation = Isolation(level="docker")
-        self._base_image = base_image
-        self._runtime = runtime
+        self._base_image, self._runtime, self._engine, self._gpu = base_image, runtime, engine, gpu
         self._plugins = tuple(plugins)
         self._progress = progress
+        self._given_cores = cores
+        self._warm, self._limits = warm, limits
         self._client: docker.DockerClient | None = None
         self._threads: ThreadPoolExecutor | None = None
+        self._running: set[_Running] = set()
+        self._pool = Pool(self._start, 0)
         self._run_id = ""
         self._folder = Path()
-        self._samples = (0, 0)
-        self._image = ""
-        self._data = ""
-        self._cpus = 1
 
     async def open(
         self, run_id: str, folder: Path, splits: Splits, slots: int, space: Path | None = None
@@ -106,212 +92,206 @@ class ContainerSandbox:
         """See `Sandbox.open`; takes minutes when the image has to be built."""
         await self.close()
         self._run_id, self._folder = run_id, folder.resolve()
-        self._samples = (len(splits.x_val), len(splits.x_test))
-        # two threads a slot: one waits for the container, one may have to end it
+        # two threads a slot: one talks to the container, one may have to end it
         self._threads = ThreadPoolExecutor(2 * slots + 2, thread_name_prefix="cambrian-docker")
-        with _engine("be reached"):
-            self._client = docker.from_env(timeout=ENGINE_S, max_pool_size=2 * slots + 2)
-        await self._blocking(self._prepare, splits, space)
+        size = slots if self._warm is None else self._warm
+        try:
+            self._client = await self._blocking(connect, self._engine, ENGINE_S, 4 * slots + 2 * size + 4)
+            await self._blocking(self._prepare, splits, space, size)
+        except BaseException:
+            await self.close()
+            raise
 
     async def _blocking(self, call: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
 
-    def _prepare(self, splits: Splits, space: Path | None) -> None:
+    def _prepare(self, splits: Splits, space: Path | None, size: int) -> None:
         client = self._engine_client()
-        with _engine("be reached"):
+        with engine_errors("be reached"):
             info = client.info()
-        self._cpus = int(info.get("NCPU", 1))
-        self.isolation = Isolation(level="docker", not_enforced=_missing(info))
-        self._sweep()
-        self._image = ensure_image(self._base_image, self._plugins, self._progress)
-        with _engine("place the task's data"), tempfile.TemporaryDirectory() as place:
-            volume = client.volumes.create(labels=self._labels())
-            self._data = str(volume.name)
-            arrays = write_arrays(Path(place), splits)
-            helper = client.containers.create(
-                self._image,
-                ["true"],
-                labels=self._labels(),
-                network_mode="none",
-                volumes={self._data: {"bind": "/data", "mode": "rw"}},
+        self.isolation = Isolation(level="docker", not_enforced=not_enforced(info))
+        self._cores = self._given_cores or Cores(engine_cores(info))
+        sweep(client, self._run_id)
+        image = ensure_image(self._base_image, self._plugins, self._progress, self._engine)
+        with engine_errors("place the task's data"):
+            volume = client.volumes.create(labels=labels(self._run_id))
+        self._hull = Hull(
+            image=image,
+            data=str(volume.name),
+            runtime=self._runtime,
+            gpus=(self._gpu,) if self._gpu is not None else (),
+            cpus=len(engine_cores(info)),
+            swappiness=str(info.get("CgroupVersion") or "1") == "1",
+        )
+        self._held_out = HeldOut(splits.x_val, splits.x_test)
+        place_data(client, self._hull, labels(self._run_id), splits, space)
+        self._try_settings()
+        self._pool = Pool(self._start, size)
+        if self._limits is not None:
+            self._pool.fill(self._limits)
+
+    def _try_settings(self) -> None:
+        """Start and end a container with the settings of jobs: what the engine cannot do is told now."""
+        with engine_errors("start a container as jobs need it"):
+            made = self._engine_client().containers.create(
+                **settings(self._hull, JobLimits(), labels(self._run_id), command=["/bin/true"])
             )
-            with disk("pack the task's data"), tempfile.TemporaryFile() as packed:
-                with tarfile.open(fileobj=packed, mode="w") as tar:
-                    for path in arrays:
-                        _add(tar, path)
-                    for name, content in files_of(space).items() if space is not None else ():
-                        _add_bytes(tar, f"{SPACE}/{name}", content)
-                packed.seek(0)
-                helper.put_archive("/data", packed)
-            helper.remove(force=True)
+            try:
+                made.start()
+            finally:
+                made.remove(force=True)
+
+    def _start(self, limits: JobLimits, cores: Sequence[int]) -> Keep:
+        return Keep(self._engine_client(), self._hull, limits, labels(self._run_id), cores)
 
     async def run(self, job: Job) -> Outcome:
         """See `Sandbox.run`."""
-        started = time.monotonic()
-        folder = JobFolder(self._folder, job, *self._samples)
+        submitted = time.monotonic()
+        self._engine_client()
+        folder = JobFolder(self._folder, job, *self._held_out.sizes)
         known = folder.settled(self.isolation)
         if known is not None:
             return known
-        self._engine_client()
         folder.prepare()
         running = _Running()
-        thread = asyncio.ensure_future(self._blocking(self._run_blocking, job, folder, running))
+        self._running.add(running)
+        thread = asyncio.ensure_future(self._blocking(self._run_blocking, job, folder, running, submitted))
         try:
-            ending: Ending = await asyncio.shield(thread)
+            outcome: Outcome = await asyncio.shield(thread)
         except asyncio.CancelledError:
-            await self._cancel(running, thread)
+            await self._blocking(running.cancel)
+            await asyncio.wait({thread}, timeout=ENGINE_S)
+            if thread.done() and not thread.cancelled():
+                thread.exception()  # or asyncio complains that nobody looked
             raise
-        return folder.conclude(ending, self.isolation, time.monotonic() - started)
-
-    async def _cancel(self, running: _Running, thread: asyncio.Future[Any]) -> None:
-        def kill() -> None:
-            with running.lock:
-                running.cancelled = True
-                if running.container is not None:
-                    with contextlib.suppress(DockerException, RequestException):
-                        running.container.kill()
-
-        await self._blocking(kill)
-        await asyncio.wait({thread}, timeout=ENGINE_S)
-        if thread.done() and not thread.cancelled():
-            thread.exception()  # or asyncio complains that nobody looked
-
-    def _run_blocking(self, job: Job, folder: JobFolder, running: _Running) -> Ending:
-        """The whole life of a job's container, cleaning up included, in one thread."""
-        client = self._engine_client()
-        container: Container | None = None
-        volume = None
-        try:
-            with _engine(f"run job {job.id}"):
-                running.check()
-                volume = client.volumes.create(labels=self._labels(job))
-                container = client.containers.create(**self._settings(job, str(volume.name)))
-                container.put_archive("/job", _pack_job(folder.work / "job.json"))
-                with running.lock:
-                    running.check()
-                    running.container = container
-                    container.start()
-                ending = self._wait(container, job.limits)
-                running.check()
-                self._fetch(container, job.limits, folder)
-                return ending
+        except _Cancelled:
+            raise InfrastructureError(
+                f"the sandbox was closed while job {job.id} ran", hint="resume the run"
+            ) from None
         finally:
-            with contextlib.suppress(DockerException, RequestException):
-                if container is not None:
-                    container.remove(force=True, v=True)
-            with contextlib.suppress(DockerException, RequestException):
-                if volume is not None:
-                    volume.remove(force=True)
+            self._running.discard(running)
+        return outcome
 
-    def _settings(self, job: Job, volume: str) -> dict[str, Any]:
-        limits = job.limits
-        size = limits.file_mb << 20
-        return {
-            "image": self._image,
-            # We end a job in time; `timeout` does when we are dead. It is what the init process waits for, so
-            # a candidate that kills it ends its own container.
-            "command": [
-                *("timeout", "--signal=KILL", str(math.ceil(limits.wall_s) + ORPHAN_GRACE_S)),
-                *(PYTHON, "-s", "-P", "-m", "cambrian.sandbox.worker", "/job", "/data"),
-            ],
-            "labels": self._labels(job),
-            "environment": {
-                "HOME": "/scratch",
-                "TMPDIR": "/scratch",
-                "LANG": "C.UTF-8",
-                "PYTHONHASHSEED": "0",
-                "PYTHONDONTWRITEBYTECODE": "1",
-                "OMP_NUM_THREADS": str(limits.threads),
-                "OPENBLAS_NUM_THREADS": "1",
-                "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-            },
-            "volumes": {
-                self._data: {"bind": "/data", "mode": "ro"},
-                volume: {"bind": "/job", "mode": "rw"},
-            },
-            "tmpfs": {"/scratch": f"size={SCRATCH_MB}m,uid=1000,gid=1000,mode=0700,nosuid,nodev"},
-            "working_dir": "/scratch",
-            "user": USER,
-            "network_mode": "none",
-            "read_only": True,
-            "cap_drop": ["ALL"],
-            "security_opt": ["no-new-privileges:true"],
-            "mem_limit": f"{limits.memory_mb}m",
-            "memswap_limit": f"{limits.memory_mb}m",
-            "nano_cpus": min(limits.threads, self._cpus) * 10**9,
-            "pids_limit": limits.processes + 2,  # and the init process and `timeout`
-            "ulimits": [
-                Ulimit(name="fsize", soft=size, hard=size),
-                Ulimit(name="nofile", soft=1024, hard=1024),
-                Ulimit(name="core", soft=0, hard=0),
-            ],
-            "ipc_mode": "none",
-            "init": True,
-            "log_config": LogConfig(
-                type=LogConfig.types.JSON, config={"max-size": f"{limits.log_kb}k", "max-file": "2"}
-            ),
-            "runtime": self._runtime,
-        }
-
-    def _wait(self, container: Container, limits: JobLimits) -> Ending:
-        deadline = time.monotonic() + limits.wall_s
+    def _run_blocking(self, job: Job, folder: JobFolder, running: _Running, submitted: float) -> Outcome:
+        """The whole life of a job, in one thread."""
+        place = self._cores.place(job.limits.threads, self._gpu)
+        start: Start = "cold"
+        keep: Keep | None = None
+        first_step: float | None = None
         try:
-            container.wait(timeout=limits.wall_s)
-        except (RequestsConnectionError, ReadTimeout):
-            # over a Unix socket a timeout looks like a lost connection; the clock tells them apart
-            if time.monotonic() < deadline - 0.05:
-                raise
-            with contextlib.suppress(APIError):  # ended just now
-                container.kill()
-            container.wait(timeout=ENGINE_S)
-            return Ending(why="timeout")
-        container.reload()
-        state: dict[str, Any] = (container.attrs or {}).get("State", {})
-        code = int(state.get("ExitCode", -1))
-        if code != 0 and state.get("OOMKilled"):
-            return Ending(why="memory")
-        # the init process reports a signal as 128 and its number
-        return Ending(why="exit", code=128 - code if 128 < code < 128 + 65 else code)
-
-    def _fetch(self, container: Container, limits: JobLimits, folder: JobFolder) -> None:
-        """Copy log and results here, the report last; whatever is no plain file of its name is left."""
-        cap = limits.log_kb * 1024
-        log = container.logs(stdout=True, stderr=True)[-cap:]
-        with disk(f"write to {folder.path}"):
-            (folder.path / "log.txt").write_bytes(log)
-        for name in RESULTS:
-            limit = REPORT_BYTES if name == "report.json" else limits.file_mb << 20
             try:
-                chunks, status = container.get_archive(f"/job/{name}", chunk_size=1 << 20)
-            except NotFound:
+                keep, start = self._keep_for(job.limits, place, running)
+            except OutOfMemory:
+                ending = Ending(why="memory")
+            else:
+                ending = self._talk(keep, job, folder, place, running)
+                first_step = keep.conversation.first_step
+        finally:
+            if keep is not None:
+                keep.kill()
+                self._pool.discard(keep)
+            place.release()
+        running.check()
+        if ending.why != "memory":
+            self._pool.fill(job.limits, place.cores)
+        return folder.conclude(
+            ending,
+            self.isolation,
+            time.monotonic() - submitted,
+            first_step - submitted if first_step is not None else None,
+            start,
+        )
+
+    def _keep_for(self, limits: JobLimits, place: Place, running: _Running) -> tuple[Keep, Start]:
+        """A container that is ready for a job, and how it came to be: one that waits, or a new one."""
+        while (taken := self._pool.take(limits)) is not None:
+            made, ready = taken
+            try:
+                keep = self._wait_for(made, running)
+            except InfrastructureError:
                 continue
-            if status is None or int(status["size"]) > limit:
+            try:
+                keep.adapt(limits, place.cores)
+                running.check()
+            except InfrastructureError:  # it ended while it waited, or it already uses more than it may
+                self._pool.discard(keep)
                 continue
-            content = _unpack(_capped(chunks, limit + (1 << 16)), name)
-            if content is not None:
-                with disk(f"write to {folder.path}"):
-                    (folder.work / name).write_bytes(content)
+            except _Cancelled:
+                self._pool.discard(keep)
+                raise
+            return keep, "warm" if ready else "cold"
+        running.check()
+        keep = self._start(limits, place.cores)
+        try:
+            running.begin(keep)
+            keep.get_ready()
+            running.check()
+        except BaseException:
+            self._pool.discard(keep)
+            running.check()
+            raise
+        return keep, "cold"
 
-    def _labels(self, job: Job | None = None) -> dict[str, str]:
-        labels = {"cambrian.run": self._run_id, "cambrian.host": _this_host()}
-        return labels | {"cambrian.job": job.id} if job is not None else labels
+    def _wait_for(self, made: Future[Keep], running: _Running) -> Keep:
+        while True:
+            try:
+                return made.result(LOOK_S)
+            except TimeoutError:
+                if made.done():
+                    raise
+            if running.cancelled:
+                made.add_done_callback(self._discard_when_made)
+                running.check()
 
-    def _sweep(self) -> None:
-        """Remove every container and volume of this run, and those that dead processes of any run left."""
-        client = self._engine_client()
-        ours: dict[str, Any] = {"label": "cambrian.run"}
-        with _engine("remove what an earlier process left behind"):
-            for container in client.containers.list(all=True, filters=ours, ignore_removed=True):
-                if self._is_left_over(container.labels):
-                    with contextlib.suppress(NotFound):
-                        container.remove(force=True, v=True)
-            for volume in client.volumes.list(filters=ours):
-                if self._is_left_over((volume.attrs or {}).get("Labels") or {}):
-                    with contextlib.suppress(NotFound, APIError):  # another sweep may be at it
-                        volume.remove(force=True)
+    def _discard_when_made(self, made: Future[Keep]) -> None:
+        if not made.cancelled() and made.exception() is None:
+            self._pool.discard(made.result())
 
-    def _is_left_over(self, labels: Mapping[str, str]) -> bool:
-        return labels.get("cambrian.run") == self._run_id or _is_dead(labels.get("cambrian.host", ""))
+    def _talk(self, keep: Keep, job: Job, folder: JobFolder, place: Place, running: _Running) -> Ending:
+        """Have the job done in a container that is ready."""
+        running.begin(keep)
+        place.on_pause(keep.pause, keep.resume)
+        quiet = _Quiet(place, self._pool)
+        try:
+            ending = keep.conversation.run(
+                job,
+                folder,
+                self._held_out,
+                quiet,
+                on_first_step=lambda: self._pool.fill(job.limits, place.cores, most=1),
+            )
+        except OSError as error:
+            running.check()
+            return self._how_it_ended(keep, job, error)
+        running.check()
+        return self._how_it_ended(keep, job, None) if ending.why == "gone" else ending
+
+    def _how_it_ended(self, keep: Keep, job: Job, error: OSError | None) -> Ending:
+        """What became of a container whose link broke.
+
+        Raises:
+            InfrastructureError: the engine is to blame, not the job.
+        """
+        container = keep.container
+        with engine_errors(f"run job {job.id}"):
+            if not isinstance(error, TimeoutError):
+                with contextlib.suppress(RequestException):  # it runs on: looked at below
+                    container.wait(timeout=5)
+            container.reload()
+            state: dict[str, Any] = (container.attrs or {}).get("State", {})
+            if state.get("Running"):
+                if isinstance(error, TimeoutError):  # the keeper was stopped, so it takes nothing in
+                    return Ending(why="gone")
+                raise InfrastructureError(
+                    f"the connection to the container of job {job.id} was lost", hint="resume the run"
+                ) from error
+            if state.get("OOMKilled"):
+                return Ending(why="memory")
+            if not _remembers(self._engine_client(), container, state):
+                raise InfrastructureError(
+                    f"the Docker engine ended the container of job {job.id}", hint="resume the run"
+                ) from error
+        return Ending(why="gone")
 
     def _engine_client(self) -> docker.DockerClient:
         if self._client is None:
@@ -320,111 +300,70 @@ class ContainerSandbox:
 
     async def close(self) -> None:
         """See `Sandbox.close`."""
-        if self._client is None:
-            return
-        try:
+        client, self._client = self._client, None
+        threads, self._threads = self._threads, None
+        if client is not None:
+            for running in self._running:
+                await asyncio.to_thread(running.cancel)
+            await asyncio.to_thread(self._pool.close)
             with contextlib.suppress(InfrastructureError):  # an engine that is gone has nothing left to end
-                await self._blocking(self._sweep)
-        finally:
-            self._client.close()
-            self._client = None
-            if self._threads is not None:
-                self._threads.shutdown(wait=False, cancel_futures=True)
-                self._threads = None
+                await asyncio.to_thread(sweep, client, self._run_id)
+            client.close()
+        if threads is not None:
+            threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _started(pid: int) -> str | None:
-    """When process `pid` was started, in the kernel's ticks; None when there is none. Pids are used again."""
+class _Cancelled(Exception):
+    """The job's caller has gone away, or the sandbox was closed."""
+
+
+class _Running:
+    """A job under way, shared by its thread and by whoever cancels it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._keep: Keep | None = None
+        self.cancelled = False
+
+    def check(self) -> None:
+        if self.cancelled:
+            raise _Cancelled
+
+    def begin(self, keep: Keep) -> None:
+        with self._lock:
+            self.check()
+            self._keep = keep
+
+    def cancel(self) -> None:
+        with self._lock:
+            self.cancelled = True
+            keep = self._keep
+        if keep is not None:
+            keep.kill()
+
+
+class _Quiet:
+    """A place where nothing is made ready while a latency is measured; see `conversation.Quiet`."""
+
+    def __init__(self, place: Place, pool: Pool) -> None:
+        self._place, self._pool = place, pool
+        self.cores = place.cores
+
+    @property
+    def paused_s(self) -> float:
+        return self._place.paused_s
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[bool]:
+        with self._place.alone() as alone, self._pool.quiet(self.cores) as quiet:
+            yield alone and quiet
+
+
+def _remembers(client: docker.DockerClient, container: Container, state: dict[str, Any]) -> bool:
+    """Whether the engine saw the end of a container: one that was started after it did not, and caused it."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    return stat.rpartition(")")[2].split()[19]
-
-
-def _this_host() -> str:
-    """This process, as a label: machine, pid and start."""
-    return f"{socket.gethostname()}:{os.getpid()}:{_started(os.getpid())}"
-
-
-def _is_dead(host: str) -> bool:
-    """Whether the process of a label ran on this machine and is there no more."""
-    machine, pid, start = (*host.split(":"), "", "")[:3]
-    return machine == socket.gethostname() and pid.isdigit() and _started(int(pid)) != start
-
-
-@contextlib.contextmanager
-def _engine(what: str) -> Iterator[None]:
-    """Turn what the SDK and requests raise into an `InfrastructureError`."""
-    try:
-        yield
-    except (DockerException, RequestException) as error:
-        text = " ".join(str(getattr(error, "explanation", None) or error).split())[:300]
-        raise InfrastructureError(
-            f"the Docker engine failed to {what}: {text}",
-            hint="start the engine ('docker info' tells), then resume the run",
-        ) from error
-
-
-def _missing(info: dict[str, Any]) -> tuple[str, ...]:
-    """What this engine cannot enforce, by its own account."""
-    lacks = [
-        phrase
-        for key, phrase in (
-            ("MemoryLimit", "memory"),
-            ("PidsLimit", "number of processes"),
-            ("CpuCfsQuota", "share of the CPU"),
-        )
-        if not info.get(key, True)
-    ]
-    return (*lacks, "disk space in total (each file is limited)")
-
-
-def _add(tar: tarfile.TarFile, path: Path) -> None:
-    """Add a file by its bare name, to be read but not written by the job's user."""
-    entry = tarfile.TarInfo(path.name)
-    entry.size, entry.mode, entry.uid, entry.gid = path.stat().st_size, 0o444, 1000, 1000
-    with path.open("rb") as file:
-        tar.addfile(entry, file)
-
-
-def _add_bytes(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    """Add a file with the folders above it, to be read but not written by the job's user."""
-    for above in reversed(PurePosixPath(name).parents):
-        if str(above) != "." and str(above) not in tar.getnames():
-            entry = tarfile.TarInfo(str(above))
-            entry.type, entry.mode = tarfile.DIRTYPE, 0o555
-            tar.addfile(entry)
-    entry = tarfile.TarInfo(name)
-    entry.size, entry.mode = len(content), 0o444
-    tar.addfile(entry, io.BytesIO(content))
-
-
-def _pack_job(path: Path) -> bytes:
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as tar:
-        _add(tar, path)
-    return packed.getvalue()
-
-
-def _capped(chunks: Iterator[bytes], limit: int) -> IO[bytes]:
-    """The stream as a file, cut off at `limit` bytes."""
-    content = bytearray()
-    for chunk in chunks:
-        content += chunk
-        if len(content) > limit:
-            break
-    return io.BytesIO(bytes(content[:limit]))
-
-
-def _unpack(packed: IO[bytes], name: str) -> bytes | None:
-    """The content of the plain file `name` in a tar; None when there is none."""
-    try:
-        with tarfile.open(fileobj=packed, mode="r:") as tar:
-            member = tar.next()
-            if member is None or member.name != name or not member.isreg():
-                return None
-            file = tar.extractfile(member)
-            return None if file is None else file.read()
-    except (tarfile.TarError, EOFError, OSError):
-        return None
+        finished = int(datetime.fromisoformat(state["FinishedAt"][:19] + "+00:00").timestamp())
+    except (KeyError, ValueError):
+        return False
+    filters = {"container": str(container.id), "event": "die"}
+    return any(client.api.events(since=finished - 2, until=finished + 1, filters=filters, decode=True))

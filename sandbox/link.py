@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import struct
 import time
 from typing import Any
 
 from docker.models.containers import Container
 
-from cambrian.sandbox.engine import ENGINE_S, engine_errors
+from cambrian.sandbox.engine import engine_errors
 
 STDERR_BYTES = 64 << 10
-STALL_S = ENGINE_S
+STALL_S = 30.0
 """Seconds that an engine may take to accept some bytes; a job's own deadline is the caller's to keep."""
 _HEAD = struct.Struct(">BxxxL")
 _STDOUT, _STDERR = 1, 2
@@ -90,8 +91,10 @@ class ContainerLink:
 
     def close(self) -> None:
         """Let go of the streams; the container's standard input ends."""
+        with contextlib.suppress(Exception):  # paramiko and ssl have errors of their own
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes a thread that receives; closing alone would not
         for end in (self._stream, self._socket):
-            with contextlib.suppress(Exception):  # paramiko and ssl have errors of their own
+            with contextlib.suppress(Exception):
                 end.close()
 
     def _sort(self) -> bool:

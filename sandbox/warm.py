@@ -1,0 +1,363 @@
+"""Containers that wait: keepers that have imported torch and take one job each, made before they are needed.
+
+A container is used once. What makes a fresh one slow is importing torch, so as many as there are slots wait
+with that behind them; each one that is taken is replaced while a training runs, on that training's cores, and
+never on cores where a latency is being measured: there a container in the making stands still.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import docker
+from docker.errors import DockerException, NotFound
+from docker.models.containers import Container
+from requests.exceptions import RequestException
+
+from cambrian.sandbox.conversation import Conversation
+from cambrian.sandbox.engine import ENGINE_S, engine_errors
+from cambrian.sandbox.errors import InfrastructureError
+from cambrian.sandbox.link import ContainerLink
+from cambrian.sandbox.protocol import JobLimits
+from cambrian.sandbox.settings import Hull, fits, settings, update
+from cambrian.sandbox.worker.channel import ChannelBroken
+
+logger = logging.getLogger(__name__)
+
+READY_S = 180.0
+"""Seconds that a container may take to import torch; a busy disk can be that slow."""
+
+
+class OutOfMemory(InfrastructureError):
+    """A container ended before it was ready, for want of memory: its limit is too low for torch itself."""
+
+
+class Keep:
+    """One container with its keeper, for one job.
+
+    Args:
+        client: of the engine.
+        hull: what it has in common with others.
+        limits: what it is made for.
+        labels: by which it is found again.
+        cores: that it may run on; all when empty.
+
+    Attributes:
+        conversation: with its keeper.
+        link: to its keeper.
+
+    Raises:
+        InfrastructureError: the engine cannot make it.
+    """
+
+    def __init__(
+        self,
+        client: docker.DockerClient,
+        hull: Hull,
+        limits: JobLimits,
+        labels: dict[str, str],
+        cores: Sequence[int] = (),
+    ) -> None:
+        self._client, self._hull, self.limits, self.cores = client, hull, limits, tuple(cores)
+        self._lock = threading.Lock()
+        self._stopped = False
+        with engine_errors("start a container"):
+            self.container: Container = client.containers.create(**settings(hull, limits, labels, cores))
+            try:
+                self.link = ContainerLink(self.container)
+                self.container.start()
+            except BaseException:
+                self._remove()
+                raise
+        self.conversation = Conversation(self.link)
+
+    def get_ready(self) -> None:
+        """Greet the keeper and wait until it can take a job.
+
+        Raises:
+            OutOfMemory: there was too little of it for torch itself.
+            InfrastructureError: it ended, or is too slow.
+        """
+        try:
+            self.conversation.greet()
+            self.conversation.ready(READY_S)
+        except TimeoutError as error:
+            raise InfrastructureError(
+                f"a container was not ready to train within {READY_S:g} s",
+                hint="the engine's machine is too busy; then resume the run",
+            ) from error
+        except (OSError, EOFError, ChannelBroken) as error:
+            with engine_errors("say how a container ended"):
+                self.container.wait(timeout=ENGINE_S)
+                self.container.reload()
+            if (self.container.attrs or {}).get("State", {}).get("OOMKilled"):
+                raise OutOfMemory(
+                    f"{self.limits.memory_mb} MiB are too little to import torch",
+                    hint="raise 'sandbox.memory_mb' in the run file",
+                ) from error
+            words = self.link.said().strip().splitlines() or [str(error) or "it said nothing"]
+            raise InfrastructureError(
+                f"a container ended before it was ready: {words[-1][:300]}",
+                hint="'cambrian sandbox check' looks for the cause",
+            ) from error
+
+    def adapt(self, limits: JobLimits, cores: Sequence[int]) -> None:
+        """Give the container a job's limits and cores.
+
+        Raises:
+            InfrastructureError: the engine is gone, or the container, or the limits cannot be had.
+        """
+        same = (limits.memory_mb, limits.threads, limits.processes)
+        ours = (self.limits.memory_mb, self.limits.threads, self.limits.processes)
+        if same == ours and tuple(cores) == self.cores:
+            return
+        with engine_errors("give a container its limits"):
+            self._post("update", update(self._hull, limits, cores))
+        self.limits, self.cores = limits, tuple(cores)
+
+    def pause(self) -> None:
+        """Have every process in it stand still; raises what the SDK raises."""
+        with self._lock:
+            if not self._stopped:
+                self.container.pause()
+                self._stopped = True
+
+    def resume(self) -> None:
+        """Have them go on."""
+        with self._lock:
+            if self._stopped:
+                self._stopped = False
+                self.container.unpause()
+
+    def kill(self) -> None:
+        """End every process in it; quiet about an engine or a container that is gone."""
+        with contextlib.suppress(DockerException, RequestException):
+            self.container.kill()
+
+    def remove(self) -> None:
+        """End and remove it; quiet about an engine or a container that is gone."""
+        self.link.close()
+        self._remove()
+
+    def _remove(self) -> None:
+        with contextlib.suppress(DockerException, RequestException):
+            self.container.remove(force=True)
+
+    def _post(self, what: str, body: dict[str, object]) -> None:
+        """What the SDK's own `update` does not know: processors and processes."""
+        api = self._client.api
+        url = f"{api.base_url}/v{api.api_version}/containers/{self.container.id}/{what}"
+        response = api.post(url, json=body, timeout=ENGINE_S)
+        if response.status_code == 404:
+            raise NotFound(f"container {self.container.id} is gone")
+        if response.status_code >= 400:
+            raise DockerException(response.text)
+
+
+@dataclass(eq=False)
+class _Entry:
+    """A container that waits, or is in the making."""
+
+    limits: JobLimits
+    cores: tuple[int, ...]
+    made: Future[Keep]
+    keep: Keep | None = None
+    born: float = field(default_factory=time.monotonic)
+
+    def pause(self) -> bool:
+        """Have it stand still while it is being made; whether that worked."""
+        if self.keep is None or self.made.done():  # not begun: `Pool._finish` looks; ready: it only waits
+            return True
+        try:
+            self.keep.pause()
+        except (DockerException, RequestException) as error:
+            logger.debug("a container in the making could not be paused: %s", error)
+            return False
+        return True
+
+    def resume(self) -> None:
+        """Have it go on."""
+        if self.keep is not None:
+            with contextlib.suppress(DockerException, RequestException):
+                self.keep.resume()
+
+
+class Pool:
+    """Containers made before they are needed.
+
+    Args:
+        start: starts one, for limits and on cores.
+        size: how many are to wait.
+    """
+
+    def __init__(self, start: Callable[[JobLimits, Sequence[int]], Keep], size: int) -> None:
+        self._start, self._size = start, size
+        self._lock = threading.Lock()
+        self._entries: list[_Entry] = []
+        self._measured: list[tuple[int, ...]] = []
+        self._owed: list[tuple[JobLimits, tuple[int, ...]]] = []
+        self._closed = False
+        self._threads = ThreadPoolExecutor(max(1, size), thread_name_prefix="cambrian-warm")
+        self._removers = ThreadPoolExecutor(2, thread_name_prefix="cambrian-remove")
+        # a job waits before it leaves more behind than this
+        self._to_remove = threading.BoundedSemaphore(2 * size + 4)
+
+    def fill(self, limits: JobLimits, cores: Sequence[int] = (), most: int | None = None) -> None:
+        """Start making what is missing, in the background.
+
+        Args:
+            limits: of the jobs to come; what waits for others makes room.
+            cores: where it is made.
+            most: start no more than these.
+        """
+        with self._lock:
+            for _ in range(self._size if most is None else most):
+                if self._closed or not self._make_room(limits):
+                    return
+                if self._is_quiet(cores):
+                    self._owed.append((limits, tuple(cores)))
+                else:
+                    self._make(limits, cores)
+
+    def take(self, limits: JobLimits) -> tuple[Future[Keep], bool] | None:
+        """One that fits, and whether it is ready, else the oldest that is in the making; None for neither."""
+        with self._lock:
+            fitting = [entry for entry in self._entries if fits(entry.limits, limits)]
+            fitting.sort(key=lambda entry: (not entry.made.done(), entry.born))
+            while fitting:
+                entry = fitting.pop(0)
+                self._entries.remove(entry)
+                if not entry.made.done():
+                    entry.resume()  # where it goes on is the job's affair now
+                    return entry.made, False
+                if _died(entry.made):
+                    self._put_away(entry)
+                    continue
+                return entry.made, True
+        return None
+
+    @contextlib.contextmanager
+    def quiet(self, cores: Sequence[int]) -> Iterator[bool]:
+        """Have nothing in the making on these cores; whether that worked."""
+        measured = tuple(cores)
+        with self._lock:
+            self._measured.append(measured)
+            overlapping = [entry for entry in self._entries if _overlap(entry.cores, cores)]
+            worked = all([entry.pause() for entry in overlapping])
+        try:
+            yield worked
+        finally:
+            with self._lock:
+                self._measured.remove(measured)
+                for entry in self._entries:
+                    if not self._is_quiet(entry.cores):
+                        entry.resume()
+                owed, self._owed = self._owed, []
+                for limits, wanted in owed:
+                    if self._is_quiet(wanted):
+                        self._owed.append((limits, wanted))
+                    elif not self._closed:
+                        self._make(limits, wanted)
+
+    def discard(self, keep: Keep) -> None:
+        """Remove a container in the background."""
+        self._to_remove.acquire()
+
+        def remove() -> None:
+            try:
+                keep.remove()
+            finally:
+                self._to_remove.release()
+
+        try:
+            self._removers.submit(remove)
+        except RuntimeError:  # closed meanwhile
+            remove()
+
+    def waiting(self) -> int:
+        """How many are ready."""
+        with self._lock:
+            return sum(entry.made.done() and not _died(entry.made) for entry in self._entries)
+
+    def close(self) -> None:
+        """Remove all that wait and wait for what is being removed; those in the making are for the sweep."""
+        with self._lock:
+            self._closed = True
+            entries, self._entries, self._owed = self._entries, [], []
+        for entry in entries:
+            entry.made.cancel()
+            if entry.keep is not None:
+                self.discard(entry.keep)
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._removers.shutdown(wait=True)
+
+    # -- inside, with the lock held -----------------------------------------------------------------
+
+    def _make_room(self, limits: JobLimits) -> bool:
+        for entry in [entry for entry in self._entries if entry.made.done() and _died(entry.made)]:
+            self._entries.remove(entry)
+            self._put_away(entry)
+        if len(self._entries) + len(self._owed) < self._size:
+            return True
+        for entry in self._entries:
+            if entry.made.done() and not fits(entry.limits, limits):
+                self._entries.remove(entry)
+                self._put_away(entry)
+                return True
+        return False
+
+    def _put_away(self, entry: _Entry) -> None:
+        if entry.keep is not None:
+            self.discard(entry.keep)
+
+    def _is_quiet(self, cores: Sequence[int]) -> bool:
+        return any(_overlap(cores, measured) for measured in self._measured)
+
+    def _make(self, limits: JobLimits, cores: Sequence[int]) -> None:
+        entry = _Entry(limits, tuple(cores), Future())
+        self._entries.append(entry)
+        self._threads.submit(self._finish, entry)
+
+    # -- in a thread --------------------------------------------------------------------------------
+
+    def _finish(self, entry: _Entry) -> None:
+        if not entry.made.set_running_or_notify_cancel():
+            return
+        try:
+            keep = self._start(entry.limits, entry.cores)
+            with self._lock:
+                entry.keep = keep
+                if self._closed:
+                    raise InfrastructureError("the sandbox was closed", hint="call open first")
+                if entry in self._entries and self._is_quiet(entry.cores):
+                    entry.pause()
+            keep.get_ready()
+        except BaseException as error:
+            if entry.keep is not None:
+                self.discard(entry.keep)
+                entry.keep = None
+            entry.made.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+            logger.debug("a container could not be made ready: %s", error)
+        else:
+            entry.made.set_result(keep)
+
+
+def _died(made: Future[Keep]) -> bool:
+    """Whether a container that was finished is of no use, because it failed or has ended since."""
+    try:
+        return made.exception(0) is not None or not made.result(0).link.is_open()
+    except (CancelledError, TimeoutError):
+        return True
+
+
+def _overlap(cores: Sequence[int], others: Sequence[int]) -> bool:
+    """Whether two sets of cores meet; none means all."""
+    return not cores or not others or not set(cores).isdisjoint(others)
