@@ -1,7 +1,8 @@
 """The discovery loop: an asyncio scheduler that keeps every slot busy, with no barrier between generations.
 
 A free slot takes, in this order: what a dead process left half-way, what a reviewer has approved, a candidate
-that earned promotion, a new proposal. A run with recipe genes ends with what `agents.factorial` asks for.
+that earned promotion, a new proposal. A run with recipe genes ends with what `agents.factorial` asks for. No
+run ends before the first places of its leaderboard were reproduced, see `agents.trial`.
 Which arm proposes and with which random numbers is a function of the population alone, so a resumed run with
 one slot goes on exactly as an unbroken one would have.
 """
@@ -25,6 +26,7 @@ from cambrian.agents.planner import Arm, ProposalContext
 from cambrian.agents.planner.portfolio import Portfolio
 from cambrian.agents.population.model import BASELINE_ARM, Candidate, CandidateState, Proposal, candidate_id
 from cambrian.agents.review import Decision, ReviewDesk
+from cambrian.agents.trial import TOP
 
 HEARTBEAT_S = 2.0
 REVIEW_POLL_S = 2.0
@@ -38,11 +40,16 @@ PARKED_PER_SLOT = 4
 
 @dataclass(frozen=True)
 class Work:
-    """One thing for a slot to do."""
+    """One thing for a slot to do.
+
+    Attributes:
+        confirms: reproduce the score that the candidate has; no evaluation.
+    """
 
     candidate_id: str
     rung: int
     decision: Decision | None = None
+    confirms: bool = False
 
 
 @dataclass
@@ -127,14 +134,17 @@ class Discovery:
             made, ending, began = 0, "ended", self.account.elapsed_s
             ended: Candidate | None = None
             try:
-                if work.decision is not None:
+                if work.confirms:
+                    await self.lifecycle.confirm(work.candidate_id)
+                elif work.decision is not None:
                     ending = await self.lifecycle.decide(work.decision)
                 else:
                     ending = await self.lifecycle.advance(work.candidate_id, work.rung)
                 made = self._evaluations(work.candidate_id) - before
                 if ending == "ended":
                     self.services.store.land(work.candidate_id)
-                    ended = self.services.population.get(work.candidate_id)
+                    candidate = self.services.population.get(work.candidate_id)
+                    ended = candidate if not work.confirms or candidate.score is None else None
             finally:
                 self.account.settle(made)
                 self._busy.discard(work.candidate_id)
@@ -144,7 +154,8 @@ class Discovery:
                     count, total = self._durations.get(work.rung, (0, 0.0))
                     took = self.account.elapsed_s - began
                     self._durations[work.rung] = (count + 1, total + took)
-                self._fruitless = 0 if made or ending == "parked" else self._fruitless + 1
+                if not work.confirms:
+                    self._fruitless = 0 if made or ending == "parked" else self._fruitless + 1
                 async with self._changed:
                     self._changed.notify_all()
             if ended is not None:
@@ -152,11 +163,27 @@ class Discovery:
 
     async def _next(self, slot: int) -> Work | None:
         """The next thing for a free slot, with one evaluation reserved for it; None at the end of the run."""
-        work = await self._next_of_search(slot)
+        work = await self._next_of_search(slot) or await self._next_to_confirm(slot)
         if work is None and self._factorial is not None:
             self._search_over = True
-            work = await self._next_of_factorial(slot, self._factorial)
+            work = await self._next_of_factorial(slot, self._factorial) or await self._next_to_confirm(slot)
         return work
+
+    async def _next_to_confirm(self, slot: int) -> Work | None:
+        """The search is over: one of the first places that was not reproduced yet, None when all are.
+
+        Candidates are reproduced when they enter these places; but some move up when others fall.
+        """
+        while True:
+            open_ = [c for c in self.services.population.elite(TOP) if not c.reproduced]
+            if not open_:
+                return None
+            for candidate in open_:
+                if candidate.id not in self._busy:
+                    self.account.reserve(force=True)
+                    self._busy.add(candidate.id)
+                    return Work(candidate.id, candidate.rung, confirms=True)
+            await self._wait(slot)  # when one of those falls another one moves up
 
     async def _next_of_search(self, slot: int) -> Work | None:
         while True:
@@ -262,7 +289,7 @@ class Discovery:
         candidate = step.candidate
         assert candidate is not None
         if candidate.state is CandidateState.SCREENED:  # the predictor has no say in this
-            changes = {"state": CandidateState.TRAINING, "reason": "", "ended_s": None}
+            changes = {"state": CandidateState.TRAINING, "reason": "", "ended_s": None, "ended_order": 0}
             self.services.save(candidate.model_copy(update=changes))
         self.services.store.launch(candidate.id, step.rung)
         return Work(candidate.id, step.rung)

@@ -3,8 +3,9 @@
     admit -> (review) -> evaluate -> judge
 
 `admit` climbs the cheap steps in order of cost: membership, static checks, hard limits, identity, predictor.
-`review` interrupts the graph until a person has decided. `evaluate` runs one sandbox job; `judge` turns its
-outcome into a score and a place in the population. A promoted candidate enters its thread again at `evaluate`
+`review` interrupts the graph until a person has decided. `evaluate` runs the sandbox jobs of one rung, see
+`agents.trial`; among them the one that reproduces the score of who would enter the first places. `judge`
+gives the candidate its place in the population. A promoted candidate enters its thread again at `evaluate`
 with a higher rung; candidates of the arm `factorial` begin at the rung where they are compared. Every node
 may run twice after a crash, so each is idempotent: identities are claimed in the store, jobs are keyed by
 candidate, rung and seed, evaluations are recorded once.
@@ -15,6 +16,7 @@ The graph's state holds ids and short text only; payloads lie in the store and i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,7 +31,6 @@ from langgraph.types import Command, interrupt
 
 from cambrian.agents.evaluator.admission import Admission
 from cambrian.agents.evaluator.ranking import broken
-from cambrian.agents.evaluator.scoring import evaluate
 from cambrian.agents.population.model import (
     BASELINE_ARM,
     CONTROL_ARM,
@@ -42,9 +43,9 @@ from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.population.view import Population
 from cambrian.agents.review import Decision
 from cambrian.agents.runfile import RunConfig
-from cambrian.sandbox import Job, JobLimits, JobState, LatencySpec, Sandbox
+from cambrian.agents.trial import Meter, Trials
+from cambrian.sandbox import JobState, Sandbox
 from cambrian.search_spaces import Space, Task
-from cambrian.search_spaces.recipes import architecture_of, recipe_for
 
 UNSCREENED = {CONTROL_ARM, BASELINE_ARM, FACTORIAL_ARM}
 """Arms whose candidates are yardsticks: no predictor may keep them from being measured."""
@@ -70,40 +71,33 @@ class Services:
     population: Population
     admission: Admission
     sandbox: Sandbox
+    meter: Meter | None = None
     activity: Callable[[str, str], None] = field(default=lambda _candidate, _doing: None)
 
-    def job(self, candidate: Candidate, rung: int) -> Job:
-        """The sandbox job of `candidate` at `rung`."""
-        config = self.config
-        limits = [c.bound for c in config.constraints if c.name == "latency_ms" and c.op == "<="]
-        return Job(
-            id=f"{candidate.id}-r{rung}-s{config.seed}",
-            run_id=self.store.folder.name,
-            candidate_id=candidate.id,
-            space=self.space.name,
-            genotype=architecture_of(self.space, candidate.genotype),
-            signature=self.task.signature,
-            recipe=recipe_for(self.space, candidate.genotype, self.task.recipe),
-            epochs=self.task.rungs[rung].epochs,
-            seed=config.seed,
-            loss=self.task.loss,
-            limits=JobLimits(
-                wall_s=config.sandbox.wall_s,
-                memory_mb=config.sandbox.memory_mb,
-                threads=config.sandbox.threads,
-            ),
-            latency=None
-            if rung > 0 and candidate.latency_ms is not None
-            else LatencySpec(**config.latency.model_dump(), limit_ms=min(limits, default=None)),
-        )
+    def __post_init__(self) -> None:
+        self.trials = Trials(self.config, self.space, self.task, self.store.folder, self.sandbox, self.meter)
 
     def save(self, candidate: Candidate) -> Candidate:
         """Write a candidate's new state to the store, then to the view."""
-        if candidate.state.ended and candidate.ended_s is None:
-            candidate = candidate.model_copy(update={"ended_s": time.time()})
+        candidate = self._stamped(candidate)
         self.store.update(candidate)
         self.population.update(candidate)
         return candidate
+
+    def discredit(self, candidate: Candidate, state: JobState, reason: str) -> Candidate:
+        """End a candidate whose scores are not believed any more: it has none from now on."""
+        reproduced = False if state is JobState.NOT_REPRODUCED else candidate.reproduced
+        candidate = self._stamped(candidate.discredited(f"{state}: {reason}", reproduced))
+        self.store.discredit(candidate, state, reason)
+        self.population.update(candidate)
+        self.admission.relearn()
+        return candidate
+
+    def _stamped(self, candidate: Candidate) -> Candidate:
+        if not candidate.state.ended or candidate.ended_s is not None:
+            return candidate
+        stamp = {"ended_s": time.time(), "ended_order": self.population.next_order()}
+        return candidate.model_copy(update=stamp)
 
 
 class Lifecycle:
@@ -130,6 +124,10 @@ class Lifecycle:
 
     async def __aexit__(self, *_: object) -> None:
         if self._db is not None:
+            # A step that was cancelled half-way may have left a transaction open, and closing alone keeps its
+            # lock for as long as somebody holds on to a cursor.
+            with contextlib.suppress(Exception):
+                await self._db.rollback()
             await self._db.close()
 
     async def advance(self, candidate_id: str, rung: int) -> Literal["ended", "parked"]:
@@ -154,6 +152,18 @@ class Lifecycle:
         config = self._thread(decision.candidate_id)
         answer: Command[str] = Command(resume=decision.model_dump(mode="json"))
         return self._ending(await self._graph.ainvoke(answer, config, durability="sync"))
+
+    async def confirm(self, candidate_id: str) -> None:
+        """Reproduce the score of a candidate that was judged before; any number of times without harm."""
+        candidate = self._do.population.get(candidate_id)
+        if candidate.score is None or candidate.reproduced:
+            return
+        self._do.activity(candidate_id, f"reproducing (rung {candidate.rung})")
+        problem = await self._do.trials.reproduce(candidate, candidate.rung)
+        if problem:
+            self._do.discredit(candidate, JobState.NOT_REPRODUCED, problem)
+        else:
+            self._do.save(candidate.model_copy(update={"reproduced": True}))
 
     # -- the steps ----------------------------------------------------------------------------------
 
@@ -186,22 +196,34 @@ class Lifecycle:
 
     async def _evaluate(self, state: LifeState) -> LifeState:
         candidate, rung = self._candidate(state), state["rung"]
-        job = self._do.job(candidate, rung)
-        self._do.activity(candidate.id, f"training, {job.epochs} epochs (rung {rung})")
+        do, epochs = self._do, self._do.task.rungs[rung].epochs
+        do.activity(candidate.id, f"training, {epochs} epochs (rung {rung})")
         if not candidate.state.ended and candidate.state is not CandidateState.TRAINING:
-            candidate = self._do.save(candidate.model_copy(update={"state": CandidateState.TRAINING}))
-        outcome = await self._do.sandbox.run(job)
-        evaluation = await asyncio.to_thread(
-            evaluate, candidate, rung, job, outcome, self._do.store.folder / "jobs" / job.id, self._do.task
-        )
+            candidate = do.save(candidate.model_copy(update={"state": CandidateState.TRAINING}))
+        for made in do.store.evaluations(candidate.id):
+            if (made.rung, made.seed) == (rung, do.config.seed):  # we died just after it was recorded
+                return {"evaluation_state": made.state, "evaluation_reason": made.reason}
+        evaluation = await do.trials.run(candidate, rung)
         changed = self._with_evaluation(candidate, evaluation)
-        self._do.store.add_evaluation(evaluation, changed)
-        self._do.population.update(changed)
+        if changed.rung == rung != candidate.rung and do.trials.enters_top(changed, do.population):
+            # Before its score is anywhere to be seen: nobody ranks, or is bred from, on a forged one.
+            do.activity(candidate.id, f"reproducing (rung {rung})")
+            if problem := await do.trials.reproduce(changed, rung):
+                evaluation = evaluation.struck(JobState.NOT_REPRODUCED, problem)
+                changed = self._with_evaluation(candidate, evaluation)
+            else:
+                changed = changed.model_copy(update={"reproduced": True})
+        do.store.add_evaluation(evaluation, changed)
+        do.population.update(changed)
         return {"evaluation_state": evaluation.state, "evaluation_reason": evaluation.reason}
 
     async def _judge(self, state: LifeState) -> LifeState:
         candidate, rung = self._candidate(state), state["rung"]
         ended, reason = JobState(state["evaluation_state"]), state["evaluation_reason"]
+        if ended is JobState.NOT_REPRODUCED or (self._is_suspect(ended) and candidate.score is not None):
+            if candidate.state is not CandidateState.FAILED:
+                self._do.discredit(candidate, ended, reason)
+            return {}
         changes: dict[str, Any] = {}
         if rung > 0 and candidate.rung_scores:  # that of a lower rung stands, whatever became of this one
             changes["reason"] = "" if ended is JobState.TRAINED else f"rung {rung}: {ended}: {reason}"
@@ -221,12 +243,19 @@ class Lifecycle:
             self._do.admission.learn(candidate)
         return {}
 
+    def _is_suspect(self, ended: JobState) -> bool:
+        """Whether a job that ended so takes away what its candidate had at lower rungs.
+
+        Of networks that trusted code builds it does not: a longer training may well take too long or diverge.
+        Generated code that behaves at one rung and has to be contained at the next is believed nowhere.
+        """
+        return self._do.space.kind == "code" and ended is not JobState.TRAINED
+
     # -- inside -------------------------------------------------------------------------------------
 
     def _with_evaluation(self, candidate: Candidate, evaluation: Evaluation) -> Candidate:
+        candidate = candidate.with_latency(evaluation.latency)
         changes: dict[str, Any] = {"tried_rung": max(candidate.tried_rung, evaluation.rung)}
-        if evaluation.latency is not None:
-            changes["latency_ms"] = evaluation.latency.median_ms
         if evaluation.metrics and evaluation.rung > candidate.rung:
             metric = self._do.task.metric
             climbed = (evaluation.metrics[metric],) if evaluation.rung == len(candidate.rung_scores) else ()
@@ -234,6 +263,7 @@ class Lifecycle:
                 "score": evaluation.metrics[metric],
                 "test_score": evaluation.test_metrics[metric],
                 "rung": evaluation.rung,
+                "reproduced": None,
                 "rung_scores": (*candidate.rung_scores, *climbed),
             }
         changed = candidate.model_copy(update=changes)

@@ -6,13 +6,22 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from cambrian.agents.errors import RunFileError, UnknownNameError, UserError
 from cambrian.sandbox import SANDBOXES
+from cambrian.sandbox.devices import Device, DeviceName, EngineAddress, GpuId
 from cambrian.search_spaces import SPACES, TASKS, near_names
 from cambrian.search_spaces.finding import absolute
 from cambrian.search_spaces.recipe_genes import parse_choice
@@ -20,7 +29,10 @@ from cambrian.search_spaces.yaml_text import read_mapping
 
 _UNITS = {"k": 1e3, "m": 1e6, "g": 1e9}
 _SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
-CONSTRAINT_NAMES = ("latency_ms", "params", "flops", "memory_mb")
+ConstraintName = Literal["latency_ms", "latency_ratio", "throughput", "params", "flops", "memory_mb"]
+CONSTRAINT_NAMES: tuple[str, ...] = get_args(ConstraintName)
+RELATIVE = frozenset({"latency_ratio", "throughput"})
+"""Measured values that no job knows a limit of: they are measured before anything is trained."""
 
 
 class _Section(BaseModel):
@@ -38,9 +50,12 @@ Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0, allow_i
 
 
 class Constraint(_Section):
-    """A hard ceiling or floor on a measured value, written `latency_ms <= 2` or `params <= 100k`."""
+    """A hard ceiling or floor on a measured value, written `latency_ms <= 2` or `params <= 100k`.
 
-    name: Literal["latency_ms", "params", "flops", "memory_mb"]
+    `latency_ratio` is latency by that of the reference network, `throughput` is samples a second in batches.
+    """
+
+    name: ConstraintName
     op: Literal["<=", ">="]
     bound: float
 
@@ -72,7 +87,7 @@ class Constraint(_Section):
 
     def _bound_text(self) -> str:
         """The bound; counts with their unit where that loses no digit, so that `parse` reads it back."""
-        if self.name in {"params", "flops"}:
+        if self.name in {"params", "flops", "throughput"}:
             for unit, size in reversed(_UNITS.items()):
                 text = f"{self.bound / size:g}"
                 if self.bound >= size and float(text) * size == self.bound:
@@ -144,6 +159,11 @@ class SandboxSection(_Section):
     Attributes:
         kind: `auto` takes Docker where an engine answers and the image can be had, else a process.
         base_image: what the image is built from; None takes a local `cambrian-base`, else a Python image.
+        runtime: of the engine, such as `runsc`; None is its default.
+        engine: `unix://...`, `tcp://...`, `ssh://...` or `context:NAME`; None takes `DOCKER_HOST`, else the
+            local one.
+        gpu: number or UUID of a GPU to train on; None trains on the CPU.
+        trust_generated_code: let code that a model wrote run without a container.
     """
 
     kind: str = "auto"
@@ -151,14 +171,36 @@ class SandboxSection(_Section):
     memory_mb: int = Field(default=2048, ge=64)
     threads: int = Field(default=1, ge=1)
     base_image: str | None = None
+    runtime: str | None = Field(default=None, min_length=1)
+    engine: EngineAddress | None = None
+    gpu: GpuId | None = None
+    trust_generated_code: bool = False
+
+    @model_validator(mode="after")
+    def _some_things_need_containers(self) -> SandboxSection:
+        if self.kind in {"process", "table"}:
+            for name in ("runtime", "engine", "gpu"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"'{name}' needs a container: set 'kind: docker'")
+        return self
 
 
 class LatencySection(_Section):
-    """How latency is measured."""
+    """How latency is measured, and where.
+
+    Attributes:
+        batch: samples per call.
+        warmup: calls before the clock starts.
+        repeats: timed blocks of calls.
+        throughput_batch: samples per call where samples a second are measured; None leaves that out.
+        device: name of an entry of `devices`; None measures where the training runs.
+    """
 
     batch: int = Field(default=1, ge=1)
     warmup: int = Field(default=10, ge=0)
-    repeats: int = Field(default=50, ge=3)
+    repeats: int = Field(default=20, ge=3)
+    throughput_batch: int | None = Field(default=64, ge=1)
+    device: str | None = None
 
 
 class PredictorSection(_Section):
@@ -199,6 +241,7 @@ class RunConfig(_Section):
         arms: weights by arm. `random` is the control arm: its weight is reserved, not competed for.
         recipe_genes: parts of the training recipe that are searched beside the architecture: a list of names,
             or each with a choice in the language of space files; None stands for the usual values.
+        devices: places that `latency.device` may name.
         review: `gate` parks every proposal until a person has approved it.
     """
 
@@ -208,7 +251,7 @@ class RunConfig(_Section):
     seed: int = Field(default=0, ge=0)
     slots: int = Field(default=2, ge=1, le=256)
     budget: BudgetSection
-    cost: Literal["latency_ms", "params", "flops"] = "latency_ms"
+    cost: Literal["latency_ms", "latency_ratio", "params", "flops"] = "latency_ms"
     constraints: tuple[Constraint, ...] = ()
     baselines: tuple[str, ...] = ()
     warmup: int = Field(default=6, ge=0)
@@ -225,6 +268,7 @@ class RunConfig(_Section):
     llm: LLMSection = LLMSection()
     sandbox: SandboxSection = SandboxSection()
     latency: LatencySection = LatencySection()
+    devices: dict[DeviceName, Device] = Field(default_factory=dict)
     predictor: PredictorSection = PredictorSection()
     mlflow: MLflowSection = MLflowSection()
 
@@ -333,7 +377,19 @@ def parse_config(
             raise RunFileError(f"{origin}: {what}: unknown name {name!r}", hint=near_names(name, known))
     if not any(arm.weight > 0 for arm in config.arms.values()):
         raise RunFileError(f"{origin}: arms: all weights are 0", hint="give one arm a weight above 0")
+    _check_latency(config, origin)
     return config
+
+
+def _check_latency(config: RunConfig, origin: str) -> None:
+    device = config.latency.device
+    if device is not None and device not in config.devices:
+        hint = near_names(device, list(config.devices)) if config.devices else "describe it under 'devices:'"
+        raise RunFileError(f"{origin}: latency.device: unknown name {device!r}", hint=hint)
+    if config.latency.throughput_batch is None and any(c.name == "throughput" for c in config.constraints):
+        raise RunFileError(
+            f"{origin}: latency.throughput_batch: a limit on 'throughput' needs it", hint="set it to 64"
+        )
 
 
 _PLAIN = {
@@ -371,14 +427,15 @@ def _explain(item: dict[str, Any]) -> str:
     return f"{place}: {message[:1].lower()}{message[1:]}{shown}"
 
 
+_NAMED: dict[str, type[BaseModel]] = {"arms": ArmSection, "devices": Device}
+"""Sections whose keys are names, and what each name stands for."""
+
+
 def _keys_at(place: tuple[Any, ...]) -> list[str]:
     model: Any = RunConfig
-    for part in place:
-        field = getattr(model, "model_fields", {}).get(part)
-        annotation = field.annotation if field is not None else None
-        below = isinstance(annotation, type) and issubclass(annotation, BaseModel)
-        model = annotation if below else ArmSection
-    return list(model.model_fields)
+    for part in place[:1]:
+        model = _NAMED.get(part) or RunConfig.model_fields[part].annotation
+    return list(getattr(model, "model_fields", {}))
 
 
 def parse_budget(text: str) -> dict[str, Any]:

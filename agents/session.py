@@ -38,11 +38,14 @@ from cambrian.agents.recorder.mlflow_recorder import MLflowRecorder, RecorderSta
 from cambrian.agents.recorder.tracking import check_tracking_uri
 from cambrian.agents.report import PREDICTOR_KEY, EndReport, end_report
 from cambrian.agents.review import FolderDesk, MLflowDesk, ReviewDesk
-from cambrian.agents.runfile import RunConfig, TaskSection, parse_config
+from cambrian.agents.runfile import RELATIVE, RunConfig, TaskSection, parse_config
+from cambrian.agents.spaces.code import plugins_of
 from cambrian.agents.spaces.fit import check_fit
+from cambrian.agents.trial import Meter
 from cambrian.agents.workspace import Workspace, keep_space, kept_space, space_of
-from cambrian.sandbox.select import kind_for, open_sandbox
-from cambrian.search_spaces import SPACES, TASKS, Space, Task, near_names
+from cambrian.sandbox import Sandbox
+from cambrian.sandbox.select import check_trust, kind_for, machine_cores, open_sandbox
+from cambrian.search_spaces import SPACES, TASKS, Space, TabularTask, Task, near_names
 from cambrian.search_spaces.finding import files_of, folder_of
 from cambrian.search_spaces.recipes import with_recipe_genes
 from cambrian.search_spaces.tasks import validation_samples
@@ -120,6 +123,7 @@ def check_run(config: RunConfig, origin: str, space: Space | None = None) -> tup
         if folder is not None:
             files_of(folder)  # the run will keep a copy
     kind_for(config.sandbox.kind, task)
+    _check_sandboxes(config, space, task, origin)
     check_fit(space, task, origin)
     space = with_genes(space, config, task, origin)
     for name in config.baselines:
@@ -134,6 +138,36 @@ def check_run(config: RunConfig, origin: str, space: Space | None = None) -> tup
     if "llm" in config.arms and config.arms["llm"].weight > 0:
         check_prompts(config, space, task)
     return space, task
+
+
+def _check_sandboxes(config: RunConfig, space: Space, task: Task, origin: str) -> None:
+    """Refuse what the run's sandboxes cannot do, or must not.
+
+    Raises:
+        RunFileError: something is to be measured of what is looked up in a table.
+        UserError: generated code would run without a container.
+    """
+    device = config.latency.device
+    if isinstance(task, TabularTask):
+        relative = next((c.name for c in config.constraints if c.name in RELATIVE), None)
+        if relative or config.cost in RELATIVE or device:
+            field = "latency.device" if device else "constraints" if relative else "cost"
+            raise RunFileError(
+                f"{origin}: {field}: task {task.name!r} is a table, where nothing is measured",
+                hint="limit 'latency_ms', which the table knows",
+            )
+        return
+    if space.kind != "code" or config.sandbox.trust_generated_code:
+        return
+    how = "set 'sandbox.trust_generated_code: true' in the run file"
+    place = config.sandbox
+    needs_engine = place.engine is not None or place.gpu is not None or place.runtime is not None
+    if not needs_engine:
+        check_trust(place.kind, field=f"{origin}: sandbox.kind", how=how)
+    if device is not None:
+        found = config.devices[device]
+        if found.engine is None and found.gpu is None:
+            check_trust(found.kind, field=f"{origin}: devices.{device}.kind", how=how)
 
 
 def with_genes(space: Space, config: RunConfig, task: Task, origin: str) -> Space:
@@ -276,21 +310,9 @@ async def _organs(
     desks: list[ReviewDesk] = [FolderDesk(store.folder / "review")]
     # The predictor's library takes a second to import: now, beside the sandbox, rather than in a slot's way.
     warming = asyncio.create_task(asyncio.to_thread(importlib.import_module, PREDICTOR_LIBRARY))
-    sandbox, note = await open_sandbox(
-        config.sandbox.kind,
-        run_id=store.folder.name,
-        folder=store.folder,
-        splits=task.load(),
-        task=task,
-        slots=config.slots,
-        space=kept_space(store.folder),
-        base_image=config.sandbox.base_image,
-        progress=watch.say,
-    )
+    sandbox, meter, sandboxes = await _sandboxes(config, store, space, task, watch.say)
     try:
         await warming
-        if note:
-            watch.say(note)
         store.set_run(sandbox=sandbox.isolation.level)
         if recorder is not None:
             recorder.start()
@@ -304,6 +326,7 @@ async def _organs(
             population=population,
             admission=Admission(config, space, task, store),
             sandbox=sandbox,
+            meter=meter,
         )
         account = Account(config.budget, evaluations=len(store.evaluations()), elapsed_s=store.run.elapsed_s)
         async with Lifecycle(services, store.folder / "checkpoints.sqlite") as lifecycle:
@@ -314,7 +337,7 @@ async def _organs(
         _note_stop(store, error)
         raise
     finally:
-        await sandbox.close()
+        await sandboxes.aclose()
         for arm in arms.values():
             await arm.close()
         for desk in desks:
@@ -329,6 +352,58 @@ async def _organs(
                     f"MLflow lacks {recorder.status.pending} candidates ({recorder.status.error}); "
                     f"`cambrian resume {store.folder.name}` delivers them"
                 )
+
+
+async def _sandboxes(
+    config: RunConfig, store: PopulationStore, space: Space, task: Task, say: Say
+) -> tuple[Sandbox, Meter | None, contextlib.AsyncExitStack]:
+    """Where candidates are trained, where latency is measured if that is elsewhere, and what closes both."""
+    place, name, cores = config.sandbox, config.latency.device, None
+    if name is not None and config.devices[name].engine == place.engine:
+        cores = await asyncio.to_thread(machine_cores, place.kind, place.engine)
+    common: dict[str, Any] = {
+        "splits": task.load(),
+        "space": kept_space(store.folder),
+        "plugins": plugins_of(space),
+        "base_image": place.base_image,
+        "runtime": place.runtime,
+        "generated_code": space.kind == "code",
+        "trust_generated_code": place.trust_generated_code,
+        "progress": say,
+    }
+    async with contextlib.AsyncExitStack() as stack:
+        sandbox, note = await open_sandbox(
+            place.kind,
+            run_id=store.folder.name,
+            folder=store.folder,
+            task=task,
+            slots=config.slots,
+            engine=place.engine,
+            gpu=place.gpu,
+            cores=cores,
+            **common,
+        )
+        stack.push_async_callback(sandbox.close)
+        if note:
+            say(note)
+        if name is None:
+            return sandbox, None, stack.pop_all()
+        device, folder = config.devices[name], store.folder / "devices" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        measuring, note = await open_sandbox(
+            device.kind,
+            run_id=f"{store.folder.name}-{name}",  # else it would sweep the other one's as a dead run's
+            folder=folder,
+            slots=1,
+            engine=device.engine,
+            gpu=device.gpu,
+            cores=cores,
+            **common,
+        )
+        stack.push_async_callback(measuring.close)
+        if note:
+            say(f"latency on device {name}: {note}")
+        return sandbox, Meter(name, measuring, folder, device.threads), stack.pop_all()
 
 
 def _recorder(

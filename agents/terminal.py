@@ -72,7 +72,9 @@ class Terminal:
         self._discovery, self._store = discovery, store
         isolation = discovery.services.sandbox.isolation
         weak = f" (cannot stop: {'; '.join(isolation.not_enforced)})" if isolation.not_enforced else ""
-        self.say(f"run {store.folder.name}: sandbox {isolation.level}{weak}")
+        meter = discovery.services.meter
+        measured = f"; latency on {meter.name}: {meter.sandbox.isolation.level}" if meter is not None else ""
+        self.say(f"run {store.folder.name}: sandbox {isolation.level}{weak}{measured}")
         elite = discovery.services.population.elite(1)
         self._best = elite[0].score if elite else None
         if not self._quiet and self._console.is_terminal:

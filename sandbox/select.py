@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict
 
@@ -14,8 +16,13 @@ from cambrian.sandbox.protocol import Sandbox
 from cambrian.sandbox.table import TableSandbox
 from cambrian.search_spaces import Splits, TabularTask, Task, UserError
 
+if TYPE_CHECKING:
+    from cambrian.sandbox.cores import Cores
+
 ENGINE_S = 1.5
 """Seconds that an engine has to answer before it counts as absent."""
+REMOTE_S = 10.0
+"""The same for one that was named by its address, which may be far away."""
 
 
 class EngineStatus(BaseModel):
@@ -33,29 +40,43 @@ class EngineStatus(BaseModel):
     detail: str
 
 
-def engine_status(timeout_s: float = ENGINE_S) -> EngineStatus:
-    """Ask the engine that the environment names (`DOCKER_HOST`), or the local one. Never raises."""
+def engine_status(timeout_s: float = ENGINE_S, engine: str | None = None) -> EngineStatus:
+    """Ask an engine; None is the one that the environment names, or the local one. Never raises."""
     try:
-        import docker
-
-        client = docker.from_env(timeout=timeout_s)  # type: ignore[arg-type]  # the stubs know ints only
+        from cambrian.sandbox.engine import connect, explain
+    except ImportError as error:
+        return EngineStatus(available=False, detail=f"the package {error.name!r} is not installed")
+    try:
+        client = connect(engine, timeout_s=timeout_s)
         try:
             version = str(client.version()["Version"])
         finally:
             client.close()
-    except ImportError as error:
-        return EngineStatus(available=False, detail=f"the package {error.name!r} is not installed")
     except Exception as error:  # the SDK lets errors of requests, urllib3, paramiko and sockets through
-        return EngineStatus(available=False, detail=f"no engine answers: {_reason(error)}")
+        at = f" at {engine}" if engine is not None else ""
+        ours = isinstance(error, InfrastructureError) and error.__cause__ is None
+        text = str(error) if ours else explain(error.__cause__ or error)[0]
+        return EngineStatus(available=False, detail=f"no engine answers{at}: {text}")
     return EngineStatus(available=True, version=version, detail=f"Docker engine {version}")
 
 
-def _reason(error: BaseException) -> str:
-    text = str(error)
-    for known in ("Permission denied", "No such file or directory", "Connection refused", "timed out"):
-        if known in text:
-            return known.lower()
-    return " ".join(text.split())[:160] or type(error).__name__
+def machine_cores(kind: str, engine: str | None = None) -> Cores:
+    """The cores of the machine where a sandbox of `kind` would run, for all sandboxes there to share.
+
+    Those of this machine where the engine does not answer; opening the sandbox will say so.
+    """
+    from cambrian.sandbox.cores import Cores, engine_cores, host_cores
+
+    if kind != "process":
+        from cambrian.sandbox.engine import connect
+
+        with contextlib.suppress(InfrastructureError):
+            client = connect(engine, timeout_s=REMOTE_S)
+            try:
+                return Cores(engine_cores(client.info()))
+            finally:
+                client.close()
+    return Cores(host_cores())
 
 
 def kind_for(kind: str, task: Task | None) -> str:
@@ -76,6 +97,30 @@ def kind_for(kind: str, task: Task | None) -> str:
     return kind
 
 
+def check_trust(kind: str, *, field: str, engine: str | None = None, how: str) -> None:
+    """Refuse to run code that a model wrote where no container would hold it.
+
+    Args:
+        kind: of the sandbox.
+        field: what set the kind, for the message.
+        engine: address of the engine that `auto` would take.
+        how: how the user says that the code is trusted.
+
+    Raises:
+        UserError: the sandbox would be a process.
+    """
+    if kind == "process":
+        why = "a process cannot hold it"
+    elif kind == "auto" and not (status := engine_status(engine=engine)).available:
+        why = f"there is no container: {status.detail}"
+    else:
+        return
+    raise UserError(
+        f"{field} {kind!r}: the candidates of this space are generated code, and {why}",
+        hint=f"start a Docker engine, or {how} if you trust all that the model may write",
+    )
+
+
 async def open_sandbox(
     kind: str,
     *,
@@ -87,13 +132,20 @@ async def open_sandbox(
     space: Path | None = None,
     plugins: Sequence[Path] = (),
     base_image: str | None = None,
+    runtime: str | None = None,
+    engine: str | None = None,
+    gpu: str | None = None,
+    generated_code: bool = False,
+    trust_generated_code: bool = False,
+    cores: Cores | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[Sandbox, str | None]:
     """An open sandbox.
 
     Args:
         kind: `auto` takes the table of a task that has one, else Docker where an engine answers and the image
-            is there or can be built, else a process; any other registered name is taken at its word.
+            is there or can be built, else a process, which has neither runtime, engine nor GPU and does not
+            take code that nobody trusts; any other registered name is taken at its word.
         run_id: see `Sandbox.open`.
         folder: see `Sandbox.open`.
         splits: see `Sandbox.open`.
@@ -102,6 +154,12 @@ async def open_sandbox(
         space: see `Sandbox.open`.
         plugins: folders on the workers' import path, for spaces of code that are not installed.
         base_image: what the image is built from; None leaves the choice to `sandbox.image`.
+        runtime: of the engine, such as `runsc`.
+        engine: address of the engine; None takes the one that the environment names, or the local one.
+        gpu: number or UUID of the GPU that containers get.
+        generated_code: whether a model writes what the candidates are built from.
+        trust_generated_code: whether such code may run in a process.
+        cores: shared by sandboxes on one machine, so that a measurement is alone on its cores.
         progress: told, line by line, what takes long.
 
     Returns:
@@ -109,22 +167,36 @@ async def open_sandbox(
 
     Raises:
         UnknownNameError: no sandbox of that name.
-        UserError: a table for a task without one, or another sandbox for a task that has nothing to train on.
-        InfrastructureError: the sandbox that was asked for by name cannot be had.
+        UserError: a table for a task without one, another sandbox for a task that has nothing to train on, or
+            generated code that only a process could take.
+        InfrastructureError: the sandbox that was asked for cannot be had.
     """
     from cambrian.sandbox import SANDBOXES
 
     note: str | None = None
     sandbox: Sandbox
     kind = kind_for(kind, task)
+    if kind == "auto" and (
+        any(asked is not None for asked in (runtime, engine, gpu))
+        or (generated_code and not trust_generated_code)
+    ):
+        kind = "docker"
     if kind == "table":
         sandbox = TableSandbox(task)
     elif kind in ("auto", "docker"):
-        status = await asyncio.to_thread(engine_status)
+        status = await asyncio.to_thread(engine_status, ENGINE_S if engine is None else REMOTE_S, engine)
         if status.available:
             from cambrian.sandbox.container import ContainerSandbox
 
-            sandbox = ContainerSandbox(base_image=base_image, plugins=plugins, progress=progress)
+            sandbox = ContainerSandbox(
+                base_image=base_image,
+                runtime=runtime,
+                engine=engine,
+                gpu=gpu,
+                plugins=plugins,
+                progress=progress,
+                cores=cores,
+            )
             try:
                 await sandbox.open(run_id, folder, splits, slots, space)
                 return sandbox, None
@@ -136,11 +208,14 @@ async def open_sandbox(
         elif kind == "docker":
             raise InfrastructureError(
                 f"sandbox 'docker': {status.detail}",
-                hint="start a Docker engine, or set 'sandbox.kind: process' in the run file",
+                hint="start a Docker engine"
+                + ("" if engine or gpu or runtime else ", or set 'sandbox.kind: process' in the run file"),
             )
         else:
             note = f"candidates run as processes, without a container: {status.detail}"
-        sandbox = ProcessSandbox(plugins=plugins)
+        sandbox = ProcessSandbox(plugins=plugins, trust_generated_code=trust_generated_code, cores=cores)
+    elif kind == "process":
+        sandbox = ProcessSandbox(plugins=plugins, trust_generated_code=trust_generated_code, cores=cores)
     else:
         sandbox = SANDBOXES.create(kind, **({"plugins": plugins} if plugins else {}))
     await sandbox.open(run_id, folder, splits, slots, space)

@@ -127,6 +127,9 @@ def check(
         str, typer.Option(help="Whose inputs the networks of a space of code are built for.")
     ] = "digits",
     sandbox: Annotated[str, typer.Option(help="Where the networks of a space of code are built.")] = "auto",
+    trust: Annotated[
+        bool, typer.Option("--trust-generated-code", help="Let a space of code do without a container.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Prove a space sound: draw designs and edits, build them all, say what they are like.
@@ -143,5 +146,6 @@ def check(
         sheet=sheet,
         task=task,
         sandbox=sandbox,
+        trust=trust,
         as_json=as_json,
     )

@@ -39,6 +39,7 @@ def check_command(
     sheet: Path | None,
     task: str,
     sandbox: str,
+    trust: bool,
     as_json: bool,
 ) -> None:
     """Check a space and print what was found; exit code 2 when it is not sound."""
@@ -48,7 +49,13 @@ def check_command(
             made = TASKS.create(task)
             report = asyncio.run(
                 check_code(
-                    space, made, draws=draws or CODE_DRAWS, seed=seed, sandbox_kind=sandbox, progress=told
+                    space,
+                    made,
+                    draws=draws or CODE_DRAWS,
+                    seed=seed,
+                    sandbox_kind=sandbox,
+                    trust_generated_code=trust,
+                    progress=told,
                 )
             )
             signature = made.signature

@@ -28,11 +28,19 @@ class Admission:
     def __init__(self, config: RunConfig, space: Space, task: Task, store: PopulationStore) -> None:
         self._config, self._space, self._task, self._store = config, space, task, store
         self.screen = Screen(config.predictor, space, maximize=task.maximize, seed=config.seed)
-        by_id = {c.id: c for c in store.candidates()}
+        self.relearn()
+
+    def relearn(self) -> None:
+        """Let the predictor forget everything, then see what the store holds: some scores may be gone."""
+        by_id = {c.id: c for c in self._store.candidates()}
         self.screen.rebuild(
             [
-                (by_id[e.candidate_id].genotype, e.metrics[task.metric], by_id[e.candidate_id].prediction)
-                for e in store.evaluations()
+                (
+                    by_id[e.candidate_id].genotype,
+                    e.metrics[self._task.metric],
+                    by_id[e.candidate_id].prediction,
+                )
+                for e in self._store.evaluations()
                 if e.rung == 0 and e.metrics
             ]
         )

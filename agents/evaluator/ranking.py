@@ -83,6 +83,14 @@ class ParetoFront:
             self._place(each)
         return any(member.id == id for member in self._front)
 
+    def remove(self, id: str) -> None:
+        """Take a point away, if it was ever added; those that it hid come back."""
+        if self._all.pop(id, None) is None or id not in self:
+            return
+        self._front = []
+        for each in self._all.values():
+            self._place(each)
+
     def points(self) -> list[Point]:
         """The front, best score first."""
         return self._front[::-1]
@@ -132,6 +140,7 @@ class Standing(BaseModel):
         score: the task's metric at `rung`, the highest rung that the candidate reached.
         on_front: whether no other candidate of the board's population beats it in score and cost at once.
         tied: whether its score differs from the leader's by no more than the noise, at the same rung.
+        reproduced: whether its predictions came out of its weights again; None while nobody has tried.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -148,6 +157,7 @@ class Standing(BaseModel):
     parameters: int | None
     on_front: bool
     tied: bool
+    reproduced: bool | None = None
 
 
 def leaderboard(
@@ -183,6 +193,7 @@ def leaderboard(
             parameters=None if each.static is None else each.static.parameters,
             on_front=each.id in on_front,
             tied=place > 1 and rung == top_rung and score - top_score <= noise,
+            reproduced=each.reproduced,
         )
         for place, ((rung, score, _, _), each) in enumerate(best, start=1)
     )

@@ -38,6 +38,11 @@ class CandidateState(StrEnum):
     FAILED = "failed"  # the sandbox could not get a score out of it
 
     @property
+    def may_score(self) -> bool:
+        """Whether a candidate in this state may have a score: no other way to end brings one."""
+        return self is CandidateState.EVALUATED or not self.ended
+
+    @property
     def ended(self) -> bool:
         """Whether no further step follows."""
         return self not in {CandidateState.PROPOSED, CandidateState.PARKED, CandidateState.TRAINING}
@@ -90,6 +95,9 @@ class Evaluation(_Data):
         metrics: host-computed numbers on the validation split, by name.
         test_metrics: the same on the test split; never shown to an arm, never ranked by.
         val_curve: the task's metric on the validation split after each epoch.
+        device_name: what the run file calls the device that latency was measured on; empty where that is
+            where the training ran.
+        isolation: the weakest that any of its jobs had.
     """
 
     candidate_id: str
@@ -103,10 +111,16 @@ class Evaluation(_Data):
     val_curve: tuple[float, ...] = ()
     train_loss: tuple[float, ...] = ()
     latency: Latency | None = None
+    device_name: str = ""
     wall_s: float = 0.0
     train_s: float = 0.0
     peak_memory_mb: float = 0.0
     isolation: Isolation
+
+    def struck(self, state: str, reason: str) -> Evaluation:
+        """The evaluation without its scores, and why they are gone."""
+        gone: dict[str, Any] = {"metrics": {}, "test_metrics": {}, "val_curve": ()}
+        return self.model_copy(update={"state": state, "reason": reason, **gone})
 
 
 class Candidate(_Data):
@@ -125,7 +139,13 @@ class Candidate(_Data):
         tried_rung: the highest rung that was tried, whether it gave a score or not.
         rung_scores: the score at each rung that it climbed, from 0; the arm `factorial`, which trains at a
             high rung at once, has none of those below it.
+        reproduced: whether a fresh network with the weights of `rung` predicted the same in a fresh sandbox;
+            None while nobody has tried. One that did not has no score, at any rung.
+        latency_ratio: latency by that of the reference network.
+        throughput: samples a second in batches.
         cost: value of the run's cost objective (such as median latency in ms), None until known.
+        ended_order: which of the run's candidates it was to end, from 1, whatever the clock on the wall said;
+            0 until then.
     """
 
     id: str
@@ -144,11 +164,15 @@ class Candidate(_Data):
     rung: int = -1
     tried_rung: int = -1
     rung_scores: tuple[float, ...] = ()
+    reproduced: bool | None = None
     latency_ms: float | None = None
+    latency_ratio: float | None = None
+    throughput: float | None = None
     cost: float | None = None
     feasible: bool = True
     created_s: float = 0.0
     ended_s: float | None = None
+    ended_order: int = 0
 
     def values(self) -> dict[str, float]:
         """Every number of the candidate by the name that constraints and objectives use."""
@@ -157,11 +181,41 @@ class Candidate(_Data):
             found["params"] = float(self.static.parameters)
             found["flops"] = float(self.static.flops)
             found["memory_mb"] = self.static.peak_memory_mb
-        if self.latency_ms is not None:
-            found["latency_ms"] = self.latency_ms
-        if self.score is not None:
-            found["score"] = self.score
-        return found
+        measured = {
+            "latency_ms": self.latency_ms,
+            "latency_ratio": self.latency_ratio,
+            "throughput": self.throughput,
+            "score": self.score,
+        }
+        return found | {name: value for name, value in measured.items() if value is not None}
+
+    def with_latency(self, latency: Latency | None) -> Candidate:
+        """The candidate with what was measured; as it is when nothing was."""
+        if latency is None:
+            return self
+        return self.model_copy(
+            update={
+                "latency_ms": latency.median_ms,
+                "latency_ratio": latency.ratio,
+                "throughput": latency.throughput,
+            }
+        )
+
+    def discredited(self, reason: str, reproduced: bool | None) -> Candidate:
+        """The candidate as one that failed: without any score, as none of them is believed any more."""
+        return self.model_copy(
+            update={
+                "state": CandidateState.FAILED,
+                "reason": reason,
+                "score": None,
+                "test_score": None,
+                "rung": -1,
+                "rung_scores": (),
+                "reproduced": reproduced,
+                "ended_s": None,  # it ends anew
+                "ended_order": 0,
+            }
+        )
 
 
 def candidate_id(index: int) -> str:

@@ -226,6 +226,18 @@ class PopulationStore:
             )
             self._write(candidate, "REPLACE")
 
+    def discredit(self, candidate: Candidate, state: str, reason: str) -> None:
+        """Record that no score of `candidate` is believed any more: its evaluations lose theirs as well."""
+        with self._transaction():
+            for evaluation in self.evaluations(candidate.id):
+                if evaluation.metrics or evaluation.test_metrics:
+                    struck = evaluation.struck(state, reason)
+                    self._db.execute(
+                        "UPDATE evaluations SET body = ? WHERE candidate_id = ? AND rung = ? AND seed = ?",
+                        (struck.model_dump_json(), candidate.id, struck.rung, struck.seed),
+                    )
+            self._write(candidate, "REPLACE")
+
     def evaluations(self, candidate_id: str | None = None) -> list[Evaluation]:
         """Evaluations of one candidate, or of all, in the order in which they were made."""
         where, values = ("", ()) if candidate_id is None else ("WHERE candidate_id = ?", (candidate_id,))
@@ -335,6 +347,8 @@ class PopulationStore:
             self._db.execute("ROLLBACK")
 
     def _write(self, candidate: Candidate, verb: Literal["INSERT", "REPLACE"]) -> None:
+        if candidate.score is not None and not candidate.state.may_score:
+            raise ValueError(f"{candidate.id} is {candidate.state} and has a score")
         self._db.execute(
             f"{verb} INTO candidates (idx, id, state, identity, duplicate_of, body) "
             "VALUES (?, ?, ?, ?, ?, ?)",

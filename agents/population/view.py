@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 from collections import Counter, defaultdict, deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
@@ -53,7 +54,11 @@ class Population:
         self._proposed: Counter[str] = Counter()
         self._spent: defaultdict[str, float] = defaultdict(float)
         self._rungs: dict[tuple[str, int], list[tuple[float, int, str]]] = {}
-        for candidate in sorted(candidates, key=lambda c: (c.ended_s or float("inf"), c.index)):
+        self._last_order = 0
+        # `ended_order` is 0 for those that have not ended, and in runs that are older than it.
+        for candidate in sorted(
+            candidates, key=lambda c: (c.ended_order, c.ended_s or float("inf"), c.index)
+        ):
             self.update(candidate)
 
     def __len__(self) -> int:
@@ -66,6 +71,20 @@ class Population:
     def elite(self, k: int) -> Sequence[Candidate]:
         """The `k` best feasible evaluated candidates by `rank_key`, best first."""
         return [self._all[cid] for _, cid in self._ranked[:k]]
+
+    def place(self, candidate: Candidate) -> int | None:
+        """How many others would rank before `candidate` if it were as given; None if it would not rank."""
+        key = self._key(candidate)
+        if key is None:
+            return None
+        before = bisect.bisect_left(self._ranked, (key, candidate.id))
+        known = self._all.get(candidate.id)
+        own = None if known is None else self._key(known)
+        return before - (own is not None and own < key)
+
+    def next_order(self) -> int:
+        """The `ended_order` of the next candidate that ends."""
+        return self._last_order + 1
 
     def front(self) -> Sequence[Candidate]:
         """The Pareto front of score and cost among the feasible evaluated, best score first."""
@@ -128,6 +147,10 @@ class Population:
         else:
             self._parked.discard(candidate.id)
         self._spent[candidate.proposal.arm] += _charge(candidate)
+        self._last_order = max(self._last_order, candidate.ended_order)
+        if before is not None and before.state is CandidateState.EVALUATED is not candidate.state:
+            with contextlib.suppress(ValueError):  # too long ago
+                self._recent.remove(candidate.id)
         if before is None or before.state != candidate.state:
             if candidate.state is CandidateState.EVALUATED:
                 self._recent.append(candidate.id)
@@ -139,7 +162,10 @@ class Population:
         old = None if before is None else self._key(before)
         new = self._key(candidate)
         league = arm if (arm := candidate.proposal.arm) in {BASELINE_ARM, CONTROL_ARM, FACTORIAL_ARM} else ""
-        for rung in range(len(before.rung_scores) if before else 0, len(candidate.rung_scores)):
+        had = before.rung_scores if before else ()
+        for rung in range(len(candidate.rung_scores), len(had)):
+            self._rungs[league, rung].remove((self._sign * had[rung], candidate.index, candidate.id))
+        for rung in range(len(had), len(candidate.rung_scores)):
             entry = (self._sign * candidate.rung_scores[rung], candidate.index, candidate.id)
             bisect.insort(self._rungs.setdefault((league, rung), []), entry)
         if old == new:
@@ -150,6 +176,8 @@ class Population:
             bisect.insort(self._ranked, (new, candidate.id))
             if candidate.score is not None and candidate.cost is not None:
                 self._front.add(candidate.id, candidate.score, candidate.cost)
+        else:
+            self._front.remove(candidate.id)
 
     def _key(self, candidate: Candidate) -> RankKey | None:
         return rank_key(candidate, self._maximize)

@@ -14,7 +14,7 @@ from cambrian.agents.spaces.check import Progress, Trial, draw_designs, draw_edi
 from cambrian.agents.spaces.fit import inputs_in_words
 from cambrian.agents.spaces.report import BaselineFact, CheckReport, Quantiles
 from cambrian.sandbox import Job, JobLimits, JobState, Outcome, Sandbox
-from cambrian.sandbox.select import open_sandbox
+from cambrian.sandbox.select import check_trust, open_sandbox
 from cambrian.search_spaces import Genotype, Space, Splits, Task
 from cambrian.search_spaces.finding import folder_of
 
@@ -35,6 +35,7 @@ async def check_code(
     draws: int = DRAWS,
     seed: int = 0,
     sandbox_kind: str = "auto",
+    trust_generated_code: bool = False,
     progress: Progress = lambda _doing, _done, _of: None,
 ) -> CheckReport:
     """Draw `draws` designs and as many edits, and build each in a sandbox job that trains for no epoch.
@@ -45,12 +46,16 @@ async def check_code(
         draws: designs, and edits.
         seed: of what is drawn.
         sandbox_kind: as in a run file.
+        trust_generated_code: as in a run file.
         progress: told what is being done.
 
     Raises:
+        UserError: the networks would be built without a container, and nobody trusts them.
         InfrastructureError: the sandbox cannot be had.
         MissingDataError: the task's data are not there.
     """
+    if not trust_generated_code:
+        await asyncio.to_thread(check_trust, sandbox_kind, field="sandbox", how="give --trust-generated-code")
     started, trial = time.monotonic(), Trial()
     designs = draw_designs(space, draws, seed, trial)
     edits = draw_edits(space, designs, draws, seed, trial)
@@ -65,6 +70,8 @@ async def check_code(
             slots=SLOTS,
             space=folder_of(space),
             plugins=plugins_of(space),
+            generated_code=True,
+            trust_generated_code=trust_generated_code,
         )
         try:
             outcomes = await _run_all(sandbox, space, task, everything, seed, progress)
@@ -122,6 +129,7 @@ async def _run_all(
             loss=task.loss,
             limits=JobLimits(wall_s=120),
             latency=None,
+            generated_code=True,
         )
         async with free:
             outcome = await sandbox.run(job)

@@ -101,30 +101,39 @@ async def test_promotions_climb_the_rungs(config: MakeConfig, runs: Path) -> Non
 
 
 class Failing(InstantSandbox):
-    """An engine that goes away at the fifth job."""
+    """An engine that goes away at the fifth job of a purpose."""
+
+    purpose = "train"
 
     async def run(self, job: Job) -> Outcome:
-        if len(self.ran) >= 4:
+        self.asked = getattr(self, "asked", 0) + (job.purpose == self.purpose)
+        if self.asked > 4:
             raise InfrastructureError("the engine is gone", hint="start it again")
         return await super().run(job)
 
 
+@pytest.mark.parametrize("purpose", ["train", "measure", "reproduce"])
 async def test_a_lost_engine_stops_the_run_and_loses_nothing(
-    config: MakeConfig, runs: Path, monkeypatch
+    config: MakeConfig, runs: Path, monkeypatch, purpose: str
 ) -> None:
+    monkeypatch.setattr(Failing, "purpose", purpose)
     monkeypatch.setitem(SANDBOXES._loaded, "failing", Failing)
-    made = config(sandbox={"kind": "failing"})
+    limits = ["throughput >= 1"] if purpose == "measure" else []
+    made = config(sandbox={"kind": "failing"}, constraints=limits)
     with pytest.raises(InfrastructureError, match="engine is gone"):
         await start(made, Workspace(runs), Watch(say=lambda _: None))
-    store, _ = outcome_of(runs)
+    store, candidates = outcome_of(runs)
     assert store.run.status == "stopped" and "engine is gone" in store.run.stop_reason
     assert store.inflight(), "what was under way is kept"
-    assert len(store.evaluations()) == 4
+    assert 2 <= len(store.evaluations()) <= 4
+    ranked = [c for c in candidates if c.score is not None]
+    assert ranked and all(c.reproduced for c in ranked), "nobody has a score that was not checked"
     monkeypatch.setitem(SANDBOXES._loaded, "failing", InstantSandbox)
     report = await resume("last", Workspace(runs), Watch(say=lambda _: None))
     assert report.ledger.evaluations == 12
     store, candidates = outcome_of(runs)
     assert store.inflight() == [] and all(c.state.ended for c in candidates)
+    assert all(row.reproduced for row in report.leaderboard)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -34,6 +34,8 @@ class InstantSandbox:
         self._log = folder / "instant.log"
 
     async def run(self, job: Job) -> Outcome:
+        if job.purpose == "reproduce":  # a function of the genotype and the seed: nothing to do
+            return Outcome(job_id=job.id, state=JobState.REPRODUCED, wall_s=0.0, isolation=self.isolation)
         folder = self._folder / "jobs" / job.id
         done = folder / "outcome.json"
         if done.exists():
@@ -42,30 +44,42 @@ class InstantSandbox:
         digest = hashlib.sha256(json.dumps([job.genotype, job.seed, job.epochs]).encode()).digest()
         rng = np.random.default_rng(list(digest))
         share = 0.5 + 0.4 * rng.random() + 0.02 * min(job.epochs, 4)
-        np.savez(
-            folder / "outputs.npz",
-            val=self._outputs(self._splits.y_val, share, job, rng),
-            test=self._outputs(self._splits.y_test, share, job, rng),
-            val_epochs=np.zeros((0, len(self._splits.y_val)), dtype=np.int16),
-        )
+        if job.purpose == "train":
+            np.savez(
+                folder / "outputs.npz",
+                val=self._outputs(self._splits.y_val, share, job, rng),
+                test=self._outputs(self._splits.y_test, share, job, rng),
+                val_epochs=np.zeros((0, len(self._splits.y_val)), dtype=np.int16),
+            )
         milliseconds = 0.2 + rng.random()
         report = WorkerReport(
-            status="trained",
+            status="trained" if job.purpose == "train" else "measured",
             latency=None
             if job.latency is None
             else Latency(
                 device="instant",
-                threads=1,
+                threads=job.limits.threads,
                 batch=1,
                 warmup=0,
                 repeats=3,
                 median_ms=milliseconds,
                 q1_ms=milliseconds,
                 q3_ms=milliseconds,
+                alone=True,
+                reference="none",
+                reference_ms=0.4,
+                ratio=milliseconds / 0.4,
+                throughput_batch=64,
+                throughput=1000 / milliseconds,
+                memory_mb=1.0,
             ),
         )
         outcome = Outcome(
-            job_id=job.id, state=JobState.TRAINED, wall_s=0.0, isolation=self.isolation, report=report
+            job_id=job.id,
+            state=JobState.TRAINED if job.purpose == "train" else JobState.MEASURED,
+            wall_s=0.0,
+            isolation=self.isolation,
+            report=report,
         )
         with self._log.open("a") as log:  # one line for every training really made
             log.write(f"{job.id}\n")
