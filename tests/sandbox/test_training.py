@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from cambrian.sandbox import LatencySpec
 from cambrian.sandbox.outputs import write_arrays
-from cambrian.sandbox.worker.execute import latency_samples, load_data, one_line
-from cambrian.sandbox.worker.latency import ROUNDS, device_name, measure
+from cambrian.sandbox.worker.channel import Channel, chunks, pack
+from cambrian.sandbox.worker.execute import load_data, one_line, some_samples
 from cambrian.sandbox.worker.training import (
     CandidateError,
     Data,
@@ -27,8 +27,7 @@ from cambrian.sandbox.worker.training import (
     shift_pixels,
     train,
 )
-from cambrian.search_spaces import Recipe, Signature, Splits
-from cambrian.search_spaces.space import GraphShape
+from cambrian.search_spaces import Recipe, Splits
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +42,7 @@ def blobs(n: int = 96, features: int = 4, classes: int = 3) -> Data:
     labels = rng.integers(classes, size=n)
     inputs = (3 * np.eye(classes, features)[labels] + 0.1 * rng.normal(size=(n, features))).astype(np.float32)
     x, y = torch.from_numpy(inputs), torch.from_numpy(labels)
-    return Data(x, y, x, x)
+    return Data(x, y, lambda _split: x)
 
 
 def test_one_cycle_rises_to_the_peak_and_falls_to_nothing() -> None:
@@ -87,7 +86,7 @@ def test_decay_of_sgd_is_decoupled() -> None:
     module = nn.Linear(2, 2)
     with torch.no_grad():
         module.weight.fill_(1.0)
-    data = Data(torch.zeros(4, 2), torch.tensor([0, 1, 0, 1]), torch.zeros(1, 2), torch.zeros(1, 2))
+    data = Data(torch.zeros(4, 2), torch.tensor([0, 1, 0, 1]), lambda _split: torch.zeros(1, 2))
     recipe = Recipe(optimizer="sgd", learning_rate=0.1, schedule="constant", weight_decay=0.5, batch_size=4)
     train(module, data, recipe, 1, 0, History(), lambda: None)
     assert torch.allclose(module.weight, torch.full((2, 2), 0.95))
@@ -202,28 +201,6 @@ def test_prediction_is_the_same_in_pieces_and_in_eval_mode() -> None:
         assert np.allclose(outputs, module.eval()(inputs).numpy(), atol=1e-6)
 
 
-def test_latency_is_measured_in_eval_mode_on_a_named_device() -> None:
-    module = nn.Linear(4, 3).train()
-    calls: list[bool] = []
-    module.register_forward_hook(lambda m, _i, _o: calls.append(m.training))
-    latency = measure(module, torch.rand(2, 4), LatencySpec(batch=2, warmup=3, repeats=20))
-    assert not any(calls)
-    assert len(calls) in {23 * rounds for rounds in range(1, ROUNDS + 1)}, "again while the spread is wide"
-    assert 0 < latency.q1_ms <= latency.median_ms <= latency.q3_ms
-    assert latency.device == device_name(torch.device("cpu")) != ""
-    assert latency.threads == 1
-
-
-def test_what_seems_over_the_limit_is_measured_again_and_the_quickest_round_counts() -> None:
-    module = nn.Linear(4, 3)
-    calls: list[bool] = []
-    module.register_forward_hook(lambda m, _i, _o: calls.append(m.training))
-    spec = LatencySpec(batch=2, warmup=3, repeats=20, limit_ms=1e-9)
-    latency = measure(module, torch.rand(2, 4), spec)
-    assert len(calls) == 23 * ROUNDS
-    assert latency.median_ms > 1e-9
-
-
 def test_an_error_is_one_line_that_names_its_place() -> None:
     try:
         nn.Linear(4, 3)(torch.rand(2, 5))
@@ -241,7 +218,9 @@ def test_regression_learns_and_keeps_the_values_of_each_epoch() -> None:
     y = (x @ torch.tensor([[1.0], [-2.0], [0.5]])) + 0.3
     history = History()
     recipe = Recipe(learning_rate=0.05, batch_size=20, label_smoothing=0.5)  # smoothing is for classes
-    outputs = train(nn.Linear(3, 1), Data(x, y, x, x), recipe, 8, 0, history, lambda: None, "squared-error")
+    outputs = train(
+        nn.Linear(3, 1), Data(x, y, lambda _split: x), recipe, 8, 0, history, lambda: None, "squared-error"
+    )
     assert history.train_loss[-1] < 0.1 < history.train_loss[0]
     assert np.abs(outputs - y.numpy()).mean() < 0.3
     assert [values.shape for values in history.val_epochs] == [(200, 1)] * 8
@@ -253,7 +232,16 @@ def test_the_first_loss_of_regression_is_the_mean_square() -> None:
     x, y = torch.randn(8, 2), torch.randn(8, 2)
     expected = float((module(x) - y).detach().square().mean())
     history = History()
-    train(module, Data(x, y, x, x), Recipe(batch_size=8), 1, 0, history, lambda: None, "squared-error")
+    train(
+        module,
+        Data(x, y, lambda _split: x),
+        Recipe(batch_size=8),
+        1,
+        0,
+        history,
+        lambda: None,
+        "squared-error",
+    )
     assert history.train_loss[0] == pytest.approx(expected, rel=1e-5)
 
 
@@ -262,7 +250,7 @@ def test_adam_adds_its_penalty_to_the_gradient() -> None:
     module = nn.Linear(2, 2)
     with torch.no_grad():
         module.weight.fill_(1.0)
-    data = Data(torch.zeros(4, 2), torch.tensor([0, 1, 0, 1]), torch.zeros(1, 2), torch.zeros(1, 2))
+    data = Data(torch.zeros(4, 2), torch.tensor([0, 1, 0, 1]), lambda _split: torch.zeros(1, 2))
     recipe = Recipe(
         optimizer="adam", learning_rate=0.1, schedule="constant", weight_decay=1e-3, batch_size=4,
         gradient_clip=0,
@@ -320,19 +308,33 @@ def test_all_nodes_of_a_split_are_predicted_in_one_pass() -> None:
 def test_a_batch_that_holds_all_nodes_is_one_step_an_epoch() -> None:
     module = Rows(60)
     ids = torch.arange(50)
-    data = Data(ids, ids % 3, ids, ids)
+    data = Data(ids, ids % 3, lambda _split: ids)
     train(module, data, Recipe(batch_size=140), 2, 0, History(), lambda: None)
     assert module.passes == [50] * 4  # a step and a look at the validation split, twice
 
 
-def test_no_samples_of_ids_are_zeros_of_whole_numbers() -> None:
-    signature = Signature(input_shape=(9,), n_outputs=3, vocabulary=5)
-    few = torch.ones(2, 9, dtype=torch.int64)
-    samples = latency_samples(few, 4, signature)
-    assert samples.shape == (4, 9) and samples.dtype == torch.int64 and not samples.any()
-    assert torch.equal(latency_samples(few, 2, signature), few)
-    graph = Signature(input_shape=(), n_outputs=3, graph=GraphShape(nodes=9, features=2, edges=4))
-    assert latency_samples(torch.arange(3), 1, graph).shape == (1,)
+def test_samples_are_repeated_where_there_are_too_few() -> None:
+    few = torch.arange(6).view(2, 3)
+    assert torch.equal(some_samples(few, 5), few[[0, 1, 0, 1, 0]])
+    assert torch.equal(some_samples(few, 1), few[:1])
+    assert some_samples(torch.arange(3), 1).shape == (1,)
+
+
+def test_held_out_inputs_are_asked_for_once_and_when_they_are_needed() -> None:
+    asked: list[str] = []
+    source = blobs()
+
+    def ask(split: str) -> torch.Tensor:
+        asked.append(split)
+        return source.x_train
+
+    data = Data(source.x_train, source.y_train, ask)
+    steps: list[int] = []
+    module = nn.Linear(4, 3)
+    module.register_forward_hook(lambda m, _i, _o: steps.append(len(asked)) if m.training else None)
+    train(module, data, Recipe(batch_size=32), 2, 0, History(), lambda: None)
+    assert asked == ["val"]
+    assert steps == [0, 0, 0, 1, 1, 1], "not before the first epoch has ended"
 
 
 def test_data_with_constants_are_read_as_they_were_written(tmp_path: Path) -> None:
@@ -340,11 +342,18 @@ def test_data_with_constants_are_read_as_they_were_written(tmp_path: Path) -> No
     context = {"features": np.eye(4, dtype=np.float32), "edges": np.array([[0, 1], [1, 0]])}
     written = write_arrays(tmp_path, Splits(ids, ids % 2, ids, ids % 2, ids, ids % 2, context=context))
     assert {path.name for path in written} == {path.name for path in tmp_path.iterdir()}
-    assert not any("y_val" in path.name or "y_test" in path.name for path in written)
-    data = load_data(tmp_path, torch.device("cpu"))
-    assert set(data.context) == set(context)
-    assert torch.equal(data.context["features"], torch.eye(4))
-    assert data.context["edges"].dtype == torch.int64 and data.x_train.dtype == torch.int64
+    assert {path.stem for path in written} == {"x_train", "y_train", "context_features", "context_edges"}
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        data = load_data(tmp_path, torch.device("cpu"), Channel(theirs))
+        assert set(data.context) == set(context)
+        assert torch.equal(data.context["features"], torch.eye(4))
+        assert data.context["edges"].dtype == torch.int64 and data.x_train.dtype == torch.int64
+        header = {"give": "val", "dtype": "<f4", "shape": [2, 3]}
+        for frame in chunks(header, np.arange(6, dtype=np.float32).tobytes()):
+            ours.sendall(pack(frame))
+        assert torch.equal(data.held_out("val"), torch.arange(6.0).view(2, 3))
+        assert b'"ask": "val"' in ours.recv(1000)
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (3,), ()])

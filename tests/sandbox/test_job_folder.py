@@ -1,4 +1,4 @@
-"""What the host believes of a job's folder."""
+"""What the host believes of what a job handed in."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from cambrian.sandbox import InfrastructureError, Isolation, Job, JobState, LatencySpec, Outcome
-from cambrian.sandbox.outcome import JobFolder, OutputError, read_outputs, read_regular, remove_tree
+from cambrian.sandbox.job_folder import JobFolder
+from cambrian.sandbox.outputs import read_outputs
 from cambrian.sandbox.worker.messages import Ending
 from cambrian.search_spaces import Recipe, Signature
 
@@ -56,16 +57,15 @@ def arrays(**changes: Any) -> dict[str, Any]:
 def leave(folder: JobFolder, outputs: dict[str, Any] | None = None, **changes: Any) -> None:
     """What a good worker leaves, with changes."""
     report = {"status": "trained", "train_loss": [2.0, 1.0], "epoch_s": [0.1, 0.1], "setup_s": 0.1}
-    np.savez(folder.work / "outputs.npz", **(outputs or arrays()))
-    (folder.work / "weights.safetensors").write_bytes(b"\2\0\0\0\0\0\0\0{}")
-    (folder.work / "report.json").write_text(json.dumps(report | changes))
+    np.savez(folder.path / "outputs.npz", **(outputs or arrays()))
+    (folder.path / "weights.safetensors").write_bytes(b"\2\0\0\0\0\0\0\0{}")
+    (folder.path / "report.json").write_text(json.dumps(report | changes))
 
 
-def test_a_good_result_is_trained_and_moved_up(folder: JobFolder) -> None:
+def test_a_good_result_is_trained(folder: JobFolder) -> None:
     leave(folder)
     outcome = folder.conclude(DONE, ISOLATION, 1.5)
     assert (outcome.state, outcome.reason, outcome.wall_s) == (JobState.TRAINED, "", 1.5)
-    assert not folder.work.exists()
     assert Outcome.model_validate_json((folder.path / "outcome.json").read_bytes()) == outcome
     assert folder.settled(ISOLATION) == outcome
 
@@ -148,7 +148,7 @@ def test_an_array_that_claims_to_be_huge_is_not_allocated(folder: JobFolder) -> 
     leave(folder)
     header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000, 3), }".ljust(117) + "\n"
     fake = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + bytes(60)
-    with zipfile.ZipFile(folder.work / "outputs.npz", "w") as archive:
+    with zipfile.ZipFile(folder.path / "outputs.npz", "w") as archive:
         for name in ("val", "test", "val_epochs"):
             archive.writestr(f"{name}.npy", fake)
     outcome = folder.conclude(DONE, ISOLATION, 1.0)
@@ -158,14 +158,14 @@ def test_an_array_that_claims_to_be_huge_is_not_allocated(folder: JobFolder) -> 
 
 def test_a_zip_bomb_is_not_inflated(folder: JobFolder) -> None:
     leave(folder)
-    np.savez_compressed(folder.work / "outputs.npz", **arrays(val=np.zeros((10_000_000, 3), np.float32)))
+    np.savez_compressed(folder.path / "outputs.npz", **arrays(val=np.zeros((10_000_000, 3), np.float32)))
     assert "is compressed" in folder.conclude(DONE, ISOLATION, 1.0).reason
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\3\4 no archive", b"\0" * 100])
 def test_no_archive_at_all(folder: JobFolder, content: bytes) -> None:
     leave(folder)
-    (folder.work / "outputs.npz").write_bytes(content)
+    (folder.path / "outputs.npz").write_bytes(content)
     outcome = folder.conclude(DONE, ISOLATION, 1.0)
     assert outcome.state is JobState.BAD_OUTPUT
     assert "not an archive" in outcome.reason
@@ -206,7 +206,7 @@ def test_memory_that_torch_could_not_get_is_out_of_memory(folder: JobFolder) -> 
 
 def test_a_huge_report_is_not_read(folder: JobFolder) -> None:
     leave(folder)
-    (folder.work / "report.json").write_text(" " * (2 << 20))
+    (folder.path / "report.json").write_text(" " * (2 << 20))
     assert "report.json has 2097152 bytes" in folder.conclude(DONE, ISOLATION, 1.0).reason
 
 
@@ -222,23 +222,16 @@ def test_a_latency_that_was_asked_for_must_be_there(tmp_path: Path) -> None:
 def test_only_plain_files_are_read(folder: JobFolder, tmp_path: Path, name: str, kind: str) -> None:
     leave(folder)
     target = tmp_path / "private"
-    (folder.work / name).rename(target)
+    (folder.path / name).rename(target)
     if kind == "symbolic":
-        (folder.work / name).symlink_to(target)
+        (folder.path / name).symlink_to(target)
     elif kind == "hard":
-        (folder.work / name).hardlink_to(target)
+        (folder.path / name).hardlink_to(target)
     else:
-        os.mkfifo(folder.work / name)
+        os.mkfifo(folder.path / name)
     outcome = folder.conclude(DONE, ISOLATION, 1.0)
     assert outcome.state is JobState.BAD_OUTPUT
     assert name in outcome.reason
-
-
-def test_an_outcome_that_a_candidate_wrote_is_not_seen(folder: JobFolder) -> None:
-    leave(folder)
-    forged = Outcome(job_id="x", state=JobState.TRAINED, wall_s=0, isolation=ISOLATION)
-    (folder.work / "outcome.json").write_text(forged.model_dump_json())
-    assert folder.settled(ISOLATION) != forged
 
 
 @pytest.mark.parametrize(
@@ -250,6 +243,14 @@ def test_an_outcome_that_a_candidate_wrote_is_not_seen(folder: JobFolder) -> Non
         (Ending(why="exit", code=-11), JobState.KILLED, "ended by signal SIGSEGV"),
         (Ending(why="exit", code=-99), JobState.KILLED, "ended by signal number 99"),
         (Ending(why="exit", code=7), JobState.KILLED, "ended with exit code 7"),
+        (Ending(why="flood"), JobState.BAD_OUTPUT, "handed in more than 256 MiB"),
+        (
+            Ending(why="forged"),
+            JobState.BAD_OUTPUT,
+            "wrote what no worker writes to the channel of its results",
+        ),
+        (Ending(why="undue"), JobState.BAD_OUTPUT, "asked for held-out inputs that were not due"),
+        (Ending(why="gone"), JobState.KILLED, "ended the process that watches over it"),
     ],
 )
 def test_a_bad_end_outweighs_a_good_report(
@@ -263,6 +264,8 @@ def test_a_bad_end_outweighs_a_good_report(
 def test_a_lost_job_is_no_fault_of_the_candidate(folder: JobFolder) -> None:
     with pytest.raises(InfrastructureError, match="was lost: no more processes"):
         folder.conclude(Ending(why="lost", note="no more processes"), ISOLATION, 1.0)
+    with pytest.raises(InfrastructureError, match="was lost: stopped"):
+        folder.conclude(Ending(why="stopped"), ISOLATION, 1.0)
     assert not (folder.path / "outcome.json").exists()
 
 
@@ -278,19 +281,10 @@ def test_an_unread_report_of_another_job_is_not_adopted(tmp_path: Path) -> None:
 
 def test_an_unread_report_without_its_outputs_is_not_adopted(folder: JobFolder) -> None:
     leave(folder)
-    (folder.work / "outputs.npz").unlink()
+    (folder.path / "outputs.npz").unlink()
     assert folder.settled(ISOLATION) is None
     folder.prepare()
-    assert {path.name for path in folder.path.iterdir()} == {"job.json", "work"}
-
-
-def test_a_full_disk_is_an_infrastructure_error(folder: JobFolder) -> None:
-    """`/dev/full` stands for a disk: what is written there finds no space."""
-    leave(folder)
-    (folder.path / "outcome.json.part").symlink_to("/dev/full")
-    with pytest.raises(InfrastructureError, match="No space left on device") as caught:
-        folder.conclude(DONE, ISOLATION, 1.0)
-    assert "free some disk space" in caught.value.hint
+    assert {path.name for path in folder.path.iterdir()} == {"job.json"}
 
 
 def test_a_run_folder_that_cannot_be_written_is_an_infrastructure_error(tmp_path: Path) -> None:
@@ -305,28 +299,136 @@ def test_job_ids_cannot_leave_the_folder(name: str) -> None:
         job(id=name)
 
 
-def test_trees_are_removed_however_deep_and_locked(tmp_path: Path) -> None:
-    here = os.open(tmp_path, os.O_RDONLY)
-    top = tmp_path / "top"
-    top.mkdir()
-    os.chdir(top)
-    try:
-        for _ in range(1500):
-            Path("d").mkdir()
-            os.chdir("d")
-        Path().chmod(0)
-    finally:
-        os.fchdir(here)
-        os.close(here)
-    remove_tree(top)
-    assert not top.exists()
-    remove_tree(top)
+# what comes over the link
 
 
-def test_reading_stops_at_the_limit(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"12345")
-    assert read_regular(tmp_path / "file", 5) == b"12345"
-    with pytest.raises(OutputError, match="file has 5 bytes, allowed are 4"):
-        read_regular(tmp_path / "file", 4)
-    with pytest.raises(OutputError, match=r"outputs\.npz is missing"):
-        read_outputs(tmp_path)
+def test_parts_become_a_file_with_the_last_one(folder: JobFolder) -> None:
+    folder.receive("outputs.npz", b"one ", last=False)
+    assert not folder.has("outputs.npz")
+    folder.receive("outputs.npz", b"two", last=True)
+    assert folder.has("outputs.npz")
+    assert (folder.path / "outputs.npz").read_bytes() == b"one two"
+
+
+@pytest.mark.parametrize("name", ["outcome.json", "job.json", "../up", "/root", "x\0y", "outputs.npz.part"])
+def test_what_no_worker_hands_in_is_dropped(folder: JobFolder, name: str) -> None:
+    before = {path: path.read_bytes() for path in folder.path.parent.rglob("*") if path.is_file()}
+    folder.receive(name, b"mine", last=True)
+    assert {p: p.read_bytes() for p in folder.path.parent.rglob("*") if p.is_file()} == before
+
+
+def test_half_a_file_is_removed_at_the_end(folder: JobFolder) -> None:
+    folder.receive("outputs.npz", b"half", last=False)
+    outcome = folder.conclude(Ending(why="exit", code=-9), ISOLATION, 1.0)
+    assert outcome.state is JobState.KILLED
+    assert {path.name for path in folder.path.iterdir()} == {"job.json", "outcome.json"}
+
+
+def test_a_full_disk_is_an_infrastructure_error(folder: JobFolder) -> None:
+    """`/dev/full` stands for a disk: what is written there finds no space."""
+    (folder.path / "outputs.npz.part").symlink_to("/dev/full")
+    with pytest.raises(InfrastructureError, match="No space left on device") as caught:
+        folder.receive("outputs.npz", b"x", last=False)
+    assert "free some disk space" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x80\x04\x95\x0f\x00\x00\x00\x00\x00\x00\x00\x8c\x02os\x94\x8c\x06system\x94\x93\x94.",
+        (1 << 40).to_bytes(8, "little") + b"{}",
+        (20).to_bytes(8, "little") + b'{"w":{"dtype":"F32"}',
+        (62).to_bytes(8, "little") + b'{"w":{"dtype":"F32","shape":[9],"data_offsets":[0,36]}}        ',
+    ],
+)
+def test_weights_that_are_no_safetensors_are_bad(folder: JobFolder, content: bytes) -> None:
+    """Empty, a pickle, a header longer than the file, half a header, tensors without their bytes."""
+    leave(folder)
+    (folder.path / "weights.safetensors").write_bytes(content)
+    outcome = folder.conclude(DONE, ISOLATION, 1.0)
+    assert outcome.state is JobState.BAD_OUTPUT
+    assert "weights.safetensors" in outcome.reason
+
+
+# measuring and reproducing
+
+
+def latency(**changes: Any) -> dict[str, Any]:
+    values = {
+        "device": "cpu", "threads": 1, "batch": 1, "warmup": 1, "repeats": 4, "calls": 10,
+        "median_ms": 2.0, "q1_ms": 1.9, "q3_ms": 2.1,
+    }  # fmt: skip
+    return values | changes
+
+
+@pytest.mark.parametrize(
+    ("claim", "timed", "words"),
+    [
+        ({}, [(10, 0.02)] * 4, ""),
+        (
+            {"median_ms": 0.2, "q1_ms": 0.2},
+            [(10, 0.02)] * 4,
+            "claims a latency of 0.2 ms, a clock outside saw 2 ms",
+        ),
+        ({}, [], "not measured as ordered"),
+        ({"batch": 64}, [(10, 0.02)] * 4, "not measured as ordered"),
+        ({"median_ms": float("inf")}, [(10, 0.02)] * 4, "not finite"),
+    ],
+)
+def test_a_claimed_latency_is_held_against_the_keeper_s_clock(
+    tmp_path: Path, claim: dict[str, Any], timed: list[tuple[int, float]], words: str
+) -> None:
+    folder = JobFolder(tmp_path, job(latency=LatencySpec(repeats=4), purpose="measure"), 5, 4)
+    folder.prepare()
+    report = {"status": "measured", "latency": latency(**claim)}
+    (folder.path / "report.json").write_text(json.dumps(report))
+    outcome = folder.conclude(Ending(why="exit", code=0, timed=tuple(timed)), ISOLATION, 1.0)
+    assert outcome.state is (JobState.BAD_OUTPUT if words else JobState.MEASURED)
+    assert words in outcome.reason
+
+
+def test_a_report_for_another_purpose_is_bad(tmp_path: Path) -> None:
+    folder = JobFolder(tmp_path, job(purpose="measure"), 5, 4)
+    folder.prepare()
+    (folder.path / "report.json").write_text(json.dumps({"status": "trained"}))
+    assert folder.conclude(DONE, ISOLATION, 1.0).reason == "report.json says 'trained', expected 'measured'"
+
+
+def test_predictions_are_compared_in_the_order_that_they_were_asked_for(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    first = JobFolder(tmp_path, job(), 5, 4)
+    first.prepare()
+    made = arrays(
+        val=rng.normal(size=(5, 3)).astype(np.float32), test=rng.normal(size=(4, 3)).astype(np.float32)
+    )
+    leave(first, made)
+    first.conclude(DONE, ISOLATION, 1.0)
+    orders = {"val": rng.permutation(5), "test": rng.permutation(4)}
+    for shift, state in ((0.0, JobState.REPRODUCED), (0.5, JobState.NOT_REPRODUCED)):
+        again = job(id="again", purpose="reproduce", weights_of=first.job.id)
+        second = JobFolder(tmp_path, again, 5, 4)
+        second.prepare()
+        second.orders = orders
+        val = made["val"][orders["val"]]
+        np.savez(
+            second.path / "outputs.npz",
+            val=val,
+            test=made["test"][orders["test"]] + np.float32(shift),
+            val_epochs=np.empty((0, 5), np.int16),
+        )
+        (second.path / "answers").write_bytes(val[:2].tobytes())
+        (second.path / "report.json").write_text(json.dumps({"status": "reproduced"}))
+        outcome = second.conclude(DONE, ISOLATION, 1.0)
+        assert outcome.state is state, outcome.reason
+        assert not (second.path / "answers").exists()
+        assert JobFolder(tmp_path, again, 5, 4).settled(ISOLATION) == outcome
+        (second.path / "outcome.json").unlink()
+        assert JobFolder(tmp_path, again, 5, 4).settled(ISOLATION) is None  # the order is not known any more
+
+
+def test_only_reproducing_takes_weights() -> None:
+    with pytest.raises(ValueError, match="weights_of"):
+        job(weights_of="c-0001-r0-s1")
+    with pytest.raises(ValueError, match="weights_of"):
+        job(purpose="reproduce")
