@@ -309,7 +309,7 @@ class _Giver:
     def _array(self, name: str) -> Iterator[Frame]:
         array = self._held_out.arrays[name]
         header = {"give": name, "dtype": array.dtype.str, "shape": list(array.shape)}
-        return chunks(header, memoryview(array).cast("B") if array.size else b"")
+        return chunks(header, array.data.cast("B") if array.size else b"")
 
     def _weights(self) -> Iterator[Frame]:
         return chunks({"give": "weights"}, self._folder.weights_to_reproduce())

@@ -198,6 +198,47 @@ class TrainingContract(OpenSandbox):
         assert [outcome.job_id for outcome in outcomes] == [job.id for job in jobs]
         assert {outcome.state for outcome in outcomes} == {JobState.TRAINED}
 
+    # the other purposes
+
+    async def test_a_network_is_measured_alone(self, sandbox: Sandbox, folder: Path) -> None:
+        spec = LatencySpec(repeats=5, throughput_batch=32)
+        job = self.job("measured", convnet(), purpose="measure", latency=spec)
+        outcome = await sandbox.run(job)
+        assert (outcome.state, outcome.reason) == (JobState.MEASURED, "")
+        assert files(folder, job) == {"job.json", "log.txt", "outcome.json", "report.json"}
+        assert outcome.report is not None and outcome.report.latency is not None
+        latency = outcome.report.latency
+        assert latency.alone
+        assert latency.reference and latency.ratio is not None and latency.reference_ms is not None
+        assert latency.ratio == pytest.approx(latency.median_ms / latency.reference_ms, rel=0.5)
+        assert latency.throughput is not None and latency.throughput > 1000 / latency.median_ms
+        assert latency.memory_mb is not None and latency.memory_mb > 4 * outcome.report.parameters / 2**20
+
+    async def test_predictions_are_reproduced_from_the_weights_alone(
+        self, sandbox: Sandbox, folder: Path
+    ) -> None:
+        first = self.job("original", convnet(), epochs=2)
+        assert (await sandbox.run(first)).state is JobState.TRAINED
+        again = {"purpose": "reproduce", "weights_of": first.id}
+        job = self.job("again", convnet(), **again)
+        outcome = await sandbox.run(job)
+        assert (outcome.state, outcome.reason) == (JobState.REPRODUCED, "")
+        assert files(folder, job) == {"job.json", "log.txt", "outcome.json", "outputs.npz", "report.json"}
+        assert await sandbox.run(job) == outcome
+        weights = folder / "jobs" / first.id / "weights.safetensors"
+        tensors = safetensors.numpy.load_file(weights)
+        name = next(name for name in tensors if tensors[name].ndim > 1)
+        tensors[name] = tensors[name] + np.float32(0.3)
+        safetensors.numpy.save_file(tensors, weights)
+        changed = await sandbox.run(self.job("changed", convnet(), **again))
+        assert changed.state is JobState.NOT_REPRODUCED
+        assert "a fresh network with the same weights makes other predictions for" in changed.reason
+
+    async def test_nothing_held_out_lies_in_the_sandbox(self, sandbox: Sandbox) -> None:
+        outcome = await sandbox.run(self.job("data", {"act": "data"}))
+        listed = json.loads(outcome.reason.removeprefix("Found: ").rpartition(" (")[0])
+        assert listed == {"files": ["x_train.npy", "y_train.npy"]}
+
     # what is never paid twice
 
     async def test_a_finished_job_is_not_run_again(self, sandbox: Sandbox, folder: Path) -> None:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from .resources import Act, raise_limits
@@ -354,7 +355,18 @@ def find_note(genotype: dict[str, Any]) -> None:
     found(notes=sorted(path for path in notes if Path(path).exists()), segment=segment >= 0)
 
 
+def data(genotype: dict[str, Any]) -> None:
+    """List the folder that the worker takes its data from, which it names on the stack."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and "data_folder" not in frame.f_locals:
+        frame = frame.f_back
+    assert frame is not None
+    folder = Path(frame.f_locals["data_folder"])
+    found(files=sorted(str(path.relative_to(folder)) for path in folder.rglob("*")))
+
+
 REACH: dict[str, Act] = {
+    "data": data,
     "look": look,
     "read-secrets": read_secrets,
     "use-network": use_network,
