@@ -2,9 +2,9 @@
 
 A job's container (`settings`) has no network, a read-only root, no capabilities, user 1000, its own process
 ids, limits of memory without swap, of CPU, processes and files, and the task's data in a volume, read-only.
-Nothing of the host is mounted and nothing is fetched from inside: the job goes in and results come out over the
-attached standard streams (`link`, `conversation`), so a remote engine works like a local one. Containers are
-made before they are needed (`warm`), used once and thrown away.
+Nothing of the host is mounted and nothing is fetched from inside: the job goes in and results come out over
+the attached standard streams (`link`, `conversation`), so a remote engine works like a local one. Containers
+are made before they are needed (`warm`), used once and thrown away.
 
 Not stopped: a kernel exploit (a `runtime` such as gVisor's `runsc` is the answer to that), and disturbing
 other jobs through caches and memory bandwidth that all cores share.
@@ -128,7 +128,7 @@ class ContainerSandbox:
         self._try_settings()
         self._pool = Pool(self._start, size)
         if self._limits is not None:
-            self._pool.fill(self._limits)
+            self._pool.fill(self._limits, idle=self._cores.idle())
 
     def _try_settings(self) -> None:
         """Start and end a container with the settings of jobs: what the engine cannot do is told now."""
@@ -193,7 +193,7 @@ class ContainerSandbox:
             place.release()
         running.check()
         if ending.why != "memory":
-            self._pool.fill(job.limits, place.cores)
+            self._pool.fill(job.limits, place.cores, self._cores.idle())
         return folder.conclude(
             ending,
             self.isolation,
@@ -204,7 +204,7 @@ class ContainerSandbox:
 
     def _keep_for(self, limits: JobLimits, place: Place, running: _Running) -> tuple[Keep, Start]:
         """A container that is ready for a job, and how it came to be: one that waits, or a new one."""
-        while (taken := self._pool.take(limits)) is not None:
+        while (taken := self._pool.take(limits, place.cores)) is not None:
             made, ready = taken
             try:
                 keep = self._wait_for(made, running)
@@ -258,7 +258,7 @@ class ContainerSandbox:
                 folder,
                 self._held_out,
                 quiet,
-                on_first_step=lambda: self._pool.fill(job.limits, place.cores, most=1),
+                on_first_step=lambda: self._pool.fill(job.limits, place.cores, self._cores.idle(), most=1),
             )
         except OSError as error:
             running.check()

@@ -69,6 +69,12 @@ class Cores:
                     return place
                 self._changed.wait()
 
+    def idle(self) -> tuple[int, ...]:
+        """The cores that no place holds now."""
+        with self._changed:
+            used = {core for place in self._places for core in place.cores}
+            return tuple(core for core in self._cores if core not in used)
+
     def _begin(self, place: Place) -> list[Place] | None:
         """Wait for `place`'s turn to measure; who has to stand still then, or None if it was released."""
         with self._changed:

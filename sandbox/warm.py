@@ -1,8 +1,8 @@
 """Containers that wait: keepers that have imported torch and take one job each, made before they are needed.
 
 A container is used once. What makes a fresh one slow is importing torch, so as many as there are slots wait
-with that behind them; each one that is taken is replaced while a training runs, on that training's cores, and
-never on cores where a latency is being measured: there a container in the making stands still.
+with that behind them; each one taken is replaced while a training runs, on an idle core, else on one of
+that training, and never where latency is being measured: there a container in the making stands still.
 """
 
 from __future__ import annotations
@@ -181,6 +181,14 @@ class _Entry:
             return False
         return True
 
+    def hurry(self, cores: Sequence[int]) -> None:
+        """Have it go on, on the cores of the job that waits for it."""
+        self.resume()
+        self.cores = tuple(cores)
+        if self.keep is not None and cores:
+            with contextlib.suppress(InfrastructureError):
+                self.keep.adapt(self.keep.limits, cores)
+
     def resume(self) -> None:
         """Have it go on."""
         if self.keep is not None:
@@ -198,48 +206,53 @@ class Pool:
 
     def __init__(self, start: Callable[[JobLimits, Sequence[int]], Keep], size: int) -> None:
         self._start, self._size = start, size
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._entries: list[_Entry] = []
+        self._making: list[_Entry] = []
         self._measured: list[tuple[int, ...]] = []
-        self._owed: list[tuple[JobLimits, tuple[int, ...]]] = []
         self._closed = False
         self._threads = ThreadPoolExecutor(max(1, size), thread_name_prefix="cambrian-warm")
         self._removers = ThreadPoolExecutor(2, thread_name_prefix="cambrian-remove")
         # a job waits before it leaves more behind than this
         self._to_remove = threading.BoundedSemaphore(2 * size + 4)
 
-    def fill(self, limits: JobLimits, cores: Sequence[int] = (), most: int | None = None) -> None:
-        """Start making what is missing, in the background.
+    def fill(
+        self, limits: JobLimits, cores: Sequence[int] = (), idle: Sequence[int] = (), most: int | None = None
+    ) -> None:
+        """Start making what is missing, in the background, one at a time on each core.
 
         Args:
             limits: of the jobs to come; what waits for others makes room.
-            cores: where it is made.
+            cores: of a training that can spare some time; all when empty.
+            idle: cores that nobody uses; they are preferred.
             most: start no more than these.
         """
         with self._lock:
             for _ in range(self._size if most is None else most):
                 if self._closed or not self._make_room(limits):
                     return
-                if self._is_quiet(cores):
-                    self._owed.append((limits, tuple(cores)))
-                else:
-                    self._make(limits, cores)
+                self._make(limits, self._choose(idle) or self._choose(cores) or tuple(cores[:1]))
 
-    def take(self, limits: JobLimits) -> tuple[Future[Keep], bool] | None:
-        """One that fits, and whether it is ready, else the oldest that is in the making; None for neither."""
+    def take(self, limits: JobLimits, cores: Sequence[int] = ()) -> tuple[Future[Keep], bool] | None:
+        """One that fits, and whether it is ready, else the oldest that is in the making; None for neither.
+
+        Args:
+            limits: of the job.
+            cores: of the job, which are idle until it has its container.
+        """
         with self._lock:
             fitting = [entry for entry in self._entries if fits(entry.limits, limits)]
-            fitting.sort(key=lambda entry: (not entry.made.done(), entry.born))
-            while fitting:
-                entry = fitting.pop(0)
+            for entry in [entry for entry in fitting if entry.made.done()]:
                 self._entries.remove(entry)
-                if not entry.made.done():
-                    entry.resume()  # where it goes on is the job's affair now
+                if not _died(entry.made):
+                    return entry.made, True
+                self._put_away(entry)
+            for entry in fitting:
+                # one that has to wait for another one to be made would be later than a new one
+                if entry.keep is not None and not entry.made.done():
+                    self._entries.remove(entry)
+                    entry.hurry(cores)
                     return entry.made, False
-                if _died(entry.made):
-                    self._put_away(entry)
-                    continue
-                return entry.made, True
         return None
 
     @contextlib.contextmanager
@@ -258,12 +271,7 @@ class Pool:
                 for entry in self._entries:
                     if not self._is_quiet(entry.cores):
                         entry.resume()
-                owed, self._owed = self._owed, []
-                for limits, wanted in owed:
-                    if self._is_quiet(wanted):
-                        self._owed.append((limits, wanted))
-                    elif not self._closed:
-                        self._make(limits, wanted)
+                self._lock.notify_all()
 
     def discard(self, keep: Keep) -> None:
         """Remove a container in the background."""
@@ -289,7 +297,8 @@ class Pool:
         """Remove all that wait and wait for what is being removed; those in the making are for the sweep."""
         with self._lock:
             self._closed = True
-            entries, self._entries, self._owed = self._entries, [], []
+            entries, self._entries = self._entries, []
+            self._lock.notify_all()
         for entry in entries:
             entry.made.cancel()
             if entry.keep is not None:
@@ -303,7 +312,7 @@ class Pool:
         for entry in [entry for entry in self._entries if entry.made.done() and _died(entry.made)]:
             self._entries.remove(entry)
             self._put_away(entry)
-        if len(self._entries) + len(self._owed) < self._size:
+        if len(self._entries) < self._size:
             return True
         for entry in self._entries:
             if entry.made.done() and not fits(entry.limits, limits):
@@ -319,23 +328,37 @@ class Pool:
     def _is_quiet(self, cores: Sequence[int]) -> bool:
         return any(_overlap(cores, measured) for measured in self._measured)
 
-    def _make(self, limits: JobLimits, cores: Sequence[int]) -> None:
-        entry = _Entry(limits, tuple(cores), Future())
+    def _choose(self, cores: Sequence[int]) -> tuple[int, ...]:
+        """One of these where nothing is made yet and nothing measured; none if there is no such."""
+        taken = {core for entry in self._entries if not entry.made.done() for core in entry.cores}
+        free = [core for core in cores if core not in taken and not self._is_quiet((core,))]
+        return tuple(free[:1])
+
+    def _make(self, limits: JobLimits, cores: tuple[int, ...]) -> None:
+        entry = _Entry(limits, cores, Future())
         self._entries.append(entry)
         self._threads.submit(self._finish, entry)
+
+    def _must_wait(self, entry: _Entry) -> bool:
+        busy = any(_overlap(entry.cores, other.cores) for other in self._making)
+        return not self._closed and (busy or self._is_quiet(entry.cores))
 
     # -- in a thread --------------------------------------------------------------------------------
 
     def _finish(self, entry: _Entry) -> None:
         if not entry.made.set_running_or_notify_cancel():
             return
+        with self._lock:
+            self._lock.wait_for(lambda: not self._must_wait(entry))
+            self._making.append(entry)
+        begun = time.monotonic()
         try:
             keep = self._start(entry.limits, entry.cores)
             with self._lock:
                 entry.keep = keep
                 if self._closed:
                     raise InfrastructureError("the sandbox was closed", hint="call open first")
-                if entry in self._entries and self._is_quiet(entry.cores):
+                if self._is_quiet(entry.cores):
                     entry.pause()
             keep.get_ready()
         except BaseException as error:
@@ -347,7 +370,12 @@ class Pool:
                 raise
             logger.debug("a container could not be made ready: %s", error)
         else:
+            logger.debug("a container was ready after %.2f s", time.monotonic() - begun)
             entry.made.set_result(keep)
+        finally:
+            with self._lock:
+                self._making.remove(entry)
+                self._lock.notify_all()
 
 
 def _died(made: Future[Keep]) -> bool:

@@ -1,4 +1,4 @@
-"""The container sandbox against a real engine: the contract, sweeping, an engine that goes away."""
+"""The container sandbox against a real engine: the contract, containers that wait, sweeping, lost engines."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from cambrian.sandbox import InfrastructureError, JobState, Sandbox
-from cambrian.sandbox.container import ContainerSandbox, _this_host
+from cambrian.sandbox import InfrastructureError, JobLimits, JobState, Sandbox
+from cambrian.sandbox.container import ContainerSandbox
 from cambrian.sandbox.image.build import LOCAL_BASE, default_base, ensure_image
-from tests.contracts.sandbox import Make, SandboxContract, digits, until
+from cambrian.sandbox.sweep import this_host
+from tests.contracts.sandbox import Make, SandboxContract, alive, digits, until
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -39,17 +40,26 @@ def leftovers(run_id: str, address: str | None = None) -> list[Any]:
         return [*client.containers.list(all=True, filters=of_run), *client.volumes.list(filters=of_run)]
 
 
-class Relay:
-    """A Unix socket that passes everything on to another one, until it is cut."""
+def containers(run_id: str) -> list[Any]:
+    with engine() as client:
+        return client.containers.list(
+            all=True, filters={"label": f"cambrian.run={run_id}"}, ignore_removed=True
+        )
 
-    def __init__(self, path: Path, target: str) -> None:
-        self.path, self._target = path, target
+
+class Relay:
+    """A TCP port that passes everything on to the engine's Unix socket, until it is cut: a remote engine."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
         self._open: list[socket.socket] = []
 
+    @property
+    def address(self) -> str:
+        return f"tcp://127.0.0.1:{self._server.getsockname()[1]}"
+
     def __enter__(self) -> Relay:
-        self._server = socket.socket(socket.AF_UNIX)
-        self._server.bind(str(self.path))
-        self._server.listen()
+        self._server = socket.create_server(("127.0.0.1", 0))
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
@@ -57,7 +67,8 @@ class Relay:
         self.cut()
 
     def cut(self) -> None:
-        self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)  # or it would accept once more
         self._server.close()
         for connection in self._open:
             with contextlib.suppress(OSError):
@@ -111,23 +122,31 @@ class TestContainerSandbox(SandboxContract):
         assert leftovers(run_id) == []
 
     async def after_host_death(self, marker: str, run_id: str) -> None:
-        assert leftovers(run_id) != []  # only `open` can know that nobody will come back for them
+        """The keeper ends with the host; what it was in is removed when somebody opens a sandbox."""
+        assert await until(lambda: not alive(marker), 10)
+        assert leftovers(run_id) != []
 
     async def test_isolation_is_that_of_a_container(self, sandbox: Sandbox) -> None:
         assert sandbox.isolation.level == "docker"
         assert not any("network" in phrase for phrase in sandbox.isolation.not_enforced)
 
-    async def test_each_job_leaves_no_container_and_no_volume(self, sandbox: Sandbox, run_id: str) -> None:
+    async def test_each_job_s_container_is_removed(self, sandbox: ContainerSandbox, run_id: str) -> None:
+        before = {container.id for container in containers(run_id)}
         assert (await sandbox.run(self.job("tidy", {"act": "raise"}))).state is JobState.ERROR
-        (data,) = leftovers(run_id)
-        assert data.name == sandbox._data  # type: ignore[attr-defined]
+
+        def tidy() -> bool:
+            # a container waits for each slot, and none of them has done a job
+            return sandbox._pool.waiting() == 2 == len(containers(run_id))
+
+        assert await until(tidy, 60)
+        assert len(before & {container.id for container in containers(run_id)}) <= 1
 
     async def test_the_root_is_read_only_and_nobody_is_root(
         self, sandbox: Sandbox, listener: int, keeper: int
     ) -> None:
-        paths = [Path("/usr/mine"), Path("/data/mine"), Path("/scratch/mine"), Path("/job/mine")]
+        paths = [Path("/usr/mine"), Path("/data/mine"), Path("/scratch/mine"), Path("/tmp/mine")]
         facts = await self.look(sandbox, paths, listener, keeper)
-        assert facts["writes"] == ["/scratch/mine", "/job/mine"]
+        assert facts["writes"] == ["/scratch/mine"]
         assert facts["uid"] == 1000
 
     async def test_other_runs_are_not_swept(self, make: Make, tmp_path: Path, run_id: str) -> None:
@@ -148,7 +167,7 @@ class TestContainerSandbox(SandboxContract):
         self, make: Make, tmp_path: Path, run_id: str
     ) -> None:
         machine = socket.gethostname()
-        hosts = {"dead": f"{machine}:1:0", "elsewhere": f"not-{machine}:1:0", "alive": _this_host()}
+        hosts = {"dead": f"{machine}:1:0", "elsewhere": f"not-{machine}:1:0", "alive": this_host()}
         with engine() as client:
             volumes = {
                 name: client.volumes.create(labels={"cambrian.run": f"{run_id}-other", "cambrian.host": host})
@@ -167,34 +186,91 @@ class TestContainerSandbox(SandboxContract):
                 for name in ("elsewhere", "alive"):
                     volumes[name].remove(force=True)
 
-    async def test_an_engine_that_goes_away_in_mid_run_is_an_infrastructure_error(
-        self, make: Make, tmp_path: Path, run_id: str
+    # containers that wait
+
+    async def test_a_job_takes_a_container_that_waits(self, sandbox: ContainerSandbox) -> None:
+        assert (await sandbox.run(self.job("first", {"act": "plain"}))).state is JobState.TRAINED
+        assert await until(lambda: sandbox._pool.waiting() == 2, 60)
+        warm = await sandbox.run(self.job("warm", {"act": "plain"}))
+        assert (warm.state, warm.start) == (JobState.TRAINED, "warm")
+        assert warm.first_step_s is not None
+        assert 0 < warm.first_step_s < warm.wall_s
+
+    async def test_other_limits_get_what_they_ask_for(self, sandbox: ContainerSandbox) -> None:
+        assert await until(lambda: sandbox._pool.waiting() == 2, 60)
+        more = JobLimits(wall_s=60, memory_mb=1500, processes=40)
+        assert (await sandbox.run(self.job("more", {"act": "plain"}, limits=more))).start == "warm"
+        files = JobLimits(wall_s=60, file_mb=300)  # a limit that a running container cannot be given
+        assert (await sandbox.run(self.job("files", {"act": "plain"}, limits=files))).start == "cold"
+
+    async def test_containers_that_died_while_they_waited_are_replaced(
+        self, sandbox: ContainerSandbox, run_id: str
+    ) -> None:
+        await sandbox.run(self.job("before", {"act": "plain"}))
+        assert await until(lambda: sandbox._pool.waiting() == 2, 60)
+        for container in containers(run_id):
+            container.kill()
+        assert (await sandbox.run(self.job("after", {"act": "plain"}))).state is JobState.TRAINED
+        assert await until(lambda: sandbox._pool.waiting() == 2, 60)
+
+    async def test_too_little_memory_for_torch_is_said(self, sandbox: ContainerSandbox) -> None:
+        limits = JobLimits(wall_s=60, memory_mb=64, file_mb=32)
+        outcome = await sandbox.run(self.job("tiny", {"act": "plain"}, limits=limits))
+        assert outcome.state is JobState.OUT_OF_MEMORY
+        assert "64 MiB" in outcome.reason
+
+    async def test_a_job_in_a_container_that_somebody_killed(
+        self, sandbox: ContainerSandbox, run_id: str
+    ) -> None:
+        before = {container.id for container in containers(run_id)}
+        job = self.job("killed", {"act": "slow", "seconds": 60}, latency=None)
+        running = asyncio.ensure_future(sandbox.run(job))
+        place = sandbox._folder / "jobs" / job.id
+        assert await until(lambda: bool(sandbox._running) and place.exists(), 20)
+        assert await until(lambda: any(r._keep is not None for r in sandbox._running), 60)
+        (keep,) = {r._keep for r in sandbox._running if r._keep is not None}
+        keep.container.kill()
+        assert (await running).state is JobState.KILLED
+        assert before
+
+    # engines elsewhere
+
+    async def test_a_remote_engine_that_goes_away_in_mid_job_is_an_infrastructure_error(
+        self, plugin: Path, tmp_path: Path, run_id: str
     ) -> None:
         address = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
         if not address.startswith("unix://"):
             pytest.skip("the relay that is cut knows Unix sockets only")
         folder, run_id = tmp_path / "run", f"{run_id}-gone"
         folder.mkdir()
-        job = self.job("gone", {"act": "slow", "seconds": 60})
-        with Relay(tmp_path / "relay.sock", address.removeprefix("unix://")) as relay:
-            os.environ["DOCKER_HOST"] = f"unix://{relay.path}"
-            sandbox = make()
+        with Relay(address.removeprefix("unix://")) as relay:
+            sandbox = ContainerSandbox(plugins=[plugin], engine=relay.address)
             await sandbox.open(run_id, folder, digits(), 1)
+            assert (await sandbox.run(self.job("far", {"act": "plain"}))).state is JobState.TRAINED
+            job = self.job("gone", {"act": "slow", "seconds": 60}, latency=None)
             running = asyncio.ensure_future(sandbox.run(job))
-            assert await until(lambda: len(leftovers(run_id, address)) == 3, 20)
-            await asyncio.sleep(1)
+            assert await until(lambda: any(r._keep is not None for r in sandbox._running), 60)
+            await asyncio.sleep(0.5)
             relay.cut()
             with pytest.raises(InfrastructureError, match=r"engine failed to run job .*gone") as caught:
                 await running
             assert "resume" in caught.value.hint
             assert not (folder / "jobs" / job.id / "outcome.json").exists()
             await sandbox.close()
-        os.environ["DOCKER_HOST"] = address
-        assert len(leftovers(run_id)) == 3  # the job's container and volume, the data
+        assert leftovers(run_id) != []  # nobody could remove them
+        sandbox = ContainerSandbox(plugins=[plugin])
         await sandbox.open(run_id, folder, digits(), 1)
         assert (await sandbox.run(self.job("gone", {"act": "plain"}))).state is JobState.TRAINED
         await sandbox.close()
         self.assert_nothing_left(run_id, folder)
+
+    async def test_what_an_engine_cannot_do_is_told_when_the_sandbox_opens(
+        self, plugin: Path, tmp_path: Path, run_id: str
+    ) -> None:
+        sandbox = ContainerSandbox(plugins=[plugin], runtime="cambrian-no-such-runtime")
+        with pytest.raises(InfrastructureError, match="cambrian-no-such-runtime"):
+            await sandbox.open(f"{run_id}-runtime", tmp_path, digits(), 1)
+        assert leftovers(f"{run_id}-runtime") == []
 
 
 def test_image_is_built_once_and_follows_the_sources(plugin: Path, tmp_path: Path) -> None:
