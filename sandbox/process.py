@@ -4,23 +4,24 @@ Each job is a process forked from a clean one that has imported torch already (`
 job starts training after some tens of milliseconds instead of the seconds that a fresh interpreter needs.
 
 What is stopped, wherever the kernel allows user namespaces (`isolation.not_enforced` says what is not):
-    - network: the job has none, nor the sockets under /run
-    - writing: every file system is read-only but 64 MiB of scratch in memory
+    - network: the job has none, nor any socket of the host
+    - reading: of the file systems a job sees Python, its packages, system libraries and the task's training
+      data; no home, no keys, no other job
+    - writing: 64 MiB of scratch in memory
     - the host's processes: not visible, not to be signalled; their memory and environment not readable
     - secrets in the environment: the job's holds eight harmless names
+    - system calls that no training needs: mounting, tracing, loading into the kernel, new namespaces
     - running on: at the limit of time, memory or processes, on cancel, on close and when the host dies,
       all processes of the job are ended, those that tried to hide as well
     - size of each file, core dumps, open files, capabilities, set-uid programs, output to the terminal
 
 What is not stopped:
-    - reading any file that the user may read: keep secrets out of reach, or use the container sandbox
-    - connecting to Unix sockets outside /run that the user may open
-    - a kernel exploit: there is no filter on system calls
+    - a kernel exploit: the filter on system calls makes the kernel smaller, not safe
     - memory and process counts are looked at every 50 ms: a burst within that time is not seen
     - disturbing other jobs' timings: caches and memory bandwidth are shared
 
-It is no sandbox for code that means harm. Genotypes of declarative spaces are built by trusted code and
-are safe here; code written by a model belongs into a container.
+Code that a model wrote belongs into a container all the same: this sandbox refuses it unless it is told that
+the code is trusted. Genotypes of declarative spaces are built by trusted code and are safe here.
 """
 
 from __future__ import annotations

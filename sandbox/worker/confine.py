@@ -13,27 +13,33 @@ import os
 import platform
 import resource
 import signal
+import subprocess
+import sys
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 from cambrian.sandbox.protocol import JobLimits
+from cambrian.sandbox.worker import mounts
+from cambrian.sandbox.worker.mounts import check
+from cambrian.sandbox.worker.syscalls import refuse_unneeded
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
-_CLONE_NEWNS, _CLONE_NEWIPC, _CLONE_NEWUSER = 0x00020000, 0x08000000, 0x10000000
-_CLONE_NEWPID, _CLONE_NEWNET = 0x20000000, 0x40000000
-_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_SLAVE = 2, 4, 8, 16384, 1 << 19
+_CLONE_NEWIPC, _CLONE_NEWUSER, _CLONE_NEWPID, _CLONE_NEWNET = 0x08000000, 0x10000000, 0x20000000, 0x40000000
 _PR_SET_PDEATHSIG, _PR_CAPBSET_DROP, _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 1, 24, 36, 38
 _LAST_CAPABILITY = 63
-_SYS_MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE, _ATTR_RDONLY = 442, -100, 0x8000, 1
 _CAPABILITY_VERSION_3 = 0x20080522
 
 Feature = str
-"""One of `user`, `isolated` (network, process ids, IPC), `mount`, `proc`."""
+"""`user`, `isolated` (network, process ids, IPC), `mount`, `root`, `proc`, or `filter` (of system calls)."""
 
 ROUNDS: tuple[frozenset[Feature], ...] = (
+    frozenset({"user", "isolated", "mount", "root", "proc"}),
     frozenset({"user", "isolated", "mount", "proc"}),
+    frozenset({"user", "isolated", "mount", "root"}),
     frozenset({"user", "isolated", "mount"}),
     frozenset({"user", "isolated"}),
+    frozenset({"isolated", "mount", "root", "proc"}),
     frozenset({"isolated", "mount", "proc"}),
     frozenset({"isolated", "mount"}),
     frozenset({"isolated"}),
@@ -46,20 +52,14 @@ class _Capabilities(ctypes.Structure):
     _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inherit", ctypes.c_uint32))
 
 
-def _check(result: int, what: str) -> None:
-    if result != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"{what}: {os.strerror(code)}")
-
-
 def die_with_parent() -> None:
     """Have the kernel kill this process when the thread that forked it ends."""
-    _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "PR_SET_PDEATHSIG")
+    check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "PR_SET_PDEATHSIG")
 
 
 def adopt_orphans() -> None:
     """Make descendants whose parent died children of this process, so that none gets out of sight."""
-    _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "PR_SET_CHILD_SUBREAPER")
+    check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "PR_SET_CHILD_SUBREAPER")
 
 
 def enter_namespaces(features: frozenset[Feature]) -> None:
@@ -68,63 +68,45 @@ def enter_namespaces(features: frozenset[Feature]) -> None:
         return
     uid, gid = os.geteuid(), os.getegid()
     flags = _CLONE_NEWNET | _CLONE_NEWPID | _CLONE_NEWIPC
-    _check(_libc.unshare(flags | (_CLONE_NEWUSER if "user" in features else 0)), "unshare")
+    check(_libc.unshare(flags | (_CLONE_NEWUSER if "user" in features else 0)), "unshare")
     if "user" in features:
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
         Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
 
 
-def private_mounts(features: frozenset[Feature], scratch: Path, scratch_mb: int) -> None:
-    """Make every file system read-only to this process and its children, but for one folder.
+def private_mounts(
+    features: frozenset[Feature], visible: Sequence[Path], scratch: Path, scratch_mb: int
+) -> None:
+    """Take the file systems away from this process and its children, as far as `features` go.
 
-    `scratch` becomes a small file system in memory that vanishes with the processes. `/run` is emptied: the
-    sockets there (an engine's, an agent's) answer to anyone who may open them, network or not.
+    Args:
+        features: how far.
+        visible: what stays, read-only, where the rest can be hidden.
+        scratch: an empty folder; becomes a small file system in memory, the only one that can be written to,
+            and vanishes with the processes.
+        scratch_mb: its size.
+
+    Raises:
+        OSError: the kernel does not allow it.
     """
-    if "mount" not in features:
-        return
-    _check(_libc.unshare(_CLONE_NEWNS), "unshare mounts")
-    _mount("none", "/", None, _MS_REC | _MS_SLAVE)
-    _set_read_only("/", True)
-    options = _MS_NOSUID | _MS_NODEV
-    _mount("tmpfs", str(scratch), "tmpfs", options, f"size={scratch_mb}m,mode=0700")
-    if Path("/run").is_dir() and not scratch.is_relative_to("/run"):
-        _mount("tmpfs", "/run", "tmpfs", options | _MS_NOEXEC, "size=1m,mode=0755")
-    if "proc" in features:
-        _mount("proc", "/proc", "proc", options | _MS_NOEXEC)
+    if "root" in features:
+        mounts.new_root(visible, scratch, scratch_mb, "proc" in features)
+    elif "mount" in features:
+        mounts.read_only(scratch, scratch_mb, "proc" in features)
 
 
-def _mount(source: str, target: str, kind: str | None, flags: int, options: str = "") -> None:
-    encoded = [s.encode() if s is not None else None for s in (source, target, kind)]
-    _check(_libc.mount(*encoded, ctypes.c_ulong(flags), options.encode() or None), f"mount {target}")
-
-
-def _set_read_only(path: str, wanted: bool) -> None:
-    """`mount_setattr(2)` (Linux 5.12), the only way to do it for a whole tree at once."""
-    change = (_ATTR_RDONLY, 0) if wanted else (0, _ATTR_RDONLY)
-    attributes = (ctypes.c_uint64 * 4)(*change, 0, 0)
-    recursive = _AT_RECURSIVE if wanted else 0
-    size = ctypes.c_size_t(ctypes.sizeof(attributes))
-    result = _libc.syscall(
-        ctypes.c_long(_SYS_MOUNT_SETATTR),
-        ctypes.c_int(_AT_FDCWD),
-        path.encode(),
-        ctypes.c_uint(recursive),
-        ctypes.byref(attributes),
-        size,
-    )
-    _check(int(result), f"mount_setattr {path}")
-
-
-def drop_privileges() -> None:
-    """Give up every capability for good, and with them what set-uid programs would grant."""
-    _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "PR_SET_NO_NEW_PRIVS")
+def drop_privileges(features: Set[Feature] = frozenset()) -> None:
+    """Give up every capability for good, what set-uid programs would grant, and calls that nobody needs."""
+    check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "PR_SET_NO_NEW_PRIVS")
     for capability in range(_LAST_CAPABILITY + 1):
         if _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
             break  # beyond the kernel's last one, or nothing that we might drop
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     nothing = (_Capabilities * 2)()
-    _check(_libc.capset(ctypes.byref(header), ctypes.byref(nothing)), "capset")
+    check(_libc.capset(ctypes.byref(header), ctypes.byref(nothing)), "capset")
+    if "filter" in features:
+        refuse_unneeded()
 
 
 def set_limits(limits: JobLimits, features: frozenset[Feature], own_data_kb: int, gpu: bool) -> None:
@@ -165,26 +147,41 @@ def _kernel() -> tuple[int, int]:
     return int(major), int(digits or 0)
 
 
-def probe(scratch: Path) -> frozenset[Feature]:
+def probe(visible: Sequence[Path], scratch: Path) -> frozenset[Feature]:
     """The best round of `ROUNDS` that this machine allows, found by trying it in a child process."""
     for features in ROUNDS:
         pid = os.fork()
         if pid == 0:
-            _attempt(features, scratch)
+            _attempt(features, visible, scratch)
         if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0:
-            return features
+            return features | _filter()
     return frozenset()
 
 
-def _attempt(features: frozenset[Feature], scratch: Path) -> None:
+def _filter() -> frozenset[Feature]:
+    """Whether system calls can be filtered here, found by trying it in a child process."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            drop_privileges({"filter"})
+            code = 0
+        finally:
+            os._exit(code)
+    worked = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    return frozenset({"filter"}) if worked else frozenset()
+
+
+def _attempt(features: frozenset[Feature], visible: Sequence[Path], scratch: Path) -> None:
     code = 1
     try:
         enter_namespaces(features)
         pid = os.fork()
         if pid == 0:
             try:
-                private_mounts(features, scratch, 1)
+                private_mounts(features, visible, scratch, 1)
                 (scratch / "probe").write_bytes(b"")
+                subprocess.run([sys.executable, "-S", "-c", ""], check=True, env={})
                 drop_privileges()
                 code = 0
             finally:
@@ -196,7 +193,9 @@ def _attempt(features: frozenset[Feature], scratch: Path) -> None:
 
 def missing(features: frozenset[Feature]) -> tuple[str, ...]:
     """What a process confined by `features` is still able to do, one short phrase each."""
-    lacks = ["reads files that this user may read", "Unix sockets outside /run"]
+    lacks: list[str] = []
+    if "root" not in features:
+        lacks += ["reads files that this user may read", "Unix sockets outside /run"]
     if "mount" not in features:
         lacks.append("writes files that this user may write")
     if "isolated" not in features:
@@ -204,8 +203,10 @@ def missing(features: frozenset[Feature]) -> tuple[str, ...]:
     # without any capability it may not look into processes that have some, such as all of root's
     if "user" not in features and os.geteuid() != 0:
         lacks.append("reads memory and environment of this user's processes")
-    if "user" in features and os.geteuid() == 0:
+    if "user" in features and "root" not in features and os.geteuid() == 0:
         lacks.append("owns root's files, though without any capability")
+    if "filter" not in features:
+        lacks.append("system calls that no training needs")
     lacks.append("memory and process counts are watched, not enforced by the kernel")
     if "mount" not in features:
         lacks.append("disk space in total (each file is limited)")

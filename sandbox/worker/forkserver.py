@@ -23,12 +23,14 @@ import socket
 import sys
 import tempfile
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 from cambrian.sandbox.worker import confine
 from cambrian.sandbox.worker.keeper import set_dumpable
 from cambrian.sandbox.worker.launch import warm_up
 from cambrian.sandbox.worker.messages import Place
+from cambrian.sandbox.worker.mounts import needed
 from cambrian.sandbox.worker.supervisor import kill_below, supervise
 
 PACKET = 1 << 16
@@ -41,11 +43,14 @@ class ForkServer:
     Args:
         control: the socket to the host.
         features: how jobs are confined.
+        visible: files and folders that jobs may read.
         gpu: whether this torch has CUDA.
     """
 
-    def __init__(self, control: socket.socket, features: frozenset[confine.Feature], gpu: bool) -> None:
-        self._control, self._features, self._gpu = control, features, gpu
+    def __init__(
+        self, control: socket.socket, features: frozenset[confine.Feature], visible: Sequence[Path], gpu: bool
+    ) -> None:
+        self._control, self._features, self._visible, self._gpu = control, features, visible, gpu
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ)
         self._jobs: dict[
@@ -82,7 +87,7 @@ class ForkServer:
         else:
             if pid == 0:
                 os.dup2(theirs, 0)  # stays open as long as the supervisor lives, and is not passed on
-                supervise(place, self._features, self._gpu, link)
+                supervise(place, self._features, self._visible, self._gpu, link)
             self._jobs[alive] = (place.key, pid)
             self._selector.register(alive, selectors.EVENT_READ)
         finally:
@@ -115,7 +120,8 @@ def main(arguments: list[str]) -> None:
     sys.path.extend(plugins)
     control = socket.socket(fileno=int(fd))
     with tempfile.TemporaryDirectory(dir=probe_folder) as folder:
-        features = confine.probe(Path(folder)) if mode == "probe" else frozenset()
+        visible = needed(plugins)
+        features = confine.probe(visible, Path(folder)) if mode == "probe" else frozenset()
     set_dumpable(False)
     warm_up()
     import torch
@@ -123,7 +129,7 @@ def main(arguments: list[str]) -> None:
     control.send(json.dumps({"ready": sorted(features), "missing": list(confine.missing(features))}).encode())
     # a process that forks to `os._exit` would run none of the interpreter's cleanup; neither do we
     try:
-        ForkServer(control, features, torch.version.cuda is not None).serve()
+        ForkServer(control, features, visible, torch.version.cuda is not None).serve()
     except BaseException:
         traceback.print_exc()
     finally:

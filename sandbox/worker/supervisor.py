@@ -14,7 +14,7 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import NoReturn
 
@@ -109,20 +109,24 @@ def _is_zombie(pid: int) -> bool:
         return True
 
 
-def supervise(place: Place, features: frozenset[confine.Feature], gpu: bool, link: int) -> NoReturn:
+def supervise(
+    place: Place, features: frozenset[confine.Feature], visible: Sequence[Path], gpu: bool, link: int
+) -> NoReturn:
     """Carry out what the host orders over `link`. Called in a fresh fork."""
     try:
         confine.die_with_parent()
         close_files({link})
         with contextlib.suppress(HostGone):
-            _Supervision(place, features, gpu).run(link)
+            _Supervision(place, features, visible, gpu).run(link)
     finally:
         os._exit(0)
 
 
 class _Supervision:
-    def __init__(self, place: Place, features: frozenset[confine.Feature], gpu: bool) -> None:
-        self.place, self.features, self.gpu = place, features, gpu
+    def __init__(
+        self, place: Place, features: frozenset[confine.Feature], visible: Sequence[Path], gpu: bool
+    ) -> None:
+        self.place, self.features, self.visible, self.gpu = place, features, visible, gpu
         self.limits: JobLimits | None = None
         self.first = 0
         self.peak_kb = 0
@@ -198,7 +202,8 @@ class _Supervision:
             confine.die_with_parent()
             for fd in drop:
                 os.close(fd)
-            confine.private_mounts(self.features, self.place.scratch, SCRATCH_MB)
+            visible = (*self.visible, self.place.data)
+            confine.private_mounts(self.features, visible, self.place.scratch, SCRATCH_MB)
             worker = os.fork()
             if worker == 0:
                 become_worker(channel, log, self.place.data, self.place.scratch, self._confine)
@@ -221,7 +226,7 @@ class _Supervision:
         """Take from the worker what it must not have; called in it."""
         confine.die_with_parent()
         confine.set_limits(order.job.limits, self.features, _data_kb(), self.gpu)
-        confine.drop_privileges()
+        confine.drop_privileges(self.features)
         confine.die_with_parent()
 
 
