@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -119,16 +120,18 @@ class Lifecycle:
         # Survives the death of this process at any moment, as the population store does.
         await self._db.execute("PRAGMA journal_mode=WAL")
         await self._db.execute("PRAGMA synchronous=NORMAL")
-        self._graph = self._compile(AsyncSqliteSaver(self._db))
+        self._saver = AsyncSqliteSaver(self._db)
+        self._graph = self._compile(self._saver)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         if self._db is not None:
             # A step that was cancelled half-way may have left a transaction open, and closing alone keeps its
-            # lock for as long as somebody holds on to a cursor.
-            with contextlib.suppress(Exception):
-                await self._db.rollback()
-            await self._db.close()
+            # lock for as long as somebody holds on to a cursor. Nobody may write in between.
+            async with self._saver.lock:
+                with contextlib.suppress(sqlite3.Error):
+                    await self._db.rollback()
+                await self._db.close()
 
     async def advance(self, candidate_id: str, rung: int) -> Literal["ended", "parked"]:
         """Take the candidate as far as it goes: to an end, or to a reviewer's desk.

@@ -21,7 +21,11 @@ from cambrian.agents.population.model import (
     CandidateState,
 )
 from cambrian.agents.population.store import PopulationStore, RunRecord
+from cambrian.agents.wording import show_isolation
+from cambrian.sandbox import Isolation
 
+LINES = 10
+"""Of a report for people, at most."""
 PREDICTOR_KEY = "predictor"
 """Under this key the store keeps what a run said of its predictor at its end."""
 
@@ -48,10 +52,19 @@ class Ledger(_Data):
     by_arm: dict[str, int]
 
 
+class IsolationUse(_Data):
+    """How many evaluations had one isolation."""
+
+    isolation: Isolation
+    evaluations: int
+
+
 class EndReport(_Data):
     """A run in short.
 
     Attributes:
+        isolation: what the evaluations ran in, the most frequent first.
+        lost: candidates that lost their score, as it could not be reproduced.
         metric: name of the score.
         gain: of the arms over the random control arm, None when the control arm was off.
         parts: what architecture and recipe each brought, None for a run without recipe genes.
@@ -64,6 +77,8 @@ class EndReport(_Data):
     metric: str
     maximize: bool
     leaderboard: tuple[Standing, ...]
+    isolation: tuple[IsolationUse, ...] = ()
+    lost: tuple[str, ...] = ()
     gain: Gain | None
     parts: GainParts | None = None
     baselines: dict[str, float]
@@ -73,8 +88,8 @@ class EndReport(_Data):
 
     def lines(self, top: int = 3) -> list[str]:
         """The report for people: ten lines or fewer, with the `top` of the leaderboard."""
-        out = [f"{self.run_id}: {self.status}" + (f", {self.stop_reason}" if self.stop_reason else "")]
-        out += [row_text(row, self.metric) for row in self.leaderboard[:top]]
+        head = f"{self.run_id}: {self.status}" + (f", {self.stop_reason}" if self.stop_reason else "")
+        out = []
         if not self.leaderboard:
             out.append("no candidate was evaluated within the limits")
         if self.baselines:
@@ -88,6 +103,8 @@ class EndReport(_Data):
             out.append(self.parts.verdict)
         if self.predictor:
             out.append(f"predictor: {self.predictor}")
+        if said := "; ".join(filter(None, [self._reproduced(), self._isolation()])):
+            out.append(said)
         cost = self.ledger
         spent = ", ".join(f"{n} {state}" for state, n in cost.saved.items() if n) or "none"
         out.append(
@@ -96,7 +113,22 @@ class EndReport(_Data):
             f"not paid for: {spent}"
         )
         out.append(f"next: {self.next}")
-        return out
+        top = min(top, LINES - 1 - len(out))
+        return [head, *(row_text(row, self.metric) for row in self.leaderboard[:top]), *out]
+
+    def _reproduced(self) -> str:
+        """How much of the leaderboard came out of its weights again."""
+        if not self.leaderboard and not self.lost:
+            return ""
+        done = sum(row.reproduced is True for row in self.leaderboard)
+        said = f"reproduced from their weights: {done} of the first {len(self.leaderboard)}"
+        return said + (
+            f", {len(self.lost)} lost their score ({', '.join(self.lost[:3])})" if self.lost else ""
+        )
+
+    def _isolation(self) -> str:
+        used = [f"{show_isolation(use.isolation)} ({use.evaluations})" for use in self.isolation]
+        return f"isolation: {', '.join(used)}" if used else ""
 
 
 def row_text(row: Standing, metric: str) -> str:
@@ -109,6 +141,8 @@ def row_text(row: Standing, metric: str) -> str:
     if row.parameters is not None:
         parts.append(f"{count_text(row.parameters)} params")
     tie = ", tied with the first" if row.tied else ""
+    if not row.reproduced:
+        tie += ", not reproduced yet"
     return " ".join(parts) + f"{tie}, {row.arm}: {row.summary}"
 
 
@@ -152,6 +186,11 @@ def end_report(
         metric=run.metric,
         maximize=run.maximize,
         leaderboard=board,
+        isolation=tuple(
+            IsolationUse(isolation=isolation, evaluations=n)
+            for isolation, n in Counter(e.isolation for e in evaluations).most_common()
+        ),
+        lost=tuple(c.id for c in candidates if c.reproduced is False),
         gain=_gain(candidates, run.maximize),
         parts=read_parts(store.get_meta(FACTORIAL_KEY), run, candidates, evaluations, noise),
         baselines={

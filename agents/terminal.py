@@ -105,6 +105,8 @@ class Terminal:
                 parts.append(f"rung {candidate.rung}")
         if candidate.latency_ms is not None:
             parts.append(f"{candidate.latency_ms:.2f} ms")
+        if candidate.reproduced:
+            parts.append("reproduced")
         if candidate.static is not None and candidate.state is CandidateState.EVALUATED:
             parts.append(f"{count_text(candidate.static.parameters)} params")
         if candidate.reason:

@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
+from cambrian.sandbox import Isolation, Latency
 from cambrian.search_spaces.recipes import split
 
 RATIO_METRICS = ("accuracy", "precision", "recall", "f1", "auc")
@@ -43,11 +44,14 @@ def show_cost(cost: str, value: float | None) -> str:
         return "-"
     if cost.endswith("_ms"):
         return f"{value:.3g} ms"
+    if cost.endswith("_ratio"):
+        return f"{value:.3g}x"
     return f"{value:.3g} MiB" if cost.endswith("_mb") else show_count(value)
 
 
 COST_TITLES: Mapping[str, str] = {
     "latency_ms": "latency of one call (ms, median)",
+    "latency_ratio": "latency by that of the reference network",
     "params": "parameters",
     "flops": "FLOPs of one sample",
     "memory_mb": "memory of one training step (MiB)",
@@ -122,3 +126,43 @@ def flatten_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, str
         else:
             found[name] = "none" if value is None or value == {} else compact(value)
     return found
+
+
+def show_reproduced(reproduced: bool | None) -> str:
+    """Whether predictions came out of their weights again; empty while nobody has tried."""
+    return "" if reproduced is None else "yes" if reproduced else "no"
+
+
+def show_isolation(isolation: Isolation) -> str:
+    """The level of an isolation, and what it does not stop."""
+    gaps = f", which does not stop: {'; '.join(isolation.not_enforced)}" if isolation.not_enforced else ""
+    return isolation.level + gaps
+
+
+def latency_facts(latency: Latency, device_name: str = "") -> list[tuple[str, str]]:
+    """All that a measurement tells, title by title.
+
+    Args:
+        latency: what was measured.
+        device_name: what the run file calls the device; empty where it has no name.
+    """
+    place = f"{device_name} ({latency.place})" if device_name else latency.place
+    said = f"{latency.median_ms:.3g} ms"
+    if latency.repeats > 1:
+        said += f" (quartiles {latency.q1_ms:.3g} to {latency.q3_ms:.3g} of {latency.repeats} blocks"
+        said += f", batch {latency.batch})"
+    said += f" on {place}"
+    if latency.noisy:
+        said += "; noisy: its spread stayed wide"
+    if latency.repeats > 1 and not latency.alone:
+        said += "; not alone on its cores"
+    facts = [("latency", said)]
+    if latency.ratio is not None:
+        by = f" ({latency.reference_ms:.3g} ms)" if latency.reference_ms is not None else ""
+        facts.append(("latency ratio", f"{latency.ratio:.3g} times that of {latency.reference}{by}"))
+    if latency.throughput is not None:
+        batch = f" in batches of {latency.throughput_batch}" if latency.throughput_batch else ""
+        facts.append(("throughput", f"{show_count(latency.throughput)} samples/s{batch}"))
+    if latency.memory_mb is not None:
+        facts.append(("memory of a call", show_cost("memory_mb", latency.memory_mb)))
+    return facts

@@ -17,6 +17,7 @@ from cambrian.agents.population.model import Candidate
 from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.population.view import Population
 from cambrian.agents.report import PREDICTOR_KEY, EndReport, count_text, end_report
+from cambrian.agents.wording import latency_facts, show_isolation, show_reproduced
 from cambrian.agents.workspace import Workspace, kept_space, space_of
 from cambrian.search_spaces import near_names
 
@@ -81,7 +82,17 @@ def show_command(name: str, as_json: bool, runs: Path | None) -> None:
         return
     print("\n".join(report.lines(top=0)))
     table = _table(
-        "", "candidate", "arm", report.metric, "rung", "test", "latency", "params", "front", "architecture"
+        "",
+        "candidate",
+        "arm",
+        report.metric,
+        "rung",
+        "test",
+        "latency",
+        "params",
+        "front",
+        "again",
+        "architecture",
     )
     for row in report.leaderboard:
         table.add_row(
@@ -94,9 +105,12 @@ def show_command(name: str, as_json: bool, runs: Path | None) -> None:
             "" if row.latency_ms is None else f"{row.latency_ms:.2f} ms",
             "" if row.parameters is None else count_text(row.parameters),
             "*" if row.on_front else "",
+            "*" if row.reproduced else "",
             row.summary,
         )
     _console().print(table)
+    if report.leaderboard:
+        print("front: nobody beats it in score and cost; again: reproduced from its weights")
 
 
 def export_command(name: str, out: Path | None, as_json: bool, runs: Path | None) -> None:
@@ -223,6 +237,7 @@ def _show_candidate(store: PopulationStore, candidate: Candidate, as_json: bool)
         "duplicate of": candidate.duplicate_of,
         store.run.metric: candidate.score,
         f"test {store.run.metric}": candidate.test_score,
+        "reproduced": show_reproduced(candidate.reproduced),
         "predicted": candidate.prediction,
     }
     if candidate.static is not None:
@@ -232,19 +247,11 @@ def _show_candidate(store: PopulationStore, candidate: Candidate, as_json: bool)
     for evaluation in evaluations:
         shown = ", ".join(f"{k} {v:.4f}" for k, v in evaluation.metrics.items()) or evaluation.reason
         facts[f"rung {evaluation.rung}"] = (
-            f"{evaluation.state}: {shown}; {evaluation.epochs} epochs in {evaluation.train_s:.1f} s, "
-            f"isolation {evaluation.isolation.level}"
+            f"{evaluation.state}: {shown}; {evaluation.epochs} epochs in {evaluation.train_s:.1f} s"
         )
+        facts["isolation"] = show_isolation(evaluation.isolation)
         if evaluation.latency is not None:
-            measured = evaluation.latency
-            spread = (
-                f"quartiles {measured.q1_ms:.3f} to {measured.q3_ms:.3f}, {measured.repeats} repeats, "
-                if measured.repeats > 1
-                else ""
-            )
-            facts["latency"] = (
-                f"{measured.median_ms:.3f} ms ({spread}batch {measured.batch}) on {measured.place}"
-            )
+            facts |= dict(latency_facts(evaluation.latency, evaluation.device_name))
     table = Table.grid(padding=(0, 2))
     for key, value in facts.items():
         if value not in (None, ""):

@@ -44,7 +44,7 @@ def doctor_command(run_file: Path | None, as_json: bool, runs: Path | None) -> N
     findings = [
         _python(),
         _torch(),
-        _docker(),
+        _docker(config),
         _model(config),
         *_data(config, run_file),
         _disk(Workspace(runs)),
@@ -117,10 +117,10 @@ def _torch() -> Finding:
     )
 
 
-def _docker() -> Finding:
+def _docker(config: RunConfig | None) -> Finding:
     from cambrian.sandbox.select import engine_status
 
-    engine = engine_status()
+    engine = engine_status(engine=config.sandbox.engine if config is not None else None)
     return _finding(
         "Docker",
         lambda: (engine.available, engine.detail),

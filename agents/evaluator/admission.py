@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from cambrian.agents.evaluator.identity import identity
 from cambrian.agents.evaluator.ranking import broken
@@ -11,7 +14,7 @@ from cambrian.agents.evaluator.static import check
 from cambrian.agents.population.model import Candidate, CandidateState, Proposal
 from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.runfile import RunConfig
-from cambrian.search_spaces import ProposalError, Space, Task
+from cambrian.search_spaces import Genotype, ProposalError, Space, Task
 from cambrian.search_spaces.recipes import recipe_changes, recipe_for, recipe_of
 
 
@@ -60,7 +63,9 @@ class Admission:
             signature = self._task.signature
             recipe = recipe_for(self._space, genotype, self._task.recipe)
             changes = recipe_changes(self._space, genotype, self._task.recipe)
-            facts = check(self._space, genotype, signature, recipe.batch_size)
+            # Generated code is never built here: what it is like shows in the sandbox only.
+            is_code = self._space.kind == "code"
+            facts = None if is_code else check(self._space, genotype, signature, recipe.batch_size)
         except ProposalError as error:
             return _end(candidate, CandidateState.INVALID, error.message)
         candidate = candidate.model_copy(update={"static": facts})
@@ -68,7 +73,12 @@ class Admission:
         faults = broken(self._config.constraints, candidate.values())
         if faults:
             return _end(candidate.model_copy(update={"feasible": False}), CandidateState.INFEASIBLE, *faults)
-        candidate = self._store.claim(candidate, identity(self._space, genotype, signature, changes))
+        own = (
+            _identity_of_text(genotype, changes)
+            if is_code
+            else identity(self._space, genotype, signature, changes)
+        )
+        candidate = self._store.claim(candidate, own)
         if candidate.state is CandidateState.DUPLICATE:
             trained = ", trained in the same way" if recipe_of(self._space, genotype) else ""
             reason = f"computes the same as {candidate.duplicate_of}{trained}"
@@ -98,6 +108,12 @@ class Admission:
     def learn(self, candidate: Candidate) -> None:
         """Let the predictor see a score of rung 0."""
         self.screen.observe(candidate.genotype, candidate.rung_scores[0], candidate.prediction)
+
+
+def _identity_of_text(genotype: Genotype, changes: Mapping[str, Any]) -> str:
+    """Equal for equal source and recipe; what else computes the same cannot be told without running it."""
+    text = json.dumps([genotype, dict(changes)], sort_keys=True, default=str)
+    return f"code:{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}"
 
 
 def _end(candidate: Candidate, state: CandidateState, *reasons: str) -> Candidate:

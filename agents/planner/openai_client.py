@@ -213,7 +213,11 @@ def _retry_after(headers: httpx2.Headers) -> float | None:
         value = headers.get("retry-after", "")
         if value.replace(".", "", 1).isdigit():
             return float(value)
-        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()) if value else None
+        if not value:
+            return None
+        # By the server's own clock where it tells the time: ours may be wrong, or jump.
+        now = parsedate_to_datetime(headers["date"]) if "date" in headers else datetime.now(UTC)
+        return max(0.0, (parsedate_to_datetime(value) - now).total_seconds())
     except (ValueError, TypeError):
         return None
 

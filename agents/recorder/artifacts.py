@@ -36,7 +36,8 @@ def write_candidate_files(
         drawn = _write(folder / "architecture.svg", lambda: space.draw(candidate.genotype, signature))
         _write(folder / "source.py", lambda: space.source(candidate.genotype, signature))
     if candidate.state is CandidateState.FAILED:
-        logs = sorted((run_folder / "jobs").glob(f"{candidate.id}-*/log.txt"))
+        pattern = f"jobs/{candidate.id}-*/log.txt"
+        logs = [*sorted(run_folder.glob(f"devices/*/{pattern}")), *sorted(run_folder.glob(pattern))]
         if logs:
             _write(folder / "log.txt", lambda: clean(logs[-1].read_text("utf-8", "replace"), _MAX_TEXT))
     return drawn

@@ -13,7 +13,7 @@ from cambrian.agents.population.model import CONTROL_ARM, Candidate, CandidateSt
 from cambrian.agents.population.store import RunRecord
 from cambrian.agents.recorder.tracking import MetricPoint
 from cambrian.agents.runfile import Constraint
-from cambrian.agents.wording import flatten_config, flatten_genes, one_line, show_score
+from cambrian.agents.wording import flatten_config, flatten_genes, one_line, show_reproduced, show_score
 
 TAG_CANDIDATE = "cambrian.candidate"
 TAG_RUN = "cambrian.run"
@@ -73,6 +73,7 @@ def candidate_entry(candidate: Candidate, evaluations: Sequence[Evaluation], run
                 "duplicate_of": candidate.duplicate_of or "",
                 "exchange": candidate.proposal.exchange or "",
                 "feasible": "" if candidate.score is None else "yes" if candidate.feasible else "no",
+                "reproduced": show_reproduced(candidate.reproduced),
                 **_isolation(evaluations),
                 **_source(),
             }
@@ -188,8 +189,11 @@ def standing(candidate: Candidate, maximize: bool) -> float | None:
     """The leaderboard's order as one number, by which a table of MLflow's can be sorted; more is better.
 
     Its whole part is the rung; the fraction rises with the score. Equal scores are equal here, where the
-    leaderboard goes on to compare costs. -1 for those that break a limit, None without a score.
+    leaderboard goes on to compare costs. -1 for those that break a limit, -2 for those that lost their score
+    as it could not be reproduced, None without a score.
     """
+    if candidate.reproduced is False:
+        return -2.0
     if candidate.state is not CandidateState.EVALUATED or candidate.score is None:
         return None
     key = rank_key(candidate, maximize)
@@ -213,6 +217,8 @@ def _params(candidate: Candidate) -> dict[str, str]:
 def _metrics(candidate: Candidate, evaluations: Sequence[Evaluation], run: RunRecord) -> list[MetricPoint]:
     at = candidate.ended_s or candidate.created_s or run.created
     step = max(candidate.rung, 0)
+    if candidate.reproduced is False:
+        step = max(candidate.tried_rung, 0)  # after everything that was written before it lost its score
     values: dict[str, float | None] = dict(candidate.values())
     values["predicted"] = candidate.prediction
     values[run.metric] = candidate.score
@@ -231,6 +237,9 @@ def _metrics(candidate: Candidate, evaluations: Sequence[Evaluation], run: RunRe
         timed = next((e.latency for e in reversed(evaluations) if e.latency is not None), None)
         if timed is not None:
             values |= {"latency_q1_ms": timed.q1_ms, "latency_q3_ms": timed.q3_ms}
+            values |= {"latency_reference_ms": timed.reference_ms, "latency_memory_mb": timed.memory_mb}
+            if timed.repeats > 1:
+                values["latency_iqr_ms"] = timed.q3_ms - timed.q1_ms
             values.setdefault("latency_ms", timed.median_ms)
     points = [MetricPoint(_key(k), v, at, step) for k, v in values.items() if v is not None]
     for evaluation, prefix in zip(evaluations, curve_prefixes(evaluations), strict=True):
@@ -263,12 +272,15 @@ def _isolation(evaluations: Sequence[Evaluation]) -> dict[str, str]:
     if not evaluations:
         return {}
     isolation = evaluations[-1].isolation
-    latency = next((e.latency for e in reversed(evaluations) if e.latency is not None), None)
-    return {
-        "isolation": isolation.level,
-        "not_enforced": "; ".join(isolation.not_enforced),
-        "device": latency.place if latency else "",
-    }
+    tags = {"isolation": isolation.level, "not_enforced": "; ".join(isolation.not_enforced)}
+    timed = next((e for e in reversed(evaluations) if e.latency is not None), None)
+    if timed is not None and (latency := timed.latency) is not None:
+        tags |= {"device": latency.place, "device_name": timed.device_name}
+        if latency.repeats > 1:  # else it was looked up
+            tags["latency_noisy"] = "yes" if latency.noisy else "no"
+            tags["latency_alone"] = "yes" if latency.alone else "no"
+            tags["latency_reference"] = latency.reference
+    return tags
 
 
 def _source() -> dict[str, str]:

@@ -15,9 +15,11 @@ from cambrian.agents.wording import (
     clean,
     escape_markdown,
     flatten_genes,
+    latency_facts,
     one_line,
     show_cost,
     show_count,
+    show_isolation,
     show_score,
 )
 
@@ -55,7 +57,7 @@ def experiment_tags(run: RunRecord, experiment_id: str) -> dict[str, str]:
             "orderByKey": "metrics.`standing`",  # as the leaderboard; a view sorts by one key only
             "orderByAsc": False,
             "searchFilter": "tags.arm != ''",
-            "selectedColumns": _columns(metrics, params, ["state", "reason"]),
+            "selectedColumns": _columns(metrics, params, ["reproduced", "state", "reason"]),
         },
         "review": {
             "orderByKey": "metrics.`predicted`",
@@ -203,15 +205,12 @@ def _facts(
         rows.append((run.metric, f"**{show_score(run.metric, candidate.score)}**{test}"))
     if candidate.prediction is not None:
         rows.append(("predicted", show_score(run.metric, candidate.prediction)))
-    latency = next((e.latency for e in reversed(evaluations) if e.latency is not None), None)
-    if latency is not None:
-        rows.append(
-            (
-                "latency",
-                f"{latency.median_ms:.3g} ms (quartiles {latency.q1_ms:.3g} to {latency.q3_ms:.3g}) on "
-                f"{_plain(latency.device)}",
-            )
-        )
+    if candidate.reproduced is not None:
+        again = "yes" if candidate.reproduced else "no: it has no score"
+        rows.append(("predictions reproduced from the weights", again))
+    timed = next((e for e in reversed(evaluations) if e.latency is not None), None)
+    if timed is not None and timed.latency is not None:
+        rows += [(k, _plain(v)) for k, v in latency_facts(timed.latency, timed.device_name)]
     if candidate.static is not None:
         rows.append(("parameters", show_count(candidate.static.parameters)))
         rows.append(("FLOPs", show_count(candidate.static.flops)))
@@ -219,9 +218,7 @@ def _facts(
     if not candidate.feasible:
         rows.append(("constraints", "broken: cannot win"))
     if evaluations:
-        isolation = evaluations[-1].isolation
-        gaps = f", which does not stop: {'; '.join(isolation.not_enforced)}" if isolation.not_enforced else ""
-        rows.append(("isolation", f"{isolation.level}{_plain(gaps, 400)}"))
+        rows.append(("isolation", _plain(show_isolation(evaluations[-1].isolation), 500)))
     return rows
 
 

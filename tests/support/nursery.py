@@ -24,9 +24,12 @@ from tests.support.instant import InstantSandbox
 
 
 class PausingSandbox(InstantSandbox):
-    """Trains for 30 ms, and notes the start and the end of every training."""
+    """Trains for 30 ms, and notes the start and the end of every training; reproduces for 10 ms."""
 
     async def run(self, job: Job) -> Outcome:
+        if job.purpose == "reproduce":
+            await asyncio.sleep(0.01)
+            return await super().run(job)
         if not (self._folder / "jobs" / job.id / "outcome.json").exists():
             self._note("start", job)
             await asyncio.sleep(0.03)

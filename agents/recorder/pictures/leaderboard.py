@@ -82,11 +82,17 @@ def _legend(found: Sequence[Row]) -> str:
     said = ["◆ on the Pareto front"]
     if any(row.rank.endswith("=") for row in found):
         said.append("= differs from the first by no more than the sampling noise")
+    if any(row.candidate.reproduced for row in found):
+        said.append("✓ reproduced from its weights")
     if any(row.rank == "-" for row in found):
         said.append("- breaks a limit")
     if found and found[0].effort:
         said.append("scores compare after equal epochs only: who was trained longer stands first")
     return "; ".join(said)
+
+
+def _signs(row: Row) -> str:
+    return f"{' ◆' if row.on_front else ''}{' ✓' if row.candidate.reproduced else ''}"
 
 
 def markdown(scene: Scene, n: int = 12, links: Mapping[str, str] | None = None) -> str:
@@ -105,7 +111,7 @@ def markdown(scene: Scene, n: int = 12, links: Mapping[str, str] | None = None) 
         parameters = c.static.parameters if c.static is not None else None
         cells = [
             row.rank,
-            f"{name}{' ◆' if row.on_front else ''}",
+            f"{name}{_signs(row)}",
             c.proposal.arm,
             row.effort,
             f"**{score}**" if row.rank == "1" else score,
@@ -141,7 +147,7 @@ def page(scene: Scene, drawings: Mapping[str, str], n: int = 12) -> str:
         parameters = c.static.parameters if c.static is not None else None
         worked = f"<td class=n>{row.effort}</td>" if effort else ""
         body.append(
-            f"<tr><td class=n>{row.rank}</td><td><b>{c.id}</b>{' ◆' if row.on_front else ''}<br>"
+            f"<tr><td class=n>{row.rank}</td><td><b>{c.id}</b>{_signs(row)}<br>"
             f'<span class=arm style="background:{style.arm_colour(c.proposal.arm)}">'
             f"{html.escape(c.proposal.arm)}</span></td>"
             f"{worked}<td class=n><b>{show_score(metric, c.score)}</b><br><small>test "
@@ -207,7 +213,7 @@ def _draw_row(
     if first:
         axes.add_patch(Rectangle((0, y - 0.5), 100, 1.0, facecolor="#f1f4f8", edgecolor="none", zorder=0))
     axes.text(2.5, y, row.rank, ha="right", va="center", color=style.SOFT)
-    axes.text(4, y, f"{c.id}{' ◆' if row.on_front else ''}", va="center", fontweight=weight)
+    axes.text(4, y, f"{c.id}{_signs(row)}", va="center", fontweight=weight)
     chip = {"boxstyle": "round,pad=0.25,rounding_size=0.5", "facecolor": colour, "edgecolor": "none"}
     axes.text(12.8, y, c.proposal.arm, va="center", fontsize=8, color=style.PAPER, bbox=chip)
     left, right = track

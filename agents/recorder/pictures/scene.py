@@ -32,7 +32,7 @@ class Scene:
     def scored(self) -> tuple[Candidate, ...]:
         """Candidates with a score, in the order in which they ended."""
         found = [c for c in self.candidates if c.state is CandidateState.EVALUATED and c.score is not None]
-        return tuple(sorted(found, key=lambda c: (c.ended_s or 0.0, c.index)))
+        return tuple(sorted(found, key=lambda c: (c.ended_order, c.ended_s or 0.0, c.index)))
 
     @cached_property
     def ranking(self) -> tuple[Candidate, ...]:
