@@ -7,19 +7,19 @@ from collections.abc import Iterable
 
 from cambrian.sandbox.adversary.probe import (
     BAD,
+    BRIEF,
     ERROR,
     KILLED,
     MEMORY,
+    ORDINARY,
     TIMEOUT,
     TRAINED,
     Probe,
     claims_are_ignored,
     log_is_capped,
 )
-from cambrian.sandbox.protocol import JobLimits
 
-BRIEF = JobLimits(wall_s=3)
-SMALL = JobLimits(wall_s=30, memory_mb=600)
+SMALL = ORDINARY.model_copy(update={"memory_mb": 600})
 WATCHED = "memory and process counts are watched"
 DISK, SIGNALS, WRITES, READS = "disk space", "signals processes", "writes files", "reads files"
 NETWORK, UNIX, MEMORY_OF_OTHERS = "reaches the network", "Unix sockets", "reads memory and environment"
@@ -29,11 +29,11 @@ def resources() -> Iterable[Probe]:
     """They use up what there is, or never end."""
     yield Probe(
         "fork-bomb", "Forks without end.", {"act": "bomb"}, TIMEOUT | KILLED | ERROR | MEMORY,
-        limits=JobLimits(wall_s=4, processes=24), short=True,
+        limits=BRIEF.model_copy(update={"processes": 24}), short=True,
     )  # fmt: skip
     yield Probe(
         "thread-bomb", "Starts threads without end.", {"act": "threads"}, ERROR | KILLED,
-        limits=JobLimits(wall_s=20, processes=48),
+        limits=ORDINARY.model_copy(update={"processes": 48}),
     )  # fmt: skip
     yield Probe(
         "memory-in-steps", "Takes 8 GB of memory bit by bit.", {"act": "eat", "mb": 8000}, MEMORY,
@@ -46,7 +46,7 @@ def resources() -> Iterable[Probe]:
     yield Probe(
         "memory-of-children", "Takes 4 GB in four children, each below the limit.",
         {"act": "eat-by-children", "mb": 4000}, MEMORY | TIMEOUT | KILLED,
-        limits=JobLimits(wall_s=6, memory_mb=1200),
+        limits=BRIEF.model_copy(update={"memory_mb": 1200}),
     )  # fmt: skip
     yield Probe(
         "memory-in-files", "Takes 1.2 GB of memory in files that have no name and belong to no process.",
@@ -54,12 +54,12 @@ def resources() -> Iterable[Probe]:
         declared={"escaped": WATCHED}, limits=SMALL,
     )  # fmt: skip
     yield Probe(
-        "memory-in-tmpfs", "Writes more to its scratch folder than fits.", {"act": "write", "mb": 100}, ERROR,
-        words="No space left", declared={"state": DISK},
+        "memory-in-tmpfs", "Writes more to its scratch folder than fits.", {"act": "fill-here", "mb": 100},
+        ERROR, words="No space left", declared={"state": DISK},
     )  # fmt: skip
     yield Probe(
-        "one-large-file", "Writes a file larger than allowed.", {"act": "write", "mb": 20}, ERROR,
-        words="File too large", limits=JobLimits(wall_s=40, file_mb=10),
+        "one-large-file", "Writes a file larger than allowed.", {"act": "write", "mb": 40}, ERROR,
+        words="File too large",
     )  # fmt: skip
     yield Probe(
         "many-files", "Fills the disk with many files, each below the limit.", {"act": "fill", "mb": 160},
@@ -91,7 +91,6 @@ def resources() -> Iterable[Probe]:
     yield Probe(
         "lingering", "Leaves a thread and an exit hook that sleep for ten minutes.", {"act": "linger"},
         TRAINED,
-        limits=JobLimits(wall_s=20),
     )  # fmt: skip
     yield Probe(
         "deep-folders", "Leaves folders 300 deep and awkward names.", {"act": "dig", "depth": 300}, TRAINED
@@ -139,7 +138,7 @@ def endings() -> Iterable[Probe]:
     )  # fmt: skip
     yield Probe(
         "bomb-in-evaluation", "Behaves in training, never ends when evaluated.",
-        {"act": "spin", "when": "evaluating"}, TIMEOUT, limits=JobLimits(wall_s=5),
+        {"act": "spin", "when": "evaluating"}, TIMEOUT, limits=BRIEF,
     )  # fmt: skip
     yield Probe(
         "prompt-injection", "Prints and raises control characters and orders to a model.", {"act": "inject"},
@@ -186,7 +185,7 @@ def reaching() -> Iterable[Probe]:
     )  # fmt: skip
     yield Probe(
         "edit-worker", "Writes to the files of the worker, torch and Python.", {"act": "edit-worker"}, ERROR,
-        facts={"opened": [], "made": []}, declared={"opened": WRITES, "made": WRITES}, short=True,
+        facts={"opened": [], "made": []}, short=True, needs=WRITES,
     )  # fmt: skip
     nothing: dict[str, list[str]] = {"files": [], "arrays": [], "datasets": []}
     yield Probe(

@@ -10,6 +10,7 @@ from cambrian.sandbox.adversary.probe import (
     ERROR,
     KILLED,
     MEMORY,
+    ORDINARY,
     REPRODUCED,
     TIMED,
     TRAINED,
@@ -19,18 +20,16 @@ from cambrian.sandbox.adversary.probe import (
     last_epoch_agrees,
     slow_as_it_is,
 )
-from cambrian.sandbox.protocol import JobLimits
 
-SMALL = JobLimits(wall_s=30, memory_mb=600)
+SMALL = ORDINARY.model_copy(update={"memory_mb": 600})
 
 
 def results() -> Iterable[Probe]:
     """They hand in what no honest worker does."""
 
     def handed(name: str, attempt: str, *files: str, short: bool = False, **more: object) -> Probe:
-        limits = JobLimits(wall_s=40, file_mb=32)
         genotype = {"act": "hand-in", "files": list(files), **more}
-        return Probe(name, attempt, genotype, BAD, limits=limits, short=short, shared=not short)
+        return Probe(name, attempt, genotype, BAD, short=short, shared=not short)
 
     paths = ["../evil", "/etc/cambrian-evil", "a\0b", "outcome.json", "job.json", "jobs/../../evil", "", "."]
     yield handed("paths", "Hands in files with names that are paths.", "paths", names=paths, short=True)
@@ -126,6 +125,14 @@ def cheating() -> Iterable[Probe]:
     yield Probe(
         "patched-worker", "Replaces the worker's own functions.", {"act": "patch-worker"}, BAD | DIFFERS,
         paired=True, short=True,
+    )  # fmt: skip
+    yield Probe(
+        "patched-curve", "Tells other answers of each epoch than it gave.", {"act": "patch-curve"},
+        TRAINED | BAD, look=last_epoch_agrees, shared=True,
+    )  # fmt: skip
+    yield Probe(
+        "adapts-to-test-set", "Subtracts from its answers their mean over all test inputs.",
+        {"act": "adapt-to-test-set"}, BAD | DIFFERS, paired=True, shared=True,
     )  # fmt: skip
     yield Probe(
         "patched-timers", "Makes every clock of Python ten times slower.",

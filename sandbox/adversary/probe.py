@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from cambrian.sandbox.adversary.plugin import SPACE_NAME
 from cambrian.sandbox.outputs import OutputError, Outputs, read_outputs
 from cambrian.sandbox.protocol import JobLimits, JobState, LatencySpec, Outcome
 from cambrian.search_spaces import Splits
 
 REASON_CHARS = 2100
-ORDINARY = JobLimits(wall_s=40)
+ORDINARY, BRIEF = JobLimits(wall_s=40, file_mb=32), JobLimits(wall_s=3, file_mb=32)
+"""Few kinds of limits, because containers that wait for jobs are made for one."""
 TIMED = LatencySpec(warmup=2, repeats=10, throughput_batch=None)
 
 TRAINED, ERROR, KILLED, TIMEOUT = (
@@ -111,12 +113,30 @@ def told(reason: str) -> dict[str, Any] | None:
     return facts if isinstance(facts, dict) else None
 
 
+_BUGS = (
+    "AttributeError",
+    "ImportError",
+    "IndexError",
+    "KeyError",
+    "NameError",
+    "TypeError",
+    "UnboundLocalError",
+)
+
+
+def is_own_bug(reason: str) -> bool:
+    """Whether a candidate ended by a mistake of its own, before it did any harm."""
+    return reason.startswith(_BUGS) and f"({SPACE_NAME}/" in reason
+
+
 def judge(probe: Probe, evidence: Evidence, state: JobState) -> dict[str, str]:
     """What is not as it must be, by what may be declared (a fact, `state`, `escaped`), else `look`."""
     reason, wrong = evidence.outcome.reason, {}
     if state not in probe.states:
         wrong["state"] = f"ended {state}, right is {' or '.join(sorted(probe.states))}: {reason[:200]}"
-    if probe.escaped and probe.escaped in reason:
+    if is_own_bug(reason):
+        wrong["look"] = f"the candidate itself is broken: {reason[:200]}"
+    elif probe.escaped and probe.escaped in reason:
         wrong["escaped"] = reason[:200]
     elif probe.words and "state" not in wrong and probe.words not in reason:
         wrong["look"] = f"the reason does not hold {probe.words!r}: {reason[:200]}"

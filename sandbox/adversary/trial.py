@@ -15,7 +15,7 @@ from typing import Any
 
 from cambrian.sandbox.adversary.bait import Bait, alive
 from cambrian.sandbox.adversary.plugin import SPACE_NAME
-from cambrian.sandbox.adversary.probe import TIMED, Evidence, Probe, judge
+from cambrian.sandbox.adversary.probe import ORDINARY, TIMED, Evidence, Probe, judge
 from cambrian.sandbox.adversary.report import HonestResult, ProbeResult, TrialReport
 from cambrian.sandbox.protocol import Job, JobState, Outcome, Sandbox
 from cambrian.search_spaces import Recipe, Signature, Splits
@@ -120,6 +120,7 @@ class Trial:
             "seed": 7,
             "latency": None,
             "generated_code": True,
+            "limits": ORDINARY,
         }
         return Job.model_validate(values | changes)
 
@@ -135,16 +136,14 @@ class Trial:
 
         first = self._job("honest-0", PLAIN, epochs=EPOCHS, latency=TIMED)
         twin = self._job("honest-1", PLAIN, epochs=EPOCHS)
-        outcome, second, _ = await asyncio.gather(
-            self._sandbox.run(first), self._sandbox.run(twin), self._train_plain()
-        )
+        outcome, second = await asyncio.gather(self._sandbox.run(first), self._sandbox.run(twin))
         accuracy = Evidence(outcome, self._of(first), self._splits).accuracy()
         trained = outcome.state is JobState.TRAINED and accuracy > LEARNT
         add("trains", trained, outcome.reason or f"{accuracy:.0%} of the validation split", outcome.wall_s)
         same = second.state is JobState.TRAINED and self._weights_of(first) == self._weights_of(twin)
         add("repeats", same, second.reason or "an equal job gave equal weights", second.wall_s)
         latency = outcome.report.latency if outcome.report is not None else None
-        again = await self._sandbox.run(self._again(first))
+        again, _ = await asyncio.gather(self._sandbox.run(self._again(first)), self._train_plain())
         ok = latency is not None and again.state is JobState.REPRODUCED
         detail = "" if latency is None else f"{latency.median_ms:.3g} ms on {latency.place}; "
         add("measured", ok, detail + (again.reason or "predictions reproduced from weights"), again.wall_s)

@@ -7,6 +7,7 @@ Two images, each tagged with a hash of what it is made of, so that an existing t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import sys
@@ -19,16 +20,23 @@ from typing import IO
 
 import docker
 from docker.errors import APIError, DockerException, ImageNotFound
+from pydantic import BaseModel, ConfigDict
 from requests.exceptions import RequestException
 
 import cambrian.sandbox
 import cambrian.search_spaces
 from cambrian.sandbox.engine import connect
 from cambrian.sandbox.errors import InfrastructureError
-from cambrian.sandbox.image.wheels import pins, wheelhouse
+from cambrian.sandbox.image.progress import beating
+from cambrian.sandbox.image.tidy import DEPS, WORKER, Tidied, remove_stages, remove_superseded, tidy
+from cambrian.sandbox.image.wheels import locked, pins, wheelhouse
 
 LOCAL_BASE = "cambrian-base:latest"
 """Taken as base where it exists; `debian-base.sh` makes it."""
+PYTHON = "/usr/local/lib/cambrian/venv/bin/python"
+OURS = {"cambrian.image": "helper"}
+"""Label of containers that look into an image."""
+STEP_CHARS = 70
 BUILD_S = 1800
 """Seconds that the builder may be silent: installing torch prints nothing for minutes on a slow disk."""
 
@@ -56,10 +64,74 @@ def ensure_image(
         InfrastructureError: the engine, the base image or the packages cannot be had.
     """
     say = progress or (lambda _line: None)
+    with _building(engine) as client:
+        return _ensure(client, base_image, plugins, say)
+
+
+class ImageFacts(BaseModel):
+    """What a worker image is.
+
+    Attributes:
+        tag: its name, which is a hash of what it is made of.
+        base: what it was built from.
+        python: version of its Python, such as `3.11`.
+        size_mb: of all its layers.
+        packages: the pinned ones, `name==version`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tag: str
+    base: str
+    python: str
+    size_mb: float
+    packages: tuple[str, ...]
+
+
+def describe(
+    base_image: str | None,
+    plugins: Sequence[Path] = (),
+    progress: Callable[[str], None] | None = None,
+    engine: str | None = None,
+) -> ImageFacts:
+    """Build the image where it is missing, and say what is in it; the rest is as for `ensure_image`."""
+    tag = ensure_image(base_image, plugins, progress, engine)
+    code = (
+        "from importlib import metadata; print(*{f'{d.name}=={d.version}' for d in metadata.distributions()})"
+    )
+    with _building(engine) as client:
+        image = client.images.get(tag)
+        base, _ = _base(client, base_image, lambda _line: None)
+        printed = client.containers.run(
+            tag, [PYTHON, "-s", "-P", "-c", code], network_mode="none", remove=True, labels=OURS
+        )
+        return ImageFacts(
+            tag=tag,
+            base=base,
+            python=_python_of(client, base),
+            size_mb=int((image.attrs or {}).get("Size", 0)) / 2**20,
+            packages=tuple(sorted(printed.decode().split(), key=str.lower)),
+        )
+
+
+def clean(base_image: str | None = None, engine: str | None = None) -> Tidied:
+    """Remove images of older contents, and what dead runs left on the engine. Never what a live run uses.
+
+    Raises:
+        InfrastructureError: the engine does not answer.
+    """
+    with _building(engine) as client:
+        current = _names(client, base_image, ())
+        return tidy(client, keep=current or ())
+
+
+@contextlib.contextmanager
+def _building(engine: str | None) -> Iterator[docker.DockerClient]:
+    """A client that is patient; what it raises becomes an `InfrastructureError`."""
     try:
         client = connect(engine, BUILD_S)
         try:
-            return _ensure(client, base_image, plugins, say)
+            yield client
         finally:
             client.close()
     except (DockerException, RequestException) as error:
@@ -73,10 +145,8 @@ def _ensure(
     client: docker.DockerClient, base_image: str | None, plugins: Sequence[Path], say: Callable[[str], None]
 ) -> str:
     base, base_id = _base(client, base_image, say)
-    recipe = _text("deps.Dockerfile")
-    deps = f"cambrian-deps:{_digest(base_id, recipe, *pins())}"
-    files = dict(_code(plugins))
-    worker = f"cambrian-worker:{_digest(deps, _text('code.Dockerfile'), *_flat(files))}"
+    recipe, files = _text("deps.Dockerfile"), dict(_code(plugins))
+    deps, worker = _tags(base_id, files)
     if _exists(client, worker):
         return worker
     if not _exists(client, deps):
@@ -84,12 +154,30 @@ def _ensure(
         say(f"building the sandbox's image from {base}, once for this machine")
         with tempfile.TemporaryFile() as context:
             _pack(context, recipe, {f"wheels/{p.name}": p for p in sorted(wheels.glob("*.whl"))})
-            _build(client, context, deps, {"BASE": base, "PINS": " ".join(pins())})
-        _remove_stages(client)
+            _build(client, context, deps, {"BASE": base, "PINS": " ".join(pins())}, say, steps=True)
+        remove_stages(client)
     with tempfile.TemporaryFile() as context:
         _pack(context, _text("code.Dockerfile"), files)
-        _build(client, context, worker, {"DEPS": deps})
+        _build(client, context, worker, {"DEPS": deps}, say)
+    for tag in remove_superseded(client, worker, deps):
+        say(f"removed the image {tag}, which newer ones have replaced")
     return worker
+
+
+def _tags(base_id: str, files: dict[str, Path]) -> tuple[str, str]:
+    """The tags of packages and worker that belong to a base and our sources."""
+    deps = f"{DEPS}:{_digest(base_id, _text('deps.Dockerfile'), *pins(), *locked())}"
+    return deps, f"{WORKER}:{_digest(deps, _text('code.Dockerfile'), *_flat(files))}"
+
+
+def _names(
+    client: docker.DockerClient, base_image: str | None, plugins: Sequence[Path]
+) -> tuple[str, ...] | None:
+    """The tags that an up-to-date image has here; None where there is no base to tell from."""
+    for name in (base_image,) if base_image else (LOCAL_BASE, default_base()):
+        if _exists(client, name):
+            return _tags(str(client.images.get(name).id), dict(_code(plugins)))
+    return None
 
 
 def _base(client: docker.DockerClient, base_image: str | None, say: Callable[[str], None]) -> tuple[str, str]:
@@ -189,7 +277,15 @@ def _pack(context: IO[bytes], dockerfile: str, files: dict[str, Path]) -> None:
     context.seek(0)
 
 
-def _build(client: docker.DockerClient, context: IO[bytes], tag: str, arguments: dict[str, str]) -> None:
+def _build(
+    client: docker.DockerClient,
+    context: IO[bytes],
+    tag: str,
+    arguments: dict[str, str],
+    say: Callable[[str], None],
+    steps: bool = False,
+) -> None:
+    """Build `tag`; says each of its `steps`, and in any case what takes long."""
     lines = client.api.build(
         fileobj=context,
         custom_context=True,
@@ -200,23 +296,20 @@ def _build(client: docker.DockerClient, context: IO[bytes], tag: str, arguments:
         forcerm=True,
         decode=True,
     )
-    last = ""
-    for line in lines:
-        last = str(line.get("stream", "")).strip() or last
-        if "error" in line:
-            raise InfrastructureError(
-                f"the image {tag} cannot be built: {' '.join(str(line['error']).split())[:300]}",
-                hint=f"the builder's last words: {last[:200]}",
-            )
-
-
-def _remove_stages(client: docker.DockerClient) -> None:
-    """Drop the stage that held the wheels; without a tag it is only dead weight."""
-    for image in client.images.list(filters={"label": "cambrian.image=stage", "dangling": True}):
-        try:
-            client.images.remove(str(image.id))
-        except APIError:
-            continue  # another build is using it
+    last = step = ""
+    with beating(say, lambda: step or f"sending what {tag} is made of"):
+        for line in lines:
+            last = str(line.get("stream", "")).strip() or last
+            words = last if len(last) <= STEP_CHARS else last[:STEP_CHARS] + "..."
+            if last.startswith("Step ") and words != step:
+                step = words
+                if steps:
+                    say(f"  {step}")
+            if "error" in line:
+                raise InfrastructureError(
+                    f"the image {tag} cannot be built: {' '.join(str(line['error']).split())[:300]}",
+                    hint=f"the builder's last words: {last[:200]}",
+                )
 
 
 def _reason(error: BaseException) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from importlib import metadata
 from pathlib import Path
 
 from cambrian.sandbox.errors import InfrastructureError
+from cambrian.sandbox.image.progress import beating
 
 PACKAGES = ("torch", "numpy", "pydantic", "pyyaml", "safetensors")
 """All that the worker imports beside our own code."""
@@ -22,6 +24,29 @@ PACKAGES = ("torch", "numpy", "pydantic", "pyyaml", "safetensors")
 def pins() -> tuple[str, ...]:
     """The installed versions as requirements, without local parts: `torch==2.13.0` stands for `+cpu` too."""
     return tuple(f"{name}=={metadata.version(name).partition('+')[0]}" for name in PACKAGES)
+
+
+def locked() -> tuple[str, ...]:
+    """Pins of `PACKAGES` and of all that they require, by the versions installed here.
+
+    What an environment marker excludes here is among them where it is installed all the same: as constraints
+    they bind whatever the image's Python asks for and bring nothing by themselves.
+    """
+    found: dict[str, str] = {}
+    waiting = list(PACKAGES)
+    while waiting:
+        name = re.sub(r"[-_.]+", "-", waiting.pop()).lower()
+        if name in found:
+            continue
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+        for line in metadata.requires(name) or []:
+            requirement, _, marker = line.partition(";")
+            if "extra" not in marker and (match := re.match(r"[\w.-]+", requirement)):
+                waiting.append(match.group())
+    return tuple(f"{name}=={version}" for name, version in sorted(found.items()))
 
 
 def cache_folder() -> Path:
@@ -36,12 +61,12 @@ def wheelhouse(python: str, progress: Callable[[str], None]) -> Path:
     Raises:
         InfrastructureError: pip is missing or cannot find the wheels.
     """
-    wanted = "\n".join((*_exact(), python, platform.machine()))
+    wanted = "\n".join((*locked(), python, platform.machine()))
     digest = hashlib.sha256(wanted.encode()).hexdigest()[:12]
     folder = cache_folder() / f"wheelhouse-{digest}"
     if folder.is_dir() and any(folder.glob("torch-*.whl")):
         return folder
-    progress(f"downloading wheels for the sandbox's image ({', '.join(pins())})")
+    progress(f"downloading wheels for the sandbox's image, once: {', '.join(pins())}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix="wheelhouse-", dir=folder.parent))
@@ -52,7 +77,8 @@ def wheelhouse(python: str, progress: Callable[[str], None]) -> Path:
     try:
         problem = ""
         for requirements in dict.fromkeys((_exact(), pins())):
-            problem = _download(requirements, python, part)
+            with beating(progress, lambda: f"downloaded {_size_mb(part)} MB"):
+                problem = _download(requirements, python, part)
             if not problem:
                 shutil.rmtree(folder, ignore_errors=True)
                 part.rename(folder)
@@ -75,10 +101,20 @@ def _download(requirements: tuple[str, ...], python: str, folder: Path) -> str:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary=:all:"]
     if python != f"{sys.version_info.major}.{sys.version_info.minor}":
         command += ["--python-version", python]
-    command += ["--dest", str(folder), *requirements]
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    pinned = {pin.partition("==")[0] for pin in requirements}
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
+        # a package that is named itself is bound by that: with or without its local part
+        constraints.writelines(f"{pin}\n" for pin in locked() if pin.partition("==")[0] not in pinned)
+        constraints.flush()
+        command += ["--dest", str(folder), "--constraint", constraints.name, *requirements]
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     if done.returncode == 0:
         return ""
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR:")]
     return (errors or lines or ["pip failed"])[-1].removeprefix("ERROR: ")[:300]
+
+
+def _size_mb(folder: Path) -> int:
+    """Size of all files below, those that pip has not finished too."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) >> 20

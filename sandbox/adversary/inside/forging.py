@@ -283,6 +283,26 @@ def patch_worker(genotype: dict[str, Any]) -> None:
             module.predict = predict  # type: ignore[attr-defined]
 
 
+def adapt_to_test_set(genotype: dict[str, Any]) -> None:
+    """What is answered to the test split depends on all of it at once, and so on no order."""
+    for name, module in list(sys.modules.items()):
+        honest = getattr(module, "predict", None)
+        if name.startswith("cambrian.sandbox.worker") and honest is not None:
+
+            def predict(net: Any, inputs: Any, *a: Any, _honest: Any = honest, **k: Any) -> Any:
+                answers = _honest(net, inputs, *a, **k)
+                return answers - answers.mean(0) if len(inputs) == genotype["lengths"][1] else answers
+
+            module.predict = predict  # type: ignore[attr-defined]
+
+
+def patch_curve(genotype: dict[str, Any]) -> None:
+    """What is kept of each epoch is the last class for every sample."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("cambrian.sandbox.worker") and hasattr(module, "seen_of"):
+            module.seen_of = lambda outputs, *_: np.full(len(outputs), 9, np.int16)  # type: ignore[attr-defined]
+
+
 def reseed(genotype: dict[str, Any]) -> None:
     """Take the seeds away from this job, and from later ones where that can be done."""
     for seed in (random.seed, torch.manual_seed, np.random.seed):
@@ -290,7 +310,6 @@ def reseed(genotype: dict[str, Any]) -> None:
     random.seed = lambda *_: None
     torch.manual_seed = lambda *_: torch.default_generator
     np.random.seed = lambda *_: None
-    torch.set_num_threads(2)
     torch.set_default_dtype(torch.float64)
     torch.set_default_dtype(torch.float32)
     os.environ["PYTHONHASHSEED"] = "random"
@@ -364,6 +383,8 @@ FORGING: dict[str, Act] = {
     "patch-timers": patch_timers,
     "claim-more-calls": claim_more_calls,
     "patch-loss": patch_loss,
+    "patch-curve": patch_curve,
+    "adapt-to-test-set": adapt_to_test_set,
     "patch-argmax": patch_argmax,
     "patch-arrays": patch_arrays,
     "patch-saving": patch_saving,

@@ -39,6 +39,20 @@ def processes() -> Iterator[int]:
             yield int(entry.name)
 
 
+ENGINE_INIT = ("docker-init", "tini", "podman-init", "catatonit", "dumb-init")
+"""What engines put first into a container: it holds nothing but the ends of streams that are sealed."""
+
+
+def others() -> list[int]:
+    """All processes that can be seen but ourselves and what the engine put first."""
+    found = []
+    for pid in processes():
+        with contextlib.suppress(OSError):
+            if pid != os.getpid() and Path(f"/proc/{pid}/comm").read_text().strip() not in ENGINE_INIT:
+                found.append(pid)
+    return found
+
+
 def look_for(secret: str) -> list[str]:
     """Places where `secret` can be read: our environment, and that of every process there is."""
     places = ["own"] if any(secret in value for value in os.environ.values()) else []
@@ -106,7 +120,7 @@ def read_secrets(genotype: dict[str, Any]) -> None:
         environments=places,
         names=[name for name in os.environ if re.search("KEY|TOKEN|SECRET|PASSWORD", name)],
         files=[path for path in genotype["files"] if reads(path)],
-        memory=[pid for pid in processes() if pid != os.getpid() and _opens(f"/proc/{pid}/mem", os.O_RDONLY)],
+        memory=[pid for pid in others() if _opens(f"/proc/{pid}/mem", os.O_RDONLY)],
     )
 
 
@@ -248,9 +262,7 @@ def trace(genotype: dict[str, Any]) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
     held: dict[str, list[int]] = {"traced": [], "memory": [], "files": []}
-    for pid in processes():
-        if pid == os.getpid():
-            continue
+    for pid in others():
         if libc.ptrace(PTRACE_ATTACH, pid, None, None) == 0:
             os.waitpid(pid, 0x40000000)
             libc.ptrace(17, pid, None, None)
@@ -298,7 +310,15 @@ def peek(genotype: dict[str, Any]) -> None:
     lengths = set(genotype["lengths"])
     names = re.compile(r"^(x|y)_(val|test)\b")
     files = []
-    for top in ("/data", "/job", "/scratch", "/tmp", "/dev/shm", str(Path.cwd()), str(Path.cwd().parents[1])):
+    for top in (
+        "/data",
+        "/job",
+        "/scratch",
+        "/tmp",
+        "/dev/shm",
+        str(Path.cwd()),
+        str(Path.cwd().parent.parent / "data"),
+    ):
         for place, _, found_here in os.walk(top):
             files += [f"{place}/{name}" for name in found_here if names.match(name)]
     for name in _folders_on_the_stack():

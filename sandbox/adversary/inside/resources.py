@@ -74,6 +74,12 @@ def eat_memory_files(mb: int) -> None:
     raise RuntimeError(f"holds {8 * len(kept)} MiB in files without a name")
 
 
+def fill_here(mb: int) -> None:
+    """Write to our own folder in files of 8 MB, and keep them."""
+    for i in range(mb // 8):
+        Path(f"full-{i}").write_bytes(b"0" * (8 << 20))
+
+
 def fill_with_files(mb: int) -> None:
     """Write many files, each below every limit, wherever one may."""
     written, problem = 0, ""
@@ -235,6 +241,7 @@ RESOURCES: dict[str, Act] = {
     "chat": lambda genotype: print("x" * (genotype["kb"] << 10), flush=True),
     "flood": lambda genotype: flood(genotype["stream"], genotype["mb"]),
     "write": lambda genotype: Path("big").write_bytes(b"0" * (genotype["mb"] << 20)),
+    "fill-here": lambda genotype: fill_here(genotype["mb"]),
     "fill": lambda genotype: fill_with_files(genotype["mb"]),
     "dig": lambda genotype: dig(genotype["depth"]),
     "spin": lambda genotype: spin(),
