@@ -227,7 +227,8 @@ def seed_everything(seed: int) -> None:
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     # a warning where torch has no deterministic kernel: such a candidate may still be trained
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # (`use_deterministic_algorithms` would set the same, and import torch's compiler first: a CPU second)
+    torch.set_deterministic_debug_mode("warn")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # slow
     torch.backends.cudnn.benchmark = False
 

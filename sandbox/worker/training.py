@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -136,9 +137,27 @@ def make_optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     groups = [group for group in groups if group["params"]]
     if recipe.optimizer != "sgd":
         groups = [{**group, "weight_decay": group["decay"]} for group in groups]
-        kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+        kind = uncompiled(torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam)
         return kind(groups, lr=recipe.learning_rate, fused=True)
-    return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=0.9, nesterov=True, fused=True)
+    kind = uncompiled(torch.optim.SGD)
+    return kind(groups, lr=recipe.learning_rate, momentum=0.9, nesterov=True, fused=True)
+
+
+@functools.cache
+def uncompiled(kind: Any) -> Callable[..., torch.optim.Optimizer]:
+    """An optimizer's class without the wrappers that import torch's compiler, of which nothing is used here.
+
+    That import costs a CPU second and 90 MB, which every container would pay. What is wrapped stays as it is,
+    bit for bit.
+    """
+    base: Any = torch.optim.Optimizer
+    plain = {
+        "add_param_group": base.add_param_group.__wrapped__,
+        "zero_grad": base.zero_grad.__wrapped__,
+        "step": torch.no_grad()(kind.step.__wrapped__),
+    }
+    made: Callable[..., torch.optim.Optimizer] = type(kind.__name__, (kind,), plain)
+    return made
 
 
 def predict(module: nn.Module, inputs: Tensor, batch: int = EVAL_BATCH) -> NDArray[np.float32]:
