@@ -15,6 +15,7 @@ import pytest
 
 from cambrian.sandbox import InfrastructureError, JobState, Sandbox
 from cambrian.sandbox.process import MARK, ProcessSandbox
+from cambrian.search_spaces import UserError
 from tests.contracts.sandbox import ConfinementContract, Make, SandboxContract, alive, digits, until
 
 
@@ -45,7 +46,21 @@ class TestProcessSandbox(SandboxContract):
 
     async def test_isolation_is_told_phrase_by_phrase(self, sandbox: Sandbox) -> None:
         assert sandbox.isolation.level == "process"
-        assert "reads files that this user may read" in sandbox.isolation.not_enforced
+        said = sandbox.isolation.not_enforced
+        assert "memory and process counts are watched, not enforced by the kernel" in said
+        assert not any("network" in phrase or "writes" in phrase for phrase in said)
+
+    async def test_code_that_a_model_wrote_is_refused(
+        self, sandbox: Sandbox, plugin: Path, tmp_path: Path, run_id: str
+    ) -> None:
+        job = self.job("generated", {"act": "plain"}, generated_code=True)
+        with pytest.raises(UserError, match="runs no code by a model") as caught:
+            await sandbox.run(job)
+        assert "sandbox.trust_generated_code: true" in caught.value.hint
+        trusting = ProcessSandbox(plugins=[plugin], trust_generated_code=True)
+        await trusting.open(f"{run_id}-trusting", tmp_path, digits(), 1)
+        assert (await trusting.run(job)).state is JobState.TRAINED
+        await trusting.close()
 
     async def test_a_job_trains_soon_after_it_was_submitted(self, sandbox: Sandbox) -> None:
         waits = []
