@@ -44,7 +44,8 @@ def needed(plugins: Iterable[str]) -> tuple[Path, ...]:
     wanted += [Path(path) for path in sys.path if path]
     wanted += [Path(path).resolve() for module in ours for path in module.__path__]
     wanted += [Path(path) for path in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if path]
-    wanted += sorted(Path("/dev").glob("nvidia*"))
+    if gpus := sorted(Path("/dev").glob("nvidia*")):
+        wanted += [*gpus, Path("/sys")]  # the driver's library looks its devices up there
     found: list[Path] = []
     for path in sorted({each.absolute() for each in wanted if each.exists()}):
         if path != Path("/") and not any(path.is_relative_to(above) for above in found):
