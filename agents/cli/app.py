@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cambrian.agents.cli.sandboxes import sandboxes
 from cambrian.agents.cli.spaces import spaces
 
 app = typer.Typer(
@@ -146,6 +147,7 @@ def review(
 
 
 app.add_typer(spaces, name="spaces")
+app.add_typer(sandboxes, name="sandbox")
 
 
 @app.command()

@@ -68,15 +68,15 @@ def resources() -> Iterable[Probe]:
     for number, name in ((1, "stdout"), (2, "stderr")):
         yield Probe(
             f"{name}-flood", f"Writes 64 MB to its {name}.", {"act": "flood", "stream": number, "mb": 64},
-            TRAINED, look=log_is_capped, short=number == 1,
+            TRAINED, look=log_is_capped, short=number == 1, shared=number == 2,
         )  # fmt: skip
-    yield Probe("endless-loop", "Never ends, in Python.", {"act": "spin"}, TIMEOUT, limits=BRIEF)
+    yield Probe("endless-loop", "Never ends, in Python.", {"act": "spin"}, TIMEOUT, limits=BRIEF, shared=True)
     yield Probe(
         "endless-loop-in-c", "Never ends, in C, holding the interpreter's lock.", {"act": "spin-in-c"},
         TIMEOUT,
         limits=BRIEF, short=True,
     )  # fmt: skip
-    yield Probe("sleep", "Sleeps for ten minutes.", {"act": "sleep"}, TIMEOUT, limits=BRIEF)
+    yield Probe("sleep", "Sleeps for ten minutes.", {"act": "sleep"}, TIMEOUT, limits=BRIEF, shared=True)
     yield Probe(
         "deaf",
         "Ignores and blocks every signal, and stays.",
@@ -93,14 +93,14 @@ def resources() -> Iterable[Probe]:
         TRAINED,
     )  # fmt: skip
     yield Probe(
-        "deep-folders", "Leaves folders 300 deep and awkward names.", {"act": "dig", "depth": 300}, TRAINED
+        "deep-folders", "Leaves folders 300 deep and awkward names.", {"act": "dig", "depth": 300}, TRAINED, shared=True
     )
     yield Probe(
         "open-everything", "Opens files until none can be had.", {"act": "open-everything"}, ERROR | KILLED
     )
 
 
-def endings() -> Iterable[Probe]:
+def endings(, shared=True) -> Iterable[Probe]:
     """They end themselves, or others, before their time."""
     yield Probe(
         "self-kill", "Kills itself.", {"act": "signal", "number": int(signal.SIGKILL)}, KILLED, short=True
@@ -118,14 +118,14 @@ def endings() -> Iterable[Probe]:
         {"act": "kill-parents", "number": int(signal.SIGSTOP)}, TIMEOUT | KILLED, limits=BRIEF, needs=SIGNALS,
     )  # fmt: skip
     yield Probe("segfault", "Reads address 0.", {"act": "segfault"}, KILLED, words="SIGSEGV", short=True)
-    yield Probe("abort", "Aborts.", {"act": "abort"}, KILLED, words="SIGABRT")
-    yield Probe("stack", "Overflows the stack of C.", {"act": "recurse"}, KILLED | ERROR)
-    yield Probe("exit", "Leaves the interpreter.", {"act": "quit"}, ERROR, words="SystemExit")
+    yield Probe("abort", "Aborts.", {"act": "abort"}, KILLED, words="SIGABRT", shared=True)
+    yield Probe("stack", "Overflows the stack of C.", {"act": "recurse"}, KILLED | ERROR, shared=True)
+    yield Probe("exit", "Leaves the interpreter.", {"act": "quit"}, ERROR, words="SystemExit", shared=True)
     yield Probe(
-        "exit-well", "Ends with exit code 0 before the end.", {"act": "exit", "code": 0}, BAD, short=True
+        "exit-well", "Ends with exit code 0 before the end.", {"act": "exit", "code": 0}, BAD, short=True, shared=True
     )
     yield Probe(
-        "speechless", "Raises what exits when it is printed.", {"act": "speechless"}, ERROR | KILLED | BAD
+        "speechless", "Raises what exits when it is printed.", {"act": "speechless"}, ERROR | KILLED | BAD, shared=True
     )
     yield Probe(
         "close-everything", "Closes all its files, the channel to the keeper too.",
@@ -143,7 +143,7 @@ def endings() -> Iterable[Probe]:
     yield Probe(
         "prompt-injection", "Prints and raises control characters and orders to a model.", {"act": "inject"},
         ERROR,
-        look=log_is_capped, short=True,
+        look=log_is_capped, short=True, shared=True,
     )  # fmt: skip
 
 
@@ -175,7 +175,7 @@ def reaching() -> Iterable[Probe]:
     )  # fmt: skip
     yield Probe(
         "namespaces", "Becomes root of namespaces of its own.", {"act": "make-namespaces"}, ERROR,
-        facts={"made": []}, declared={"made": "namespaces of its own"},
+        facts={"made": []}, declared={"made": "system calls"},
     )  # fmt: skip
     yield Probe(
         "trace", "Traces the processes above and beside it, opens their memory and files.", {"act": "trace"},

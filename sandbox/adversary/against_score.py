@@ -29,7 +29,7 @@ def results() -> Iterable[Probe]:
 
     def handed(name: str, attempt: str, *files: str, short: bool = False, **more: object) -> Probe:
         genotype = {"act": "hand-in", "files": list(files), **more}
-        return Probe(name, attempt, genotype, BAD, short=short, shared=not short)
+        return Probe(name, attempt, genotype, BAD, short=short, shared="endless" not in files)
 
     paths = ["../evil", "/etc/cambrian-evil", "a\0b", "outcome.json", "job.json", "jobs/../../evil", "", "."]
     yield handed("paths", "Hands in files with names that are paths.", "paths", names=paths, short=True)
@@ -104,7 +104,7 @@ def results() -> Iterable[Probe]:
     )
 
 
-def cheating() -> Iterable[Probe]:
+def cheating(, shared=True) -> Iterable[Probe]:
     """They want a score or a latency that is not theirs."""
     yield Probe(
         "patched-loss",
@@ -124,7 +124,7 @@ def cheating() -> Iterable[Probe]:
     )  # fmt: skip
     yield Probe(
         "patched-worker", "Replaces the worker's own functions.", {"act": "patch-worker"}, BAD | DIFFERS,
-        paired=True, short=True,
+        paired=True, short=True, shared=True,
     )  # fmt: skip
     yield Probe(
         "patched-curve", "Tells other answers of each epoch than it gave.", {"act": "patch-curve"},

@@ -230,6 +230,29 @@ class Trial:
         return [f"jobs/{job.id}/{name}" for name in strange] + self._leftovers(job.id)
 
 
+def engine_leftovers(run_id: str, engine: str | None) -> Callable[[str], list[str]]:
+    """Says which containers and volumes an engine has of a job, or of the whole run where no job is named.
+
+    Args:
+        run_id: of the run.
+        engine: see `sandbox.engine`.
+    """
+    from cambrian.sandbox.engine import connect
+    from cambrian.sandbox.sweep import JOB, RUN
+
+    def found(job_id: str) -> list[str]:
+        label = f"{JOB}={job_id}" if job_id else f"{RUN}={run_id}"
+        client = connect(engine)
+        try:
+            containers = client.containers.list(all=True, filters={"label": label}, ignore_removed=True)
+            volumes = client.volumes.list(filters={"label": label})
+        finally:
+            client.close()
+        return [f"container {one.name}" for one in containers] + [f"volume {one.name}" for one in volumes]
+
+    return found
+
+
 def judge_later(probe: Probe, evidence: Evidence) -> dict[str, str]:
     """What is wrong with the later job of a probe, whose facts count."""
     expected = Probe(probe.name, probe.attempt, {}, frozenset({JobState.ERROR}), facts=probe.facts)

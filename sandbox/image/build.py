@@ -109,7 +109,7 @@ def describe(
             tag=tag,
             base=base,
             python=_python_of(client, base),
-            size_mb=int((image.attrs or {}).get("Size", 0)) / 2**20,
+            size_mb=int((image.attrs or {}).get("Size", 0)) / 1e6,
             packages=tuple(sorted(printed.decode().split(), key=str.lower)),
         )
 

@@ -90,7 +90,7 @@ def tidy(client: docker.DockerClient, keep: Collection[str]) -> Tidied:
         kept |= dict.fromkeys(sorted(wait - {*keep}), f"run {', '.join(sorted(alive))} may need it")
         remove_stages(client)
         freed = before - _disk_bytes(client)
-    return Tidied(images=tuple(removed), leftovers=leftovers, freed_mb=max(0.0, freed / 2**20), kept=kept)
+    return Tidied(images=tuple(removed), leftovers=leftovers, freed_mb=max(0.0, freed / 1e6), kept=kept)
 
 
 def remove_stages(client: docker.DockerClient) -> None:

@@ -1,0 +1,142 @@
+"""`cambrian sandbox check`: honest and hostile candidates on the user's own machine or engine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from cambrian.agents.cli.app import emit
+from cambrian.agents.cli.sandboxes_image import check_address, teller
+from cambrian.agents.errors import UserError
+
+if TYPE_CHECKING:
+    from cambrian.sandbox.adversary.report import TrialReport
+
+SLOTS = 2
+MIN_WIDTH = 110
+
+Told = Callable[[str, int, int], None]
+
+
+def check_command(
+    kind: str, *, engine: str | None, runtime: str | None, base: str | None, full: bool, as_json: bool
+) -> None:
+    """Try a sandbox out and print what was found; exit code 2 when it does not do what it says.
+
+    Raises:
+        UserError: an option of containers for a process, or an address that is none.
+        InfrastructureError: the sandbox cannot be opened.
+    """
+    check_address(engine)
+    if kind == "process" and any(option is not None for option in (engine, runtime, base)):
+        raise UserError(
+            "--engine, --runtime and --base are options of containers", hint="leave out '--kind process'"
+        )
+    kind = _kind(kind, engine, runtime)
+    with _progress(quiet=as_json) as told:
+        report = asyncio.run(_try_out(kind, engine, runtime, base, full, told, teller(as_json)))
+    if as_json:
+        ok = {probe.name: probe.ok for probe in report.probes}
+        emit(report.model_dump(mode="json") | {"passed": report.passed, "ok": ok})
+    else:
+        console = Console(highlight=False)
+        (console if console.width >= MIN_WIDTH else Console(width=MIN_WIDTH, highlight=False)).print(report)
+        for phrase in report.isolation.not_enforced:
+            print(f"not enforced here: {phrase}")
+    if not report.passed:
+        sys.exit(2)
+
+
+def _kind(kind: str, engine: str | None, runtime: str | None) -> str:
+    """`auto` becomes what a run would take here."""
+    if kind != "auto":
+        return kind
+    from cambrian.sandbox.select import engine_status
+
+    wanted = engine is not None or runtime is not None
+    return "docker" if wanted or engine_status(engine=engine).available else "process"
+
+
+async def _try_out(
+    kind: str,
+    engine: str | None,
+    runtime: str | None,
+    base: str | None,
+    full: bool,
+    told: Told,
+    say: Callable[[str], None],
+) -> TrialReport:
+    from cambrian.sandbox import Sandbox
+    from cambrian.sandbox.adversary.plugin import lay_out
+    from cambrian.sandbox.adversary.probe import ORDINARY
+    from cambrian.sandbox.adversary.probes import catalogue, short_suite
+    from cambrian.sandbox.adversary.trial import Trial, engine_leftovers
+    from cambrian.search_spaces import TASKS
+
+    task = TASKS.create("digits")
+    splits = task.load()
+    run_id = f"check-{os.getpid()}-{secrets.token_hex(4)}"
+    with tempfile.TemporaryDirectory(prefix="cambrian-check-") as place:
+        plugin, folder = lay_out(Path(place) / "plugin"), Path(place) / "run"
+        folder.mkdir()
+        sandbox: Sandbox
+        if kind == "docker":
+            from cambrian.sandbox.container import ContainerSandbox
+
+            sandbox = ContainerSandbox(
+                base_image=base,
+                runtime=runtime,
+                engine=engine,
+                plugins=[plugin],
+                progress=say,
+                limits=ORDINARY,
+            )
+        else:
+            from cambrian.sandbox.process import ProcessSandbox
+
+            # hostile code is what the check is about, and none of it is left to a sandbox that says it cannot
+            # hold it
+            sandbox = ProcessSandbox(plugins=[plugin], trust_generated_code=True)
+        trial = Trial(
+            sandbox,
+            run_id,
+            folder,
+            splits,
+            task.signature,
+            slots=SLOTS,
+            every=6 if kind == "docker" else 1,
+            leftovers=engine_leftovers(run_id, engine) if kind == "docker" else lambda _job: [],
+            told=lambda result, done, of: told(result.name, done, of),
+        )
+        try:
+            await sandbox.open(run_id, folder, splits, SLOTS)
+            report = await trial.run(catalogue() if full else short_suite())
+        finally:
+            await sandbox.close()
+        return await asyncio.to_thread(trial.after_closing, report)
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Told]:
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=quiet,
+    )
+    with bar:
+        line = bar.add_task("opening the sandbox", total=None)
+        yield lambda name, done, of: bar.update(line, description=name, completed=done, total=of)

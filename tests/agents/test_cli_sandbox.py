@@ -1,0 +1,106 @@
+"""`cambrian sandbox ...`, run as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+COMMAND = [sys.executable, "-P", "-c", "from cambrian.agents.cli import main; main()", "sandbox"]
+HELP = """
+import sys
+from cambrian.agents.cli import main
+sys.argv = ["cambrian", "sandbox", *sys.argv[1:], "--help"]
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+print(*sorted(name for name in sys.modules if name in ("torch", "mlflow", "docker", "numpy", "yaml")))
+"""
+
+
+def cambrian(
+    *arguments: str, cwd: Path, code: int = 0, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [*COMMAND, *arguments],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=540,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.mark.parametrize("command", [[], ["build"], ["check"], ["clean"]])
+def test_help_imports_nothing_heavy(command: list[str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", HELP, *command], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert "Usage" in done.stdout and done.stdout.splitlines()[-1] == ""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_check_of_processes(tmp_path: Path) -> None:
+    done = cambrian("check", "--kind", "process", cwd=tmp_path)
+    assert "hostile candidates contained" in done.stdout and "NOT CONTAINED" not in done.stdout
+    assert "trains: 9" in done.stdout and "fork-bomb" in done.stdout and "not enforced here: " in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_engine_that_is_not_there_and_options_that_do_not_fit_are_told(tmp_path: Path) -> None:
+    nowhere = f"unix://{tmp_path}/nowhere.sock"
+    for command in ("build", "check", "clean"):
+        done = cambrian(command, "--engine", nowhere, cwd=tmp_path, code=4)
+        assert "error: " in done.stderr and "hint: " in done.stderr and done.stdout == ""
+    told: dict[str, Any] = json.loads(
+        cambrian("check", "--engine", "nowhere", "--json", cwd=tmp_path, code=2).stdout
+    )
+    assert "'nowhere' is no address of an engine" in told["error"]
+    done = cambrian("check", "--kind", "process", "--runtime", "runsc", cwd=tmp_path, code=2)
+    assert "options of containers" in done.stderr
+
+
+@pytest.mark.docker
+@pytest.mark.timeout(600)
+def test_build_and_clean(tmp_path: Path) -> None:
+    import docker
+
+    try:
+        client = docker.from_env(timeout=60)
+    except docker.errors.DockerException as error:
+        if os.environ.get("CAMBRIAN_REQUIRE_DOCKER") == "1":
+            raise
+        pytest.skip(str(error))
+    facts = json.loads(cambrian("build", "--json", cwd=tmp_path).stdout)
+    assert facts["size_mb"] < 1400
+    import torch
+
+    assert any(package.startswith(f"torch=={torch.__version__}") for package in facts["packages"])
+    text = cambrian("build", cwd=tmp_path)
+    assert text.stdout.startswith(f"{facts['tag']}: ") and text.stderr == ""
+    dead = client.volumes.create(
+        labels={"cambrian.run": "dead", "cambrian.host": f"{os.uname().nodename}:1:0"}
+    )
+    here = client.volumes.create(labels={"cambrian.run": "elsewhere", "cambrian.host": "another-machine:1:0"})
+    try:
+        client.images.get(facts["tag"]).tag("cambrian-worker", "of-older-content")
+        # a run that lives somewhere and has no container right now may need any image
+        kept = json.loads(cambrian("clean", "--json", cwd=tmp_path).stdout)
+        assert kept["kept"]["cambrian-worker:of-older-content"] == "run elsewhere may need it"
+        assert dead.name not in {volume.name for volume in client.volumes.list()}
+        assert here.name in {volume.name for volume in client.volumes.list()}
+    finally:
+        here.remove(force=True)
+        client.images.remove("cambrian-worker:of-older-content")
+        client.close()
