@@ -93,14 +93,22 @@ def resources() -> Iterable[Probe]:
         TRAINED,
     )  # fmt: skip
     yield Probe(
-        "deep-folders", "Leaves folders 300 deep and awkward names.", {"act": "dig", "depth": 300}, TRAINED, shared=True
+        "deep-folders",
+        "Leaves folders 300 deep and awkward names.",
+        {"act": "dig", "depth": 300},
+        TRAINED,
+        shared=True,
     )
     yield Probe(
-        "open-everything", "Opens files until none can be had.", {"act": "open-everything"}, ERROR | KILLED
+        "open-everything",
+        "Opens files until none can be had.",
+        {"act": "open-everything"},
+        ERROR | KILLED,
+        shared=True,
     )
 
 
-def endings(, shared=True) -> Iterable[Probe]:
+def endings() -> Iterable[Probe]:
     """They end themselves, or others, before their time."""
     yield Probe(
         "self-kill", "Kills itself.", {"act": "signal", "number": int(signal.SIGKILL)}, KILLED, short=True
@@ -122,10 +130,19 @@ def endings(, shared=True) -> Iterable[Probe]:
     yield Probe("stack", "Overflows the stack of C.", {"act": "recurse"}, KILLED | ERROR, shared=True)
     yield Probe("exit", "Leaves the interpreter.", {"act": "quit"}, ERROR, words="SystemExit", shared=True)
     yield Probe(
-        "exit-well", "Ends with exit code 0 before the end.", {"act": "exit", "code": 0}, BAD, short=True, shared=True
+        "exit-well",
+        "Ends with exit code 0 before the end.",
+        {"act": "exit", "code": 0},
+        BAD,
+        short=True,
+        shared=True,
     )
     yield Probe(
-        "speechless", "Raises what exits when it is printed.", {"act": "speechless"}, ERROR | KILLED | BAD, shared=True
+        "speechless",
+        "Raises what exits when it is printed.",
+        {"act": "speechless"},
+        ERROR | KILLED | BAD,
+        shared=True,
     )
     yield Probe(
         "close-everything", "Closes all its files, the channel to the keeper too.",

@@ -100,11 +100,16 @@ def results() -> Iterable[Probe]:
         "infinite-answers", "Answers infinity.", {"act": "overflow"}, BAD, words="not finite", shared=True
     )
     yield Probe(
-        "print-results", "Prints fake results.", {"act": "print-claims"}, TRAINED, look=claims_are_ignored
+        "print-results",
+        "Prints fake results.",
+        {"act": "print-claims"},
+        TRAINED,
+        look=claims_are_ignored,
+        shared=True,
     )
 
 
-def cheating(, shared=True) -> Iterable[Probe]:
+def cheating() -> Iterable[Probe]:
     """They want a score or a latency that is not theirs."""
     yield Probe(
         "patched-loss",
