@@ -84,7 +84,10 @@ def check_claimed_latency(claimed: Latency, spec: LatencySpec, timed: Sequence[t
     """
     if claimed.batch != spec.batch or claimed.repeats < min(3, spec.repeats) or len(timed) < claimed.repeats:
         raise OutputError("report.json holds a latency that was not measured as ordered")
-    outside = float(np.percentile([seconds / calls for calls, seconds in timed], 25)) * 1000
+    # the best of its rounds is what is reported, and on a busy machine rounds differ by several times
+    each = [1000 * seconds / calls for calls, seconds in timed]
+    rounds = [each[i : i + claimed.repeats] for i in range(0, len(each), claimed.repeats)]
+    outside = min(float(np.percentile(r, 25)) for r in rounds if len(r) == claimed.repeats)
     if claimed.median_ms < CLOCK_SHARE * outside:
         said, seen = f"{claimed.median_ms:.3g} ms", f"{outside:.3g} ms"
         raise OutputError(f"report.json claims a latency of {said}, a clock outside saw {seen}")
