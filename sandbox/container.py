@@ -128,7 +128,7 @@ class ContainerSandbox:
         self._try_settings()
         self._pool = Pool(self._start, size)
         if self._limits is not None:
-            self._pool.fill(self._limits, idle=self._cores.idle())
+            self._pool.fill(self._limits, idle=self._spare())
 
     def _try_settings(self) -> None:
         """Start and end a container with the settings of jobs: what the engine cannot do is told now."""
@@ -193,7 +193,7 @@ class ContainerSandbox:
             place.release()
         running.check()
         if ending.why != "memory":
-            self._pool.fill(job.limits, place.cores, self._cores.idle())
+            self._pool.fill(job.limits, place.cores, self._spare())
         return folder.conclude(
             ending,
             self.isolation,
@@ -258,7 +258,7 @@ class ContainerSandbox:
                 folder,
                 self._held_out,
                 quiet,
-                on_first_step=lambda: self._pool.fill(job.limits, place.cores, self._cores.idle(), most=1),
+                on_first_step=lambda: self._pool.fill(job.limits, place.cores, self._spare(), most=1),
             )
         except OSError as error:
             running.check()
@@ -292,6 +292,10 @@ class ContainerSandbox:
                     f"the Docker engine ended the container of job {job.id}", hint="resume the run"
                 ) from error
         return Ending(why="gone")
+
+    def _spare(self) -> tuple[int, ...]:
+        """Idle cores, last those that the next job will get."""
+        return self._cores.idle()[::-1]
 
     def _engine_client(self) -> docker.DockerClient:
         if self._client is None:

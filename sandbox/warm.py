@@ -93,7 +93,7 @@ class Keep:
                 hint="the engine's machine is too busy; then resume the run",
             ) from error
         except (OSError, EOFError, ChannelBroken) as error:
-            with engine_errors("say how a container ended"):
+            with engine_errors("keep a container until it was ready"):
                 self.container.wait(timeout=ENGINE_S)
                 self.container.reload()
             if (self.container.attrs or {}).get("State", {}).get("OOMKilled"):
