@@ -17,7 +17,7 @@ from cambrian.agents.population.model import Candidate
 from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.population.view import Population
 from cambrian.agents.report import PREDICTOR_KEY, EndReport, count_text, end_report
-from cambrian.agents.wording import latency_facts, show_isolation, show_reproduced
+from cambrian.agents.wording import latency_facts, show_reproduced
 from cambrian.agents.workspace import Workspace, kept_space, space_of
 from cambrian.search_spaces import near_names
 
@@ -247,9 +247,10 @@ def _show_candidate(store: PopulationStore, candidate: Candidate, as_json: bool)
     for evaluation in evaluations:
         shown = ", ".join(f"{k} {v:.4f}" for k, v in evaluation.metrics.items()) or evaluation.reason
         facts[f"rung {evaluation.rung}"] = (
-            f"{evaluation.state}: {shown}; {evaluation.epochs} epochs in {evaluation.train_s:.1f} s"
+            f"{evaluation.state}: {shown}; {evaluation.epochs} epochs in {evaluation.train_s:.1f} s, "
+            f"isolation {evaluation.isolation.level}"
         )
-        facts["isolation"] = show_isolation(evaluation.isolation)
+        facts["not stopped"] = "; ".join(evaluation.isolation.not_enforced)
         if evaluation.latency is not None:
             facts |= dict(latency_facts(evaluation.latency, evaluation.device_name))
     table = Table.grid(padding=(0, 2))

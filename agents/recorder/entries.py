@@ -252,7 +252,11 @@ def _metrics(candidate: Candidate, evaluations: Sequence[Evaluation], run: RunRe
             for key, curve in curves.items()
             for epoch, value in enumerate(curve, start=1)
         ]
-    return [point for point in points if math.isfinite(point.value)]
+    points = [point for point in points if math.isfinite(point.value)]
+    if candidate.reproduced is False:  # MLflow forgets no metric, but shows the newest value of each
+        gone = ("score", run.metric, f"test_{run.metric}")
+        points += [MetricPoint(_key(key), math.nan, at, step) for key in gone]
+    return points
 
 
 def curve_prefixes(evaluations: Sequence[Evaluation]) -> list[str]:

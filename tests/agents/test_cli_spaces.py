@@ -148,7 +148,7 @@ def test_a_report_for_programs_and_an_exit_code(tmp_path: Path) -> None:
 
 def test_a_space_of_code_is_checked_in_a_sandbox(tmp_path: Path) -> None:
     install(tmp_path / "plugin")
-    arguments = ("check", "coded", "--draws", "2", "--sandbox", "process")
+    arguments = ("check", "coded", "--draws", "2", "--sandbox", "process", "--trust-generated-code")
     report = as_json(*arguments, cwd=tmp_path, PYTHONPATH=str(tmp_path / "plugin"))
     assert report["sound"] and report["isolation"] == "process" and report["valid"] == 4
     assert "class Network" in (tmp_path / "coded-designs.svg").read_text()

@@ -3,8 +3,10 @@ from pathlib import Path
 import pytest
 
 from cambrian.agents.population import Candidate, CandidateState, Proposal, StaticFacts, candidate_id
+from cambrian.agents.population.model import Evaluation
 from cambrian.agents.population.store import PopulationStore, RunRecord
 from cambrian.agents.report import count_text, end_report, sampling_noise
+from cambrian.sandbox import Isolation
 
 RECORD = RunRecord(
     run_id="r-1", name="r", space="convnet", task="digits", metric="accuracy", maximize=True,
@@ -64,6 +66,25 @@ def test_the_report_names_winner_ties_baseline_gain_and_what_was_not_paid_for(st
     text = "\n".join(lines)
     assert "98.00 %" in text and "(test 97.00 %)" in text and "41.2k params" in text
     assert "1200 tokens in 3 calls" in text and "cambrian export r-1/c-0021" in text
+
+
+def test_the_report_says_what_was_reproduced_and_what_it_ran_in(store: PopulationStore) -> None:
+    best = store.candidate("c-0021")
+    gaps = Isolation(level="process", not_enforced=("the network",))
+    for cid, isolation in (("c-0021", gaps), ("c-0020", gaps), ("c-0019", Isolation(level="docker"))):
+        candidate = store.candidate(cid).model_copy(update={"reproduced": True})
+        evaluation = Evaluation(
+            candidate_id=cid, rung=0, seed=0, epochs=1, state="trained", isolation=isolation
+        )
+        store.add_evaluation(evaluation, candidate)
+    store.update(store.candidate("c-0018").discredited("not-reproduced: other", reproduced=False))
+    report = end_report(store, calls=0, tokens=0, predictor="Kendall tau 0.50")
+    lines = report.lines()
+    assert len(lines) <= 10 and best.id in lines[1]
+    assert "not reproduced yet" not in lines[1] and "not reproduced yet" in lines[2]
+    said = next(line for line in lines if line.startswith("reproduced"))
+    assert "3 of the first 10, 1 lost their score (c-0018)" in said
+    assert "isolation: process, which does not stop: the network (2), docker (1)" in said
 
 
 def test_a_difference_inside_the_sampling_noise_is_a_tie(store: PopulationStore) -> None:

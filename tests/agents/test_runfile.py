@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from cambrian.agents.errors import RunFileError
-from cambrian.agents.runfile import Constraint, load_run_file, parse_budget
+from cambrian.agents.runfile import Constraint, LatencySection, load_run_file, parse_budget
+from cambrian.sandbox import LatencySpec
 
 GOOD = """
 name: test
@@ -60,6 +61,19 @@ def test_the_resolved_configuration_reads_back_as_itself(tmp_path: Path) -> None
         (GOOD.replace("wall_s: 10m", "wall_s: .inf").replace("evaluations: 5, ", ""), "finite"),
         (GOOD.replace("{evaluations: 5, wall_s: 10m}", "[5]"), "budget: should be a mapping"),
         (GOOD.replace("params <= 100k", "params <= 1.2.3"), "'1.2.3' is not a number"),
+        (GOOD + "latency: {device: desk}", "latency.device: unknown name 'desk'"),
+        (GOOD + "devices: {desk: {}}\nlatency: {device: dsk}", "did you mean desk"),
+        (GOOD + "devices: {desk: {thread: 1}}", "devices.desk.thread: unknown key, did you mean threads"),
+        (GOOD + "devices: {desk: {kind: process, gpu: 0}}", "need a container"),
+        (GOOD + "devices: {desk: {engine: example.org}}", "is no address of an engine"),
+        (GOOD + "devices: {Desk: {}}", "use lower-case letters"),
+        (GOOD + "sandbox: {engine: 'context:'}", "sandbox.engine: 'context:' is no address"),
+        (GOOD + "sandbox: {kind: process, runtime: runsc}", "'runtime' needs a container"),
+        (GOOD + "latency: {device: null, throughput_batch: 0}", "latency.throughput_batch: input should be"),
+        (
+            GOOD.replace("params <= 100k", "throughput >= 1k") + "latency: {throughput_batch: null}",
+            "latency.throughput_batch: a limit on 'throughput' needs it",
+        ),
         ("- a list", "holds no mapping"),
         ("", "holds no mapping"),
     ],
@@ -70,6 +84,35 @@ def test_a_bad_file_is_refused_in_one_line_that_names_the_field(tmp_path: Path, 
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "run.yaml" in str(caught.value)
+
+
+def test_places_are_named_and_read_back(tmp_path: Path) -> None:
+    text = """
+devices:
+  one-core: {}
+  gpu: {kind: docker, gpu: 0, engine: "ssh://me@there"}
+  other: {engine: "context:lab"}
+latency: {device: gpu, repeats: 5}
+sandbox: {runtime: runsc, engine: "tcp://there:2376", gpu: 1, trust_generated_code: true}
+"""
+    limits = GOOD.replace("params <= 100k", "latency_ratio <= 3, throughput >= 1k")
+    config = load_run_file(write(tmp_path, limits + text))
+    assert config.devices["gpu"].gpu == "0" and config.devices["one-core"].threads == 1
+    assert (config.latency.device, config.latency.throughput_batch) == ("gpu", 64)
+    assert (config.sandbox.runtime, config.sandbox.gpu) == ("runsc", "1")
+    assert [str(c) for c in config.constraints] == [
+        "latency_ms <= 2",
+        "latency_ratio <= 3",
+        "throughput >= 1k",
+    ]
+
+
+def test_latency_is_described_as_the_sandbox_takes_it() -> None:
+    ours = {name: (f.default, f.annotation) for name, f in LatencySection.model_fields.items()}
+    theirs = {name: (f.default, f.annotation) for name, f in LatencySpec.model_fields.items()}
+    ours.pop("device")
+    theirs.pop("limit_ms")  # from the run's constraints
+    assert ours == theirs
 
 
 def test_a_budget_may_be_written_in_short(tmp_path: Path) -> None:

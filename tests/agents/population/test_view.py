@@ -31,15 +31,21 @@ def test_elite_and_front_equal_a_full_scan_after_any_history() -> None:
     population = Population(maximize=True)
     known: dict[str, Candidate] = {}
     for step in range(400):
-        if known and rng.random() < 0.2:  # a promotion changes a score
-            old = rng.choice(list(known.values()))
+        ranking = [c for c in known.values() if c.score is not None]
+        if ranking and rng.random() < 0.1:  # a score that could not be reproduced
+            new = rng.choice(ranking).discredited("other predictions", reproduced=False)
+        elif ranking and rng.random() < 0.2:  # a promotion changes a score
+            old = rng.choice(ranking)
             new = old.model_copy(update={"score": round(rng.random(), 2), "rung": old.rung + 1})
         else:
             feasible = rng.random() < 0.8
             new = scored(step, round(rng.random(), 2), round(rng.random(), 2), feasible=feasible)
+        asked = population.place(new)
         known[new.id] = new
         population.update(new)
-    feasible = [c for c in known.values() if c.feasible]
+        places = [c.id for c in population.elite(1000)]
+        assert asked == (places.index(new.id) if new.id in places else None)
+    feasible = [c for c in known.values() if c.feasible and c.score is not None]
     ranked = sorted(feasible, key=lambda c: (-c.rung, -(c.score or 0), c.cost, c.index))
     assert [c.id for c in population.elite(1000)] == [c.id for c in ranked]
     front = {(c.score, c.cost) for c in population.front()}
@@ -111,6 +117,24 @@ def test_a_view_rebuilt_from_the_store_ranks_alike() -> None:
     assert [c.id for c in live.elite(40)] == [c.id for c in rebuilt.elite(40)]
     assert [c.id for c in live.front()] == [c.id for c in rebuilt.front()]
     assert live.spent() == rebuilt.spent()
+
+
+def test_who_lost_its_score_is_gone_everywhere() -> None:
+    population = Population(True)
+    for index in range(8):
+        population.update(scored(index, index / 10, 1.0))
+    population.update(population.get("c-0008").discredited("not-reproduced: other", reproduced=False))
+    assert population.elite(1)[0].id == "c-0007" == population.front()[0].id
+    assert "c-0008" not in {c.id for c in population.recent(8)}
+    assert [c.reason for c in population.setbacks(1)] == ["not-reproduced: other"]
+    assert population.promotable(0, 0.25) == "c-0007"
+
+
+def test_a_rebuilt_view_knows_who_ended_last_whatever_the_clock_said() -> None:
+    ended = [scored(i, 0.5, 1.0, ended_order=i + 1, ended_s=float(-i)) for i in range(5)]
+    population = Population(True, reversed(ended))
+    assert [c.index for c in population.recent(5)] == [4, 3, 2, 1, 0]
+    assert population.next_order() == 6
 
 
 def test_recent_and_setbacks_are_newest_first() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import socket
 import threading
@@ -15,6 +16,7 @@ from cambrian.agents.population.model import CandidateState
 from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.recorder.delivery import Delivery
 from cambrian.agents.recorder.mlflow_recorder import MLflowRecorder
+from cambrian.sandbox import Latency
 from cambrian.search_spaces import Space, Task
 from tests.agents.recorder.making import BEGIN, enter, made, measured, population
 
@@ -69,6 +71,62 @@ def closed_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def test_all_of_a_latency_and_of_the_isolation_is_recorded(
+    launch: Launch, store: PopulationStore, space: Space
+) -> None:
+    candidate = made(space, 0, cost=0.5, latency_ratio=1.25, throughput=2000.0, reproduced=True)
+    evaluation = measured(candidate)
+    latency = evaluation.latency
+    assert latency is not None
+    extra = {"reference": "conv-1", "reference_ms": 0.4, "ratio": 1.25, "noisy": True, "memory_mb": 3.0}
+    extra |= {"throughput": 2000.0, "throughput_batch": 64}
+    latency = Latency.model_validate(latency.model_dump() | extra)
+    enter(store, candidate, evaluated=False)
+    store.add_evaluation(evaluation.model_copy(update={"latency": latency, "device_name": "desk"}), candidate)
+    recorder = launch()
+    assert recorder.flush(30)
+    run = only(recorder, "c-0001")
+    metrics, tags = run.data.metrics, run.data.tags
+    assert (metrics["latency_ratio"], metrics["throughput"], metrics["latency_memory_mb"]) == (1.25, 2000, 3)
+    assert metrics["latency_iqr_ms"] == pytest.approx(0.15) and metrics["latency_reference_ms"] == 0.4
+    assert (tags["device"], tags["device_name"]) == ("Test CPU, 1 thread", "desk")
+    assert (tags["latency_noisy"], tags["latency_alone"], tags["latency_reference"]) == (
+        "yes",
+        "no",
+        "conv-1",
+    )
+    assert (tags["isolation"], tags["not_enforced"]) == ("process", "network; reading other files")
+    assert tags["reproduced"] == "yes"
+    note = tags["mlflow.note.content"]
+    for part in ("on desk", "noisy", "not alone", "1.25 times that of conv-1", "2k samples/s", "3 MiB"):
+        assert part in note
+    assert "which does not stop: network; reading other files" in note
+    assert "reproduced from the weights | yes" in note
+
+
+def test_a_score_that_was_delivered_and_lost_is_no_longer_shown(
+    launch: Launch, store: PopulationStore, space: Space
+) -> None:
+    candidate = made(space, 0, score=0.99)
+    enter(store, candidate)
+    recorder = launch()
+    assert recorder.flush(30)
+    assert only(recorder, "c-0001").data.metrics["accuracy"] == 0.99
+    lost = candidate.discredited("not-reproduced: other predictions", reproduced=False)
+    lost = lost.model_copy(update={"ended_s": BEGIN + 60})
+    store.discredit(lost, "not-reproduced", "other predictions")
+    assert recorder.flush(30)
+    run = only(recorder, "c-0001")
+    assert (run.info.status, run.data.tags["state"], run.data.tags["reproduced"]) == (
+        "FAILED",
+        "failed",
+        "no",
+    )
+    assert run.data.metrics["standing"] == -2
+    assert all(math.isnan(run.data.metrics[key]) for key in ("accuracy", "score", "test_accuracy"))
+    assert run.info.run_name == "c-0001 mutation failed"
 
 
 def test_everything_of_a_candidate_is_recorded(launch: Launch, store: PopulationStore, space: Space) -> None:

@@ -14,7 +14,7 @@ from cambrian.agents.spaces.code import check_code, plugins_of
 from cambrian.agents.spaces.coverage import never_drawn
 from cambrian.agents.spaces.report import CheckReport, Quantiles, Size
 from cambrian.agents.spaces.unused import unused
-from cambrian.search_spaces import SPACES, TASKS, Genotype
+from cambrian.search_spaces import SPACES, TASKS, Genotype, UserError
 from cambrian.search_spaces.declarative.space import DeclarativeSpace
 from cambrian.search_spaces.finding import open_folder
 from tests.support.code_space import install
@@ -384,7 +384,23 @@ def test_code_is_never_built_here(coded: Any) -> None:
 
 
 async def check_in(kind: str, coded: Any, draws: int) -> CheckReport:
-    return await check_code(coded, TASKS.create("digits"), draws=draws, sandbox_kind=kind)
+    return await check_code(
+        coded,
+        TASKS.create("digits"),
+        draws=draws,
+        sandbox_kind=kind,
+        trust_generated_code=kind == "process",
+    )
+
+
+async def test_code_that_nobody_trusts_is_checked_in_a_container_only(
+    coded: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    for kind in ("process", "auto"):
+        with pytest.raises(UserError, match="generated code") as caught:
+            await check_code(coded, TASKS.create("digits"), draws=1, sandbox_kind=kind)
+        assert "--trust-generated-code" in caught.value.hint
 
 
 async def test_code_is_checked_in_a_sandbox(coded: Any, tmp_path: Path) -> None:
