@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -33,7 +34,6 @@ class Bait:
         self._stack = contextlib.ExitStack()
         self._head, self._tail = "sk-nobody-may-", secrets.token_hex(8)
         self.marker = f"cambrian-trial-{secrets.token_hex(6)}"
-        self._segment = secrets.randbelow(1 << 30) + 1
         self._facts: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
@@ -59,17 +59,15 @@ class Bait:
             "port": server.getsockname()[1],
             "sockets": [str(self._folder / "socket")],
             "abstract": [self.marker],
-            "note": f"{self.marker}-note",
-            "key": self._segment,
         }
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def facts(self) -> dict[str, Any]:
-        """What is added to the genotype of every probe."""
-        return self._facts
+    def facts(self, marker: str) -> dict[str, Any]:
+        """What is added to the genotype of a probe whose traces are to be told by `marker`."""
+        return {**self._facts, "marker": marker, "note": _note(marker), "key": _segment(marker)}
 
     def left(self, marker: str) -> list[str]:
         """Processes with `marker`, files and shared memory that candidates left on this machine; removed."""
@@ -78,20 +76,30 @@ class Bait:
             time.sleep(0.05)
         found = [f"process {pid}" for pid in orphans]
         places = [Path(place) for place in (*SHARED_PLACES, "/", "/etc", str(Path.home()))]
-        for path in [place / name for place in places for name in (*STRAYS, f"{self.marker}-note")]:
+        for path in [place / name for place in places for name in (*STRAYS, _note(marker))]:
             if path.exists():
                 found.append(str(path))
                 with contextlib.suppress(OSError):
                     path.rmdir() if path.is_dir() else path.unlink()
-        return found + self._shared_memory()
+        return found + _shared_memory(_segment(marker))
 
-    def _shared_memory(self) -> list[str]:
-        libc = ctypes.CDLL(None)
-        segment = libc.shmget(self._segment, 0, 0)
-        if segment < 0:
-            return []
-        libc.shmctl(segment, 0, None)
-        return [f"shared memory {self._segment}"]
+
+def _note(marker: str) -> str:
+    return f"{marker}-note"
+
+
+def _segment(marker: str) -> int:
+    """A key of shared memory (System V)."""
+    return zlib.crc32(marker.encode()) >> 2 | 1
+
+
+def _shared_memory(key: int) -> list[str]:
+    libc = ctypes.CDLL(None)
+    segment = libc.shmget(key, 0, 0)
+    if segment < 0:
+        return []
+    libc.shmctl(segment, 0, None)
+    return [f"shared memory {key}"]
 
 
 def addresses() -> list[str]:

@@ -183,7 +183,7 @@ class Trial:
             )
         started = time.monotonic()
         marker = f"{bait.marker}-{probe.name}-{secrets.token_hex(4)}"
-        facts = {**bait.facts(), "marker": marker, "lengths": self._lengths()}
+        facts = {**bait.facts(marker), "lengths": self._lengths()}
         job = self._job(
             f"probe-{probe.name}", {**facts, **probe.genotype}, limits=probe.limits, latency=probe.latency
         )
