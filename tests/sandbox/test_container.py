@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from cambrian.sandbox import InfrastructureError, JobLimits, JobState, Sandbox
+from cambrian.sandbox import InfrastructureError, JobLimits, JobState, Outcome, Sandbox
 from cambrian.sandbox.container import ContainerSandbox
 from cambrian.sandbox.image.build import LOCAL_BASE, default_base, ensure_image
 from cambrian.sandbox.sweep import this_host
@@ -222,16 +222,19 @@ class TestContainerSandbox(SandboxContract):
     async def test_a_job_in_a_container_that_somebody_killed(
         self, sandbox: ContainerSandbox, run_id: str
     ) -> None:
-        before = {container.id for container in containers(run_id)}
-        job = self.job("killed", {"act": "slow", "seconds": 60}, latency=None)
-        running = asyncio.ensure_future(sandbox.run(job))
-        place = sandbox._folder / "jobs" / job.id
-        assert await until(lambda: bool(sandbox._running) and place.exists(), 20)
-        assert await until(lambda: any(r._keep is not None for r in sandbox._running), 60)
+        running = await self.start_one(sandbox, "killed")
         (keep,) = {r._keep for r in sandbox._running if r._keep is not None}
         keep.container.kill()
         assert (await running).state is JobState.KILLED
-        assert before
+        assert len(containers(run_id)) <= 3
+
+    async def start_one(self, sandbox: ContainerSandbox, name: str) -> asyncio.Future[Outcome]:
+        """A job that is under way for sure, and will be for a while."""
+        marker = f"cambrian-{name}-{os.getpid()}"
+        job = self.job(name, {"act": "hide", "marker": marker, "seconds": 60}, latency=None)
+        running = asyncio.ensure_future(sandbox.run(job))
+        assert await until(lambda: bool(alive(marker)), 60)
+        return running
 
     # engines elsewhere
 
@@ -247,15 +250,12 @@ class TestContainerSandbox(SandboxContract):
             sandbox = ContainerSandbox(plugins=[plugin], engine=relay.address)
             await sandbox.open(run_id, folder, digits(), 1)
             assert (await sandbox.run(self.job("far", {"act": "plain"}))).state is JobState.TRAINED
-            job = self.job("gone", {"act": "slow", "seconds": 60}, latency=None)
-            running = asyncio.ensure_future(sandbox.run(job))
-            assert await until(lambda: any(r._keep is not None for r in sandbox._running), 60)
-            await asyncio.sleep(0.5)
+            running = await self.start_one(sandbox, "gone")
             relay.cut()
             with pytest.raises(InfrastructureError, match=r"engine failed to run job .*gone") as caught:
                 await running
             assert "resume" in caught.value.hint
-            assert not (folder / "jobs" / job.id / "outcome.json").exists()
+            assert not list(folder.glob("jobs/*gone/outcome.json"))
             await sandbox.close()
         assert leftovers(run_id) != []  # nobody could remove them
         sandbox = ContainerSandbox(plugins=[plugin])
