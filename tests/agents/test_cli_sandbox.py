@@ -97,7 +97,7 @@ def test_build_and_clean(tmp_path: Path) -> None:
         client.images.get(facts["tag"]).tag("cambrian-worker", "of-older-content")
         # a run that lives somewhere and has no container right now may need any image
         kept = json.loads(cambrian("clean", "--json", cwd=tmp_path).stdout)
-        assert kept["kept"]["cambrian-worker:of-older-content"] == "run elsewhere may need it"
+        assert "elsewhere" in kept["kept"]["cambrian-worker:of-older-content"]
         assert dead.name not in {volume.name for volume in client.volumes.list()}
         assert here.name in {volume.name for volume in client.volumes.list()}
     finally:
