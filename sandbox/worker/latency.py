@@ -9,6 +9,7 @@ import statistics
 import timeit
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -28,7 +29,7 @@ WIDE = 1.15
 """Ratio of the quartiles from which a measurement is made again, and at last called noisy."""
 BLOCK_S = 0.006
 """Seconds that a timed block lasts, unless one call lasts longer."""
-BULK_S = 0.1
+BULK_S = 0.06
 """Seconds after which no more large batches are timed."""
 BULK_CALLS = 5
 
@@ -66,6 +67,10 @@ class _Round:
     calls: int
 
     @property
+    def ratios(self) -> list[float]:
+        return [a / b for a, b in zip(self.own, self.reference, strict=True)]
+
+    @property
     def median(self) -> float:
         return statistics.median(self.own)
 
@@ -87,12 +92,15 @@ class _Timed:
             num_threads=torch.get_num_threads(),
             timer=self._now,
         )
-        per_call = []
-        for _ in range(max(1, warmup)):
-            start = self._now()
-            module(inputs)
-            per_call.append(self._now() - start)
+        self._call = partial(module, inputs)
+        per_call = [self.call() for _ in range(max(1, warmup))]
         self.calls = max(1, round(BLOCK_S / statistics.median(per_call[len(per_call) // 2 :])))
+
+    def call(self) -> float:
+        """Seconds of one call."""
+        start = self._now()
+        self._call()
+        return self._now() - start
 
     def block(self) -> float:
         """Milliseconds per call of one block."""
@@ -139,7 +147,8 @@ def measure(
     other first, by `torch.utils.benchmark`. Whatever slows the machine for longer than a pair of blocks slows
     both, and their ratio stays. Medians and quartiles over blocks rather than a mean: a shared machine only
     ever adds time, in bursts. While the spread is wide or the median above the limit, up to `ROUNDS` rounds
-    are made; the one with the smallest spread counts, one within the limit before one above it.
+    are made; the one with the smallest spread counts, one within the limit before one above it. The ratio is
+    that of all rounds: it doesn't grow with the noise, and the more pairs the better.
 
     Candidate code runs in this process and can make all of this say what it likes; only `clock`, whose other
     end is in another process, sees it then. Throughput and memory have no such witness.
@@ -161,11 +170,11 @@ def measure(
         def badness(of: _Round) -> tuple[bool, float]:
             return of.median > limit, of.spread
 
-        best = _round(own, other, spec.repeats, clock)
-        for _ in range(ROUNDS - 1):
-            if best.spread <= WIDE and best.median <= limit:
-                break
-            best = min(best, _round(own, other, spec.repeats, clock), key=badness)
+        rounds = [_round(own, other, spec.repeats, clock)]
+        best = rounds[0]
+        while len(rounds) < ROUNDS and (best.spread > WIDE or best.median > limit):
+            rounds.append(_round(own, other, spec.repeats, clock))
+            best = min(rounds, key=badness)
         throughput = None
         if bulk is not None and spec.throughput_batch is not None:
             throughput = spec.throughput_batch / _bulk_s(module, bulk(spec.throughput_batch))
@@ -184,7 +193,7 @@ def measure(
         noisy=best.spread > WIDE,
         reference=NAME,
         reference_ms=statistics.median(best.reference),
-        ratio=statistics.median(a / b for a, b in zip(best.own, best.reference, strict=True)),
+        ratio=statistics.median(ratio for one in rounds for ratio in one.ratios),
         throughput_batch=None if throughput is None else spec.throughput_batch,
         throughput=throughput,
         memory_mb=memory_mb,
@@ -206,12 +215,11 @@ def _round(own: _Timed, other: _Timed, repeats: int, clock: Clock) -> _Round:
 
 
 def _bulk_s(module: nn.Module, inputs: Tensor) -> float:
-    """Median seconds of a few calls."""
+    """Median seconds of a few calls, each timed alone: large batches last long enough for that."""
     timer = _Timed(module, inputs, 1)
-    timer.calls = 1
     times: list[float] = []
-    while not times or (len(times) < BULK_CALLS and 3 * sum(times) < BULK_S):  # each block makes three calls
-        times.append(timer.block() / 1e3)
+    while not times or (len(times) < BULK_CALLS and sum(times) < BULK_S):
+        times.append(timer.call())
     return statistics.median(times)
 
 

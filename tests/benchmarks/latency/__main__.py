@@ -6,8 +6,8 @@
     make bench NAME=latency ARGS="--minutes 20 --core 1"
 
 Every measurement is a job of its own, pinned to one core, while another process trains a network and copies
-memory on another core. The order rotates. Beside each, in a fresh process, stands what one would write without
-us: the mean of 50 calls after 10 to warm up.
+memory on another core. The order rotates. Beside each, in a fresh process, stands what one would otherwise
+write: the mean of 50 calls after 10 to warm up.
 
 Two repeats agree when they rank the networks alike: Spearman's and Kendall's correlation over all pairs of
 repeats. CV is the coefficient of variation over the repeats of one network: standard deviation by mean.
@@ -24,11 +24,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import AsyncExitStack
-from multiprocessing.context import BaseContext
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,35 +35,12 @@ from cambrian.sandbox import SANDBOXES, Job, JobState, Latency, LatencySpec, San
 from cambrian.sandbox.cores import Cores, host_cores
 from cambrian.search_spaces import Recipe, Splits
 from tests.benchmarks.harness import Row, publish
+from tests.benchmarks.latency.fresh import Fresh
 from tests.benchmarks.latency.inside import NETWORKS, SIGNATURE, Network, load, naive, ours
 
 LEAST_CORRELATION = 0.98
 MOST_CV = 0.03
 REPEATS = 10
-
-
-class Fresh:
-    """Calls a function in a fresh process that has torch and the measuring code imported."""
-
-    def __init__(self) -> None:
-        self._context: BaseContext = multiprocessing.get_context("forkserver")
-        preload = ["tests.benchmarks.latency.inside", "torch.utils.benchmark"]
-        multiprocessing.get_context("forkserver").set_forkserver_preload(preload)
-
-    def call(self, function: Callable[..., Any], *arguments: object) -> Any:
-        """What `function` returns there."""
-        reader, writer = self._context.Pipe(duplex=False)
-        process = self._context.Process(target=_send, args=(writer, function, arguments))  # type: ignore[attr-defined]
-        process.start()
-        writer.close()
-        try:
-            return reader.recv()
-        finally:
-            process.join()
-
-
-def _send(writer: Any, function: Callable[..., Any], arguments: tuple[object, ...]) -> None:
-    writer.send(function(*arguments))
 
 
 async def in_sandbox(sandbox: Sandbox, network: Network, repeat: int) -> Latency:
