@@ -28,17 +28,15 @@ import cambrian.search_spaces
 from cambrian.sandbox.engine import connect
 from cambrian.sandbox.errors import InfrastructureError
 from cambrian.sandbox.image.progress import beating
-from cambrian.sandbox.image.tidy import DEPS, WORKER, Tidied, remove_stages, remove_superseded, tidy
+from cambrian.sandbox.image.tidy import BUILD_S, DEPS, WORKER, Tidied, remove_stages, remove_superseded, tidy
 from cambrian.sandbox.image.wheels import locked, pins, wheelhouse
 
 LOCAL_BASE = "cambrian-base:latest"
 """Taken as base where it exists; `debian-base.sh` makes it."""
 PYTHON = "/usr/local/lib/cambrian/venv/bin/python"
-OURS = {"cambrian.image": "helper"}
+HELPER = {"cambrian.image": "helper"}
 """Label of containers that look into an image."""
 STEP_CHARS = 70
-BUILD_S = 1800
-"""Seconds that the builder may be silent: installing torch prints nothing for minutes on a slow disk."""
 
 
 def default_base() -> str:
@@ -103,7 +101,7 @@ def describe(
         image = client.images.get(tag)
         base, _ = _base(client, base_image, lambda _line: None)
         printed = client.containers.run(
-            tag, [PYTHON, "-s", "-P", "-c", code], network_mode="none", remove=True, labels=OURS
+            tag, [PYTHON, "-s", "-P", "-c", code], network_mode="none", remove=True, labels=HELPER
         )
         return ImageFacts(
             tag=tag,

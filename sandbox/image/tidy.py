@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     import docker
     from docker.models.images import Image
 
-WORKER, DEPS, STAGE = "cambrian-worker", "cambrian-deps", "cambrian.image=stage"
+WORKER, DEPS = "cambrian-worker", "cambrian-deps"
+OURS, STAGE = "cambrian.image", "cambrian.image=stage"
+BUILD_S = 1800.0
+"""Seconds that the builder may be silent: installing torch prints nothing for minutes on a slow disk."""
 KEPT = 3
 """Worker images that are kept after a build: other checkouts and plugins use the same engine."""
 YOUNG_S = 86_400.0
@@ -88,7 +91,7 @@ def tidy(client: docker.DockerClient, keep: Collection[str]) -> Tidied:
         wait = {tag for tag, _ in (*_tagged(client, WORKER), *_tagged(client, DEPS))} if alive else set()
         removed, kept = _remove(client, {*keep, *wait})
         kept |= dict.fromkeys(sorted(wait - {*keep}), f"run {', '.join(sorted(alive))} may need it")
-        remove_stages(client)
+        remove_nameless(client)
         freed = before - _disk_bytes(client)
     return Tidied(images=tuple(removed), leftovers=leftovers, freed_mb=max(0.0, freed / 1e6), kept=kept)
 
@@ -100,6 +103,16 @@ def remove_stages(client: docker.DockerClient) -> None:
     for image in client.images.list(filters={"label": STAGE, "dangling": True}):
         with contextlib.suppress(APIError):  # another build is using it
             client.images.remove(str(image.id))
+
+
+def remove_nameless(client: docker.DockerClient) -> None:
+    """Drop images of ours that lost their tag, but for those that a build may be making at this moment."""
+    from docker.errors import APIError
+
+    for image in client.images.list(filters={"label": OURS, "dangling": True}):
+        if time.time() - _created(image) > BUILD_S:
+            with contextlib.suppress(APIError):  # in use
+                client.images.remove(str(image.id))
 
 
 def _remove(client: docker.DockerClient, keep: Collection[str]) -> tuple[list[str], dict[str, str]]:
