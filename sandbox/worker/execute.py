@@ -76,10 +76,12 @@ class _Clock:
     def begin(self, calls: int) -> None:
         """`calls` calls of the network begin."""
         self._channel.tell("begin", calls=calls)
+        self._channel.receive()  # it has looked
 
     def end(self) -> None:
         """They have ended."""
         self._channel.tell("end")
+        self._channel.receive()
 
 
 def execute(channel: Channel, job: Job, data_folder: Path, started: float) -> int:

@@ -157,13 +157,24 @@ def test_blocks_are_timed_by_the_keeper(tmp_path: Path) -> None:
     def act(channel: Channel) -> None:
         for _ in range(3):
             channel.tell("begin", calls=5)
+            assert channel.receive().header == {"heard": True}
             time.sleep(0.05)
             channel.tell("end")
+            assert channel.receive().header == {"heard": True}
         channel.tell("end")  # of nothing
 
     ending, _ = converse(tmp_path, act)
     assert [calls for calls, _ in ending.timed] == [5, 5, 5]
     assert all(0.04 < seconds < 1 for _, seconds in ending.timed)
+
+
+def test_a_worker_that_does_not_take_its_answers_ends_at_its_time(tmp_path: Path) -> None:
+    def act(channel: Channel) -> None:
+        while True:
+            channel.tell("begin", calls=1)
+
+    ending, _ = converse(tmp_path, act, limits=JobLimits(wall_s=2))
+    assert ending.why == "timeout"
 
 
 def test_questions_come_one_by_one_and_are_timed(tmp_path: Path) -> None:
