@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 from cambrian.sandbox import InfrastructureError
-from cambrian.sandbox.image.wheels import PACKAGES, pins, wheelhouse
+from cambrian.sandbox.image.wheels import PACKAGES, locked, pins, wheelhouse
 
 
 def test_pins_are_the_installed_versions_without_local_parts() -> None:
@@ -18,6 +19,13 @@ def test_pins_are_the_installed_versions_without_local_parts() -> None:
     assert pins()[0] == f"torch=={torch.__version__.partition('+')[0]}"
     assert [pin.partition("==")[0] for pin in pins()] == list(PACKAGES)
     assert not any("+" in pin for pin in pins())
+
+
+def test_what_is_required_indirectly_is_locked_too() -> None:
+    names = {pin.partition("==")[0] for pin in locked()}
+    assert {*PACKAGES, "sympy", "mpmath", "filelock", "jinja2", "markupsafe", "pydantic-core"} <= names
+    assert "pytest" not in names  # what only extras bring
+    assert f"mpmath=={metadata.version('mpmath')}" in locked()
 
 
 def test_failure_says_where_wheels_can_be_put_by_hand_and_they_are_taken(
