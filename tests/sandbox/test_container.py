@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from cambrian.sandbox import InfrastructureError, JobLimits, JobState, Outcome, Sandbox
-from cambrian.sandbox.container import ContainerSandbox
+from cambrian.sandbox.container import ContainerSandbox, _remembers
 from cambrian.sandbox.image.build import LOCAL_BASE, default_base, ensure_image
 from cambrian.sandbox.sweep import this_host
 from tests.contracts.sandbox import Make, SandboxContract, alive, digits, until
@@ -235,6 +235,23 @@ class TestContainerSandbox(SandboxContract):
         running = asyncio.ensure_future(sandbox.run(job))
         assert await until(lambda: bool(alive(marker)), 60)
         return running
+
+    async def test_an_end_that_the_engine_did_not_see_is_not_the_candidate_s(
+        self, sandbox: ContainerSandbox, run_id: str
+    ) -> None:
+        """An engine that was started anew ended what ran, and does not remember that it did."""
+        assert await until(lambda: sandbox._pool.waiting() == 2, 60)
+        taken = sandbox._pool.take(JobLimits(wall_s=60))
+        assert taken is not None
+        keep = taken[0].result()
+        keep.kill()
+        keep.container.wait(timeout=20)
+        keep.container.reload()
+        state = keep.container.attrs["State"]
+        assert _remembers(sandbox._engine_client(), keep.container, state)
+        before = {**state, "FinishedAt": "2026-01-01T00:00:00.123456789Z"}
+        assert not _remembers(sandbox._engine_client(), keep.container, before)
+        sandbox._pool.discard(keep)
 
     # engines elsewhere
 

@@ -157,8 +157,7 @@ def test_nobody_is_root_and_nobody_becomes_root(looked: dict[str, Any]) -> None:
     assert looked["setuid"] == errno.EPERM
     assert looked["raw_socket"] == errno.EPERM
     assert looked["no_new_privileges"] == 1
-    assert looked["set_uid_programs"]  # there are some in the image
-    assert set(looked["set_uid_programs"].values()) == {1000}
+    assert set(looked["set_uid_programs"].values()) <= {1000}  # where a base image has any
 
 
 def test_the_engine_s_system_call_filter_holds(looked: dict[str, Any]) -> None:
@@ -236,13 +235,18 @@ def test_cpu_time_is_shared_out(engine: Engine) -> None:
         "if child == 0: os._exit(0)\n"
         "os.wait()\n"
         "spent = time.process_time() + sum(os.times()[2:4])\n"
-        "for path in ('/sys/fs/cgroup/cpu.stat', '/sys/fs/cgroup/cpu/cpu.stat'):\n"
-        "    if os.path.exists(path): stat = dict(line.split() for line in open(path))\n"
-        "print(json.dumps([spent, int(stat['nr_throttled'])]))\n"
+        "for path in ('cpu.stat', 'cpu/cpu.stat', 'cpu.max', 'cpu/cpu.cfs_quota_us'):\n"
+        "    path = '/sys/fs/cgroup/' + path\n"
+        "    if os.path.exists(path):\n"
+        "        words = open(path).read().split()\n"
+        "        if 'nr_throttled' in words: throttled = int(words[words.index('nr_throttled') + 1])\n"
+        "        else: quota = int(words[0])\n"
+        "print(json.dumps([spent, quota, throttled]))\n"
     )
-    spent, throttled = engine.facts(code)  # two processes, one processor's worth of time
+    spent, quota, throttled = engine.facts(code)  # two processes, one processor's worth of time
     assert spent < 1.25
-    if engine.hull.cpus > 1:
+    assert quota == 100_000
+    if engine.hull.cpus > 1 and spent > 0.95:  # or others left no more than that
         assert throttled > 0
 
 
