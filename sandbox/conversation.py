@@ -36,7 +36,7 @@ from cambrian.sandbox.worker.channel import (
 )
 from cambrian.sandbox.worker.messages import Ending, Order
 
-QUESTIONS = 32
+QUESTIONS = 64
 """Inputs that a reproducing worker gets one by one, with the keeper's clock running."""
 QUIET_S = 60.0
 """How long a job may have the cores of a measurement to itself."""

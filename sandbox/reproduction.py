@@ -56,7 +56,7 @@ def differences(
                 )
     timed = np.asarray(answers_s[WARM_UP:]) * 1000
     if claimed is not None and len(timed):
-        fast = float(np.percentile(timed, 25))
+        fast = float(timed.min())  # of many: a busy machine only ever adds time
         if fast > SLOWER * claimed.median_ms + TRANSPORT_MS:
             return (
                 f"a prediction took {fast:.3g} ms by a clock outside; {claimed.median_ms:.3g} ms were claimed"
@@ -84,10 +84,8 @@ def check_claimed_latency(claimed: Latency, spec: LatencySpec, timed: Sequence[t
     """
     if claimed.batch != spec.batch or claimed.repeats < min(3, spec.repeats) or len(timed) < claimed.repeats:
         raise OutputError("report.json holds a latency that was not measured as ordered")
-    # the best of its rounds is what is reported, and on a busy machine rounds differ by several times
-    each = [1000 * seconds / calls for calls, seconds in timed]
-    rounds = [each[i : i + claimed.repeats] for i in range(0, len(each), claimed.repeats)]
-    outside = min(float(np.percentile(r, 25)) for r in rounds if len(r) == claimed.repeats)
+    # The fastest block: a busy machine adds time to either clock, and only ever adds.
+    outside = 1000 * min(seconds / calls for calls, seconds in timed)
     if claimed.median_ms < CLOCK_SHARE * outside:
         said, seen = f"{claimed.median_ms:.3g} ms", f"{outside:.3g} ms"
         raise OutputError(f"report.json claims a latency of {said}, a clock outside saw {seen}")
