@@ -13,6 +13,7 @@ import asyncio
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cambrian.agents.evaluator.ranking import broken
 from cambrian.agents.evaluator.scoring import evaluate
@@ -151,7 +152,7 @@ class Trials:
 
     async def _measure(self, candidate: Candidate, rung: int) -> Evaluation:
         job = self._job(candidate, rung, measured=True)
-        changes = {"id": job.id + MEASURE, "purpose": "measure"}
+        changes: dict[str, Any] = {"id": job.id + MEASURE, "purpose": "measure"}
         sandbox, folder, turn = self.sandbox, self.folder, _no_turn()
         if self.meter is not None:
             sandbox, folder, turn = self.meter.sandbox, self.meter.folder, self.meter.turn
