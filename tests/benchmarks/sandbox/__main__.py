@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import math
 import os
 import statistics
 import tempfile
@@ -83,7 +82,7 @@ class Bench:
     def job(self, seconds: float) -> Job:
         """A training that lasts `seconds`."""
         self._jobs += 1
-        steps = math.ceil(len(self._splits.x_train) / BATCH)
+        steps = len(self._splits.x_train) // BATCH
         recipe = self._task.recipe.model_copy(update={"batch_size": BATCH})
         return Job(
             id=f"bench-{self._jobs}",
