@@ -36,8 +36,8 @@ from cambrian.sandbox.worker.channel import (
 )
 from cambrian.sandbox.worker.messages import Ending, Order
 
-QUESTIONS = 64
-"""Inputs that a reproducing worker gets one by one, with the keeper's clock running."""
+QUESTIONS = 32
+"""Inputs of each held-out split that a reproducing worker gets one by one, while the keeper's clock runs."""
 QUIET_S = 60.0
 """How long a job may have the cores of a measurement to itself."""
 
@@ -316,12 +316,13 @@ class _Giver:
 
     def _challenge(self) -> Iterator[Frame]:
         batch = self._job.latency.batch if self._job.latency is not None else 1
-        rows = self._held_out.arrays["val"]
-        n = min(QUESTIONS, len(rows) // batch)
-        questions = np.ascontiguousarray(rows[: n * batch])
+        rows = {name: batch * min(QUESTIONS, len(a) // batch) for name, a in self._held_out.arrays.items()}
+        questions = np.concatenate([self._held_out.arrays[name][:n] for name, n in rows.items()])
+        n = len(questions) // batch
         row_bytes = questions.nbytes // max(1, n)
         if row_bytes > CHUNK:
-            n, questions = 0, questions[:0]
+            n, questions, rows = 0, questions[:0], dict.fromkeys(rows, 0)
+        self._folder.asked = rows
         header = {
             "give": "challenge",
             "rows": n,

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import importlib.util
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -266,9 +267,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _need_paramiko(endpoint: Endpoint) -> None:
-    try:
-        import paramiko  # type: ignore[import-untyped, unused-ignore]  # noqa: F401  # an extra of the SDK
-    except ImportError as error:
+    if importlib.util.find_spec("paramiko") is None:  # an extra of the SDK
         raise InfrastructureError(
             f"an engine over SSH ({endpoint}) needs the package paramiko", hint="pip install 'docker[ssh]'"
-        ) from error
+        )

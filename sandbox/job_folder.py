@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -52,6 +53,7 @@ class JobFolder:
     Attributes:
         caps: most bytes of each result file.
         orders: in which order a reproducing job got the inputs of each split.
+        asked: how many of each split, the first in that order, it got one by one before.
     """
 
     def __init__(self, root: Path, job: Job, n_val: int, n_test: int) -> None:
@@ -62,6 +64,7 @@ class JobFolder:
             for name in RESULTS[job.purpose]
         }
         self.orders: dict[str, NDArray[np.intp]] = {}
+        self.asked: dict[str, int] = {}
         self._samples = {"val": n_val, "test": n_test}
 
     def settled(self, isolation: Isolation) -> Outcome | None:
@@ -239,7 +242,7 @@ class JobFolder:
             original,
             again,
             self.orders,
-            answers.reshape(-1, self.job.signature.n_outputs),
+            _by_split(answers.reshape(-1, self.job.signature.n_outputs), self.asked),
             claimed.report.latency if claimed.report is not None else None,
             ending.answers_s if ending is not None else (),
         )
@@ -267,6 +270,17 @@ class JobFolder:
             raise OutputError(f"val_epochs has shape {seen.shape}, expected {wanted}")
         if classes and seen.size and not 0 <= seen.min() <= seen.max() < self.job.signature.n_outputs:
             raise OutputError("val_epochs holds classes that there are not")
+        last = outputs.val.argmax(axis=1) if classes else outputs.val
+        if len(seen) and not np.array_equal(seen[-1], last):
+            raise OutputError("val_epochs does not end with the predictions on val")
+
+
+def _by_split(answers: NDArray[np.float32], asked: Mapping[str, int]) -> dict[str, NDArray[np.float32]]:
+    """The answers `(n, n_outputs)` of each split."""
+    if len(answers) != sum(asked.values()):
+        raise OutputError(f"{len(answers)} single predictions instead of {sum(asked.values())}")
+    parts = np.split(answers, np.cumsum(list(asked.values()))[:-1]) if asked else []
+    return dict(zip(asked, parts, strict=True))
 
 
 def _one_line(text: str) -> str:

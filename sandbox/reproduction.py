@@ -28,7 +28,7 @@ def differences(
     original: Outputs,
     again: Outputs,
     orders: Mapping[str, NDArray[np.intp]],
-    answers: NDArray[np.float32],
+    answers: Mapping[str, NDArray[np.float32]],
     claimed: Latency | None,
     answers_s: Sequence[float],
 ) -> str:
@@ -38,15 +38,15 @@ def differences(
         original: what was predicted after training, by which the candidate was scored.
         again: what a fresh network with the same weights predicted.
         orders: `again`'s samples are those of `original` in this order, by split.
-        answers: `(n, n_outputs)`, predictions of the first `n` samples of `again`, made before the others.
+        answers: `(n, n_outputs)` by split, predictions of the first `n` samples of `again`, made one by one
+            before all others.
         claimed: the latency that was reported; None when it was measured elsewhere.
         answers_s: seconds that each batch of `answers` took, by the keeper's clock.
     """
     for name, first, second in (("val", original.val, again.val), ("test", original.test, again.test)):
         reordered = first[orders[name]]
-        pairs = [(reordered, second, "predictions")]
-        if name == "val":
-            pairs.append((reordered[: len(answers)], answers, "single predictions"))
+        alone = answers.get(name, second[:0])
+        pairs = [(reordered, second, "predictions"), (reordered[: len(alone)], alone, "single predictions")]
         for expected, found, what in pairs:
             share = _share_that_differs(expected, found, float(np.std(first)))
             if share > STRAY_SHARE:

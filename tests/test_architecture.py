@@ -92,7 +92,9 @@ def test_imports_are_absolute_and_by_full_name(path: Path) -> None:
     """A relative import reads as a bare name, and a bare name is a second copy of the module."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{name_of(path)}:{node.lineno} imports relatively"
+            # hostile candidates are laid out as a package of another name, inside sandboxes only
+            plugin = "sandbox/adversary/inside/" in path.as_posix()
+            assert node.level == 0 or plugin, f"{name_of(path)}:{node.lineno} imports relatively"
             assert (node.module or "").split(".")[0] not in PACKAGES, f"{name_of(path)}:{node.lineno}"
         elif isinstance(node, ast.Import):
             assert not {alias.name.split(".")[0] for alias in node.names} & {*PACKAGES}, (

@@ -203,6 +203,8 @@ def missing(features: frozenset[Feature]) -> tuple[str, ...]:
     # without any capability it may not look into processes that have some, such as all of root's
     if "user" not in features and os.geteuid() != 0:
         lacks.append("reads memory and environment of this user's processes")
+    elif "isolated" not in features:
+        lacks.append("reads memory and environment of other jobs")
     if "user" in features and "root" not in features and os.geteuid() == 0:
         lacks.append("owns root's files, though without any capability")
     if "filter" not in features:

@@ -14,12 +14,17 @@ from pathlib import Path
 _libc = ctypes.CDLL(None, use_errno=True)
 
 _CLONE_NEWNS = 0x00020000
-_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND, _MS_REC, _MS_SLAVE = 2, 4, 8, 4096, 16384, 1 << 19
+_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 1, 2, 4, 8
+_MS_BIND, _MS_REC, _MS_SLAVE = 4096, 16384, 1 << 19
 _MNT_DETACH = 2
 _SYS_MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE, _ATTR_RDONLY = 442, -100, 0x8000, 1
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 _SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/alternatives")
 _DEVICES = ("null", "zero", "full", "random", "urandom")
+_KNOBS = ("sys", "sysrq-trigger", "irq", "bus", "fs", "acpi", "scsi", "mtrr", "latency_stats")
+"""Of `/proc`: what sets the kernel of the whole machine. Root may write there without any capability."""
+_HIDDEN = ("sklearn/datasets/data",)
+"""Of installed packages: labels that a task may hold out."""
 _TMPFS = _MS_NOSUID | _MS_NODEV
 
 
@@ -79,8 +84,9 @@ def new_root(visible: Sequence[Path], scratch: Path, scratch_mb: int, own_proc: 
         (root / "tmp").symlink_to(scratch)
     _set_read_only(str(root))
     _mount("tmpfs", str(inside), "tmpfs", _TMPFS, f"size={scratch_mb}m,mode=0700")
+    _hide_labels(root)
     if own_proc:
-        _mount("proc", str(root / "proc"), "proc", _TMPFS | _MS_NOEXEC)
+        _mount_proc(root / "proc")
     os.chdir(root)
     check(int(_libc.syscall(ctypes.c_long(pivot), b".", b".")), "pivot_root")
     check(_libc.umount2(b".", _MNT_DETACH), "umount the old root")
@@ -101,8 +107,24 @@ def read_only(scratch: Path, scratch_mb: int, own_proc: bool) -> None:
     _mount("tmpfs", str(scratch), "tmpfs", _TMPFS, f"size={scratch_mb}m,mode=0700")
     if Path("/run").is_dir() and not scratch.is_relative_to("/run"):
         _mount("tmpfs", "/run", "tmpfs", _TMPFS | _MS_NOEXEC, "size=1m,mode=0755")
+    _hide_labels(Path("/"))
     if own_proc:
-        _mount("proc", "/proc", "proc", _TMPFS | _MS_NOEXEC)
+        _mount_proc(Path("/proc"))
+
+
+def _mount_proc(place: Path) -> None:
+    _mount("proc", str(place), "proc", _TMPFS | _MS_NOEXEC)
+    for name in _KNOBS:
+        if (knob := place / name).exists():
+            _mount(str(knob), str(knob), None, _MS_BIND)
+            _set_read_only(str(knob))
+
+
+def _hide_labels(root: Path) -> None:
+    for above in sys.path:
+        for name in _HIDDEN:
+            if above and (found := Path(above, name)).is_dir():
+                _mount("tmpfs", str(root / found.relative_to("/")), "tmpfs", _TMPFS | _MS_RDONLY, "size=4k")
 
 
 def _own_mounts() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from cambrian.sandbox.adversary.plugin import lay_out
 
-pytest.register_assert_rewrite("tests.contracts.sandbox")
+pytest.register_assert_rewrite("tests.contracts.sandbox", "tests.contracts.open_sandbox")
 
 
 @pytest.fixture(scope="session")

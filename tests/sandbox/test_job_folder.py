@@ -409,7 +409,7 @@ def test_predictions_are_compared_in_the_order_that_they_were_asked_for(tmp_path
         again = job(id="again", purpose="reproduce", weights_of=first.job.id)
         second = JobFolder(tmp_path, again, 5, 4)
         second.prepare()
-        second.orders = orders
+        second.orders, second.asked = orders, {"val": 2, "test": 0}
         val = made["val"][orders["val"]]
         np.savez(
             second.path / "outputs.npz",

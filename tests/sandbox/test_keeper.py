@@ -195,8 +195,10 @@ def test_questions_come_one_by_one_and_are_timed(tmp_path: Path) -> None:
     answers = np.frombuffer((folder.path / "answers").read_bytes(), np.float32).reshape(-1, 3)
     shuffled = np.frombuffer((folder.path / "outputs.npz").read_bytes(), np.float32).reshape(10, 4)
     assert np.array_equal(shuffled, HELD_OUT.arrays["val"][folder.orders["val"]])
-    assert np.array_equal(answers[:, 0], shuffled[: len(answers), 0])
-    assert len(ending.answers_s) == len(answers) == 10
+    assert folder.asked == {"val": 10, "test": 6}
+    assert np.array_equal(answers[:10, 0], shuffled[:, 0])
+    assert np.array_equal(answers[10:, 0], np.ones(6))
+    assert len(ending.answers_s) == len(answers) == 16
     assert all(0.009 < seconds < 1 for seconds in ending.answers_s)
 
 

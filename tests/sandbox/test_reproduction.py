@@ -26,13 +26,13 @@ CLAIMED = Latency(
 def compare(
     val: NDArray[np.float32] = VAL,
     test: NDArray[np.float32] = TEST,
-    answers: NDArray[np.float32] | None = None,
+    answers: dict[str, NDArray[np.float32]] | None = None,
     answers_s: tuple[float, ...] = (),
     claimed: Latency | None = CLAIMED,
 ) -> str:
     """`val` and `test` as the fresh network predicts them, before they are put in its order."""
     again = Outputs(val[ORDERS["val"]], test[ORDERS["test"]], NONE)
-    asked = VAL[ORDERS["val"]][:32] if answers is None else answers
+    asked = {"val": VAL[ORDERS["val"]][:32], "test": TEST[ORDERS["test"]][:32]} | (answers or {})
     return differences(Outputs(VAL, TEST, NONE), again, ORDERS, asked, claimed, answers_s)
 
 
@@ -57,9 +57,10 @@ def test_other_predictions_are_a_difference(split: str) -> None:
     )
 
 
-def test_another_answer_to_a_single_sample_is_a_difference() -> None:
-    asked = VAL[ORDERS["val"]][:32] + np.float32(0.2)
-    assert "other single predictions for 100.0%" in compare(answers=asked)
+@pytest.mark.parametrize(("split", "inputs"), [("val", VAL), ("test", TEST)])
+def test_another_answer_to_a_single_sample_is_a_difference(split: str, inputs: NDArray[np.float32]) -> None:
+    asked = {split: inputs[ORDERS[split]][:32] + np.float32(0.2)}
+    assert f"other single predictions for 100.0% of the {split} samples" in compare(answers=asked)
 
 
 def test_time_is_believed_when_a_clock_outside_confirms_it() -> None:
@@ -75,4 +76,4 @@ def test_time_is_believed_when_a_clock_outside_confirms_it() -> None:
 def test_constant_predictions_can_be_reproduced() -> None:
     flat = np.zeros_like(VAL)
     original = Outputs(flat, np.zeros_like(TEST), NONE)
-    assert differences(original, original, ORDERS, flat[:32], None, ()) == ""
+    assert differences(original, original, ORDERS, {"val": flat[:32]}, None, ()) == ""

@@ -269,9 +269,9 @@ def trace(genotype: dict[str, Any]) -> None:
             held["traced"].append(pid)
         if _opens(f"/proc/{pid}/mem", os.O_RDWR):
             held["memory"].append(pid)
-        with contextlib.suppress(OSError):
-            os.listdir(f"/proc/{pid}/fd")  # noqa: PTH208
-            held["files"].append(pid)
+        with contextlib.suppress(OSError):  # root may list what it may not follow
+            if [Path(f"/proc/{pid}/fd/{name}").readlink() for name in os.listdir(f"/proc/{pid}/fd")]:  # noqa: PTH208
+                held["files"].append(pid)
         with contextlib.suppress(OSError):
             handle = os.pidfd_open(pid)
             if libc.syscall(438, handle, 0, 0) >= 0:  # pidfd_getfd
