@@ -133,7 +133,7 @@ def cheating() -> Iterable[Probe]:
     )  # fmt: skip
     yield Probe(
         "patched-curve", "Tells other answers of each epoch than it gave.", {"act": "patch-curve"},
-        TRAINED | BAD, look=last_epoch_agrees, shared=True,
+        BAD, words="val_epochs does not end with the predictions", shared=True,
     )  # fmt: skip
     yield Probe(
         "adapts-to-test-set", "Subtracts from its answers their mean over all test inputs.",

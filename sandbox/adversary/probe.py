@@ -177,7 +177,7 @@ def at_chance(evidence: Evidence) -> str:
 def last_epoch_agrees(evidence: Evidence) -> str:
     """What was told of the last epoch is what the outputs say."""
     outputs = evidence.outputs
-    if outputs is None or not len(outputs.val_epochs):
+    if outputs is None or evidence.outcome.state is not JobState.TRAINED or not len(outputs.val_epochs):
         return ""
     agrees = np.array_equal(outputs.val_epochs[-1], outputs.val.argmax(1))
     return "" if agrees else "classes told of the last epoch are not those of the outputs"

@@ -369,7 +369,7 @@ def latency(**changes: Any) -> dict[str, Any]:
         (
             {"median_ms": 0.2, "q1_ms": 0.2},
             [(10, 0.02)] * 4,
-            "claims a latency of 0.2 ms, a clock outside saw 2 ms",
+            "claims a latency of 0.2 ms, a clock outside saw 1.8 ms",
         ),
         ({}, [], "not measured as ordered"),
         ({"batch": 64}, [(10, 0.02)] * 4, "not measured as ordered"),

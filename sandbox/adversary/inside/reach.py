@@ -340,7 +340,13 @@ def peek(genotype: dict[str, Any]) -> None:
 
 def _data_sets() -> list[str]:
     """Packages that bring the task's data with them, labels and all."""
-    return [name for name in ("sklearn",) if importlib.util.find_spec(name) is not None]
+    known = {"sklearn": "datasets/data"}
+    found = []
+    for name, folder in known.items():
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.origin and any((Path(spec.origin).parent / folder).glob("*")):
+            found.append(name)
+    return found
 
 
 def _folders_on_the_stack() -> list[str]:
