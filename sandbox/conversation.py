@@ -115,6 +115,7 @@ class Conversation:
         self._waiting: list[Frame] = []
         self._sending = threading.Lock()
         self.first_step: float | None = None
+        self._on_first_step: Callable[[], None] = lambda: None
 
     def greet(self) -> None:
         """Give the keeper the key; before any candidate code can be there."""
@@ -156,6 +157,7 @@ class Conversation:
             InfrastructureError: the disk failed.
             OSError: the link broke.
         """
+        self._on_first_step = on_first_step
         exchange = _Exchange(self, job, folder, held_out, place)
         self.send(_order(job, folder, place))
         with exchange.quiet:
@@ -184,6 +186,12 @@ class Conversation:
     def close(self) -> None:
         """Close the link, from any thread: the keeper ends its worker and itself."""
         self._link.close()
+
+    def training_began(self) -> None:
+        """Note the time; what is said more than once is heard once."""
+        if self.first_step is None:
+            self.first_step = time.monotonic()
+            self._on_first_step()
 
     def send(self, frame: Frame) -> None:
         """Send one frame; from any thread."""
@@ -252,7 +260,7 @@ class _Exchange:
         if "file" in header:
             self._folder.receive(str(header["file"]), frame.payload, bool(header.get("last")))
         elif header.get("say") == "first-step":
-            self._conversation.first_step = self._conversation.first_step or time.monotonic()
+            self._conversation.training_began()
         elif header.get("say") == "loud":
             self._loud()
         elif header.get("ask") == "quiet":

@@ -196,6 +196,15 @@ class TestContainerSandbox(SandboxContract):
         assert warm.first_step_s is not None
         assert 0 < warm.first_step_s < warm.wall_s
 
+    async def test_the_next_container_is_made_while_a_training_runs(self, sandbox: ContainerSandbox) -> None:
+        assert await until(lambda: sandbox._pool.waiting() == 2, 60)
+        job = self.job("long", {"act": "slow", "seconds": 0.2}, latency=None)  # some 5 s of training
+        running = asyncio.ensure_future(sandbox.run(job))
+        assert await until(lambda: len(sandbox._pool._entries) == 1, 20)
+        assert await until(lambda: len(sandbox._pool._entries) == 2, 20)
+        assert not running.done()
+        assert (await running).state is JobState.TRAINED
+
     async def test_other_limits_get_what_they_ask_for(self, sandbox: ContainerSandbox) -> None:
         assert await until(lambda: sandbox._pool.waiting() == 2, 60)
         more = JobLimits(wall_s=60, memory_mb=1500, processes=40)
