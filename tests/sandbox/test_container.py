@@ -197,6 +197,7 @@ class TestContainerSandbox(SandboxContract):
         assert 0 < warm.first_step_s < warm.wall_s
 
     async def test_the_next_container_is_made_while_a_training_runs(self, sandbox: ContainerSandbox) -> None:
+        await sandbox.run(self.job("earlier", {"act": "plain"}, latency=None))
         assert await until(lambda: sandbox._pool.waiting() == 2, 60)
         before = set(sandbox._pool._entries)
         job = self.job("long", {"act": "slow", "seconds": 0.2}, latency=None)  # some 5 s of training
@@ -206,6 +207,7 @@ class TestContainerSandbox(SandboxContract):
         assert (await running).state is JobState.TRAINED
 
     async def test_other_limits_get_what_they_ask_for(self, sandbox: ContainerSandbox) -> None:
+        await sandbox.run(self.job("earlier-too", {"act": "plain"}, latency=None))
         assert await until(lambda: sandbox._pool.waiting() == 2, 60)
         more = JobLimits(wall_s=60, memory_mb=1500, processes=40)
         assert (await sandbox.run(self.job("more", {"act": "plain"}, limits=more))).start == "warm"
@@ -249,6 +251,7 @@ class TestContainerSandbox(SandboxContract):
         self, sandbox: ContainerSandbox, run_id: str
     ) -> None:
         """An engine that was started anew ended what ran, and does not remember that it did."""
+        await sandbox.run(self.job("earlier-still", {"act": "plain"}, latency=None))
         assert await until(lambda: sandbox._pool.waiting() == 2, 60)
         taken = sandbox._pool.take(JobLimits(wall_s=60))
         assert taken is not None
