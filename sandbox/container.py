@@ -26,9 +26,10 @@ import docker
 from docker.models.containers import Container
 from requests.exceptions import RequestException
 
+from cambrian.sandbox.claims import local_claims
 from cambrian.sandbox.conversation import HeldOut
 from cambrian.sandbox.cores import Cores, Place, engine_cores
-from cambrian.sandbox.engine import ENGINE_S, connect, engine_errors
+from cambrian.sandbox.engine import ENGINE_S, connect, engine_errors, is_local
 from cambrian.sandbox.errors import InfrastructureError
 from cambrian.sandbox.image.build import ensure_image
 from cambrian.sandbox.job_folder import JobFolder
@@ -110,7 +111,9 @@ class ContainerSandbox:
         with engine_errors("be reached"):
             info = client.info()
         self.isolation = Isolation(level="docker", not_enforced=not_enforced(info))
-        self._cores = self._given_cores or Cores(engine_cores(info))
+        self._cores = self._given_cores or Cores(
+            engine_cores(info), local_claims() if is_local(self._engine) else None
+        )
         sweep(client, self._run_id)
         image = ensure_image(self._base_image, self._plugins, self._progress, self._engine)
         with engine_errors("place the task's data"):

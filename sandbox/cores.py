@@ -4,7 +4,8 @@ A `Place` is some cores, and a GPU or none, of one machine for one job. While th
 places share one, and measuring costs nobody anything. Where they must share, `Place.alone` has the others
 stand still for the moment of a measurement.
 
-All of it is for threads: each job has one. It knows the jobs of one process only.
+All of it is for threads: each job has one. Of other processes it knows which cores they claim, and takes
+others as long as there are any.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+from cambrian.sandbox.claims import CoreClaims
 
 logger = logging.getLogger(__name__)
 
@@ -39,12 +42,14 @@ class Cores:
 
     Args:
         cores: their numbers, as the kernel counts them.
+        claims: shared with other processes on the machine; None when nobody else uses it.
     """
 
-    def __init__(self, cores: Sequence[int]) -> None:
+    def __init__(self, cores: Sequence[int], claims: CoreClaims | None = None) -> None:
         if not cores:
             raise ValueError("there must be at least one core")
         self._cores = tuple(sorted(set(cores)))
+        self._claims = claims
         self._changed = threading.Condition()
         self._places: list[Place] = []
         self._measuring: list[Place] = []
@@ -62,12 +67,28 @@ class Cores:
             while True:
                 used = Counter(core for place in self._places for core in place.cores)
                 quiet = {core for place in self._measuring for core in place.cores}
-                order = sorted(self._cores, key=lambda core: (used[core], core in quiet, core))
+                foreign = {core for core in self._cores if not self._is_ours(core)}
+                order = sorted(
+                    self._cores, key=lambda core: (used[core] + (core in foreign), core in quiet, core)
+                )
                 place = Place(self, tuple(sorted(order[: max(1, threads)])), gpu)
-                if not any(place.overlaps(other) for other in self._measuring):
+                place.shared = not foreign.isdisjoint(place.cores)
+                waits = any(place.overlaps(other) for other in self._measuring)
+                if not waits:
                     self._places.append(place)
+                self._give_up_claims()
+                if not waits:
                     return place
                 self._changed.wait()
+
+    def _is_ours(self, core: int) -> bool:
+        return self._claims is None or self._claims.take(core)
+
+    def _give_up_claims(self) -> None:
+        """Those on cores that no place uses."""
+        if self._claims is not None:
+            for core in set(self._cores) - {core for place in self._places for core in place.cores}:
+                self._claims.give(core)
 
     def idle(self) -> tuple[int, ...]:
         """The cores that no place holds now."""
@@ -94,6 +115,7 @@ class Cores:
         with self._changed:
             if place in self._places:
                 self._places.remove(place)
+            self._give_up_claims()
             self._changed.notify_all()
 
 
@@ -103,11 +125,13 @@ class Place:
     Attributes:
         cores: their numbers, ascending.
         gpu: as it was asked for.
+        shared: whether another process had claimed one of the cores when this place was made.
     """
 
     def __init__(self, owner: Cores, cores: tuple[int, ...], gpu: str | None) -> None:
         self.cores = cores
         self.gpu = gpu
+        self.shared = False
         self._owner = owner
         # Guards what follows, and is held while pause and resume are called, so that they come in order.
         # Nobody waits for another's turn to measure while holding it. May be taken again by those calls.
@@ -151,7 +175,8 @@ class Place:
         them go on at the end, whatever happens.
 
         Yields:
-            False when one of them could not be paused, or when this place was released meanwhile.
+            False when one of them could not be paused, when this place was released meanwhile, or when
+            another process uses one of the cores.
         """
         with self._stopwatch.stopped():
             others = self._owner._begin(self)
@@ -160,7 +185,7 @@ class Place:
             return
         held: list[Place] = []
         try:
-            quiet = True
+            quiet = not self.shared
             for other in others:
                 held.append(other)
                 quiet = other._hold() and quiet

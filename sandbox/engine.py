@@ -96,6 +96,11 @@ def connect(address: str | None = None, timeout_s: float = ENGINE_S, pool: int =
         )
 
 
+def is_local(address: str | None = None) -> bool:
+    """Whether the engine that `address` or the environment names listens on a socket of this machine."""
+    return resolve(address).address.startswith("unix://")
+
+
 @contextlib.contextmanager
 def engine_errors(what: str, endpoint: Endpoint | None = None) -> Iterator[None]:
     """Turn what SDK, requests and paramiko raise into an `InfrastructureError` that says `what` failed."""

@@ -39,6 +39,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from cambrian.sandbox.claims import local_claims
 from cambrian.sandbox.conversation import Conversation, HeldOut
 from cambrian.sandbox.cores import Cores, host_cores
 from cambrian.sandbox.cores import Place as CorePlace
@@ -106,7 +107,7 @@ class ProcessSandbox:
         self._own = self._folder / "sandbox"
         self._held_out = HeldOut(splits.x_val, splits.x_test)
         self._mark = f"{run_id}-{hashlib.sha256(str(self._folder).encode()).hexdigest()[:16]}"
-        self._cores = self._cores or Cores(host_cores())
+        self._cores = self._cores or Cores(host_cores(), local_claims())
         # two threads a slot: one talks to the keeper, one may have to end it
         self._threads = ThreadPoolExecutor(2 * slots + 2, thread_name_prefix="cambrian-process")
         sweep(self._mark)

@@ -65,18 +65,20 @@ def machine_cores(kind: str, engine: str | None = None) -> Cores:
 
     Those of this machine where the engine does not answer; opening the sandbox will say so.
     """
+    from cambrian.sandbox.claims import local_claims
     from cambrian.sandbox.cores import Cores, engine_cores, host_cores
 
     if kind != "process":
-        from cambrian.sandbox.engine import connect
+        from cambrian.sandbox.engine import connect, is_local
 
         with contextlib.suppress(InfrastructureError):
             client = connect(engine, timeout_s=REMOTE_S)
             try:
-                return Cores(engine_cores(client.info()))
+                claims = local_claims() if is_local(engine) else None
+                return Cores(engine_cores(client.info()), claims)
             finally:
                 client.close()
-    return Cores(host_cores())
+    return Cores(host_cores(), local_claims())
 
 
 def kind_for(kind: str, task: Task | None) -> str:

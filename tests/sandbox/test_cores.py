@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from cambrian.sandbox.claims import CoreClaims
 from cambrian.sandbox.cores import Cores, Place, engine_cores, host_cores
 
 SOON = 0.05
@@ -279,3 +283,51 @@ def test_cores_of_this_machine_and_of_an_engine() -> None:
     assert host_cores() and list(host_cores()) == sorted(set(host_cores()))
     assert engine_cores({"NCPU": 3}) == (0, 1, 2)
     assert engine_cores({}) == engine_cores({"NCPU": 0}) == (0,)
+
+
+# other processes
+
+
+def claiming(folder: Path, cores: int, threads: int) -> subprocess.Popen[str]:
+    """Another process that takes a place and holds it until its input ends."""
+    code = (
+        "import sys; from pathlib import Path; from cambrian.sandbox.claims import CoreClaims; "
+        "from cambrian.sandbox.cores import Cores; "
+        f"place = Cores(range({cores}), CoreClaims(Path(sys.argv[1]))).place({threads}); "
+        "print(place.cores, flush=True); input()"
+    )
+    command = [sys.executable, "-P", "-c", code, str(folder)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def test_cores_of_other_processes_are_left_alone_while_there_are_others(tmp_path: Path) -> None:
+    with claiming(tmp_path, 2, 1) as other:
+        assert other.stdout is not None and other.stdout.readline() == "(0,)\n"
+        cores = Cores(range(2), CoreClaims(tmp_path))
+        first = cores.place(1)
+        assert first.cores == (1,)
+        with first.alone() as alone:
+            assert alone
+        second = cores.place(1)  # shares, and says so: the other process cannot be paused
+        assert second.shared
+        with second.alone() as alone:
+            assert not alone
+        for place in (first, second):
+            place.release()
+        other.kill()
+    again = cores.place(2)
+    assert not again.shared, "the kernel gave up the claim with its process"
+    with claiming(tmp_path, 2, 1) as other:
+        assert other.stdout is not None and other.stdout.readline() == "(0,)\n"
+        other.kill()
+    again.release()
+    with claiming(tmp_path, 1, 1) as other:
+        assert other.stdout is not None and other.stdout.readline() == "(0,)\n"
+        assert Cores(range(1), CoreClaims(tmp_path)).place(1).shared
+        other.kill()
+
+
+def test_claims_that_cannot_be_had_stop_nobody(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    cores = Cores(range(2), CoreClaims(tmp_path / "file" / "below"))
+    assert not cores.place(2).shared
