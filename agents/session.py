@@ -41,7 +41,7 @@ from cambrian.agents.review import FolderDesk, MLflowDesk, ReviewDesk
 from cambrian.agents.runfile import RELATIVE, RunConfig, TaskSection, parse_config
 from cambrian.agents.spaces.code import plugins_of
 from cambrian.agents.spaces.fit import check_fit
-from cambrian.agents.trial import Meter
+from cambrian.agents.trial import Meter, limits_of
 from cambrian.agents.workspace import Workspace, keep_space, kept_space, space_of
 from cambrian.sandbox import Sandbox
 from cambrian.sandbox.select import check_trust, kind_for, machine_cores, open_sandbox
@@ -381,6 +381,7 @@ async def _sandboxes(
             engine=place.engine,
             gpu=place.gpu,
             cores=cores,
+            limits=limits_of(config),
             **common,
         )
         stack.push_async_callback(sandbox.close)

@@ -29,6 +29,12 @@ TOP = 10
 MEASURE, AGAIN = "-m", "-again"
 
 
+def limits_of(config: RunConfig) -> JobLimits:
+    """What a job of the run may use."""
+    place = config.sandbox
+    return JobLimits(wall_s=place.wall_s, memory_mb=place.memory_mb, threads=place.threads)
+
+
 @dataclass
 class Meter:
     """The sandbox of the device that latency is measured on; one job at a time.
@@ -82,11 +88,7 @@ class Trials:
             epochs=self.task.rungs[rung].epochs,
             seed=config.seed,
             loss=self.task.loss,
-            limits=JobLimits(
-                wall_s=config.sandbox.wall_s,
-                memory_mb=config.sandbox.memory_mb,
-                threads=config.sandbox.threads,
-            ),
+            limits=limits_of(config),
             latency=spec if measured else None,
             generated_code=self.space.kind == "code",
         )

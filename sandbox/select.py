@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from cambrian.sandbox.errors import InfrastructureError
 from cambrian.sandbox.process import ProcessSandbox
-from cambrian.sandbox.protocol import Sandbox
+from cambrian.sandbox.protocol import JobLimits, Sandbox
 from cambrian.sandbox.table import TableSandbox
 from cambrian.search_spaces import Splits, TabularTask, Task, UserError
 
@@ -140,6 +140,7 @@ async def open_sandbox(
     generated_code: bool = False,
     trust_generated_code: bool = False,
     cores: Cores | None = None,
+    limits: JobLimits | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[Sandbox, str | None]:
     """An open sandbox.
@@ -162,6 +163,7 @@ async def open_sandbox(
         generated_code: whether a model writes what the candidates are built from.
         trust_generated_code: whether such code may run in a process.
         cores: shared by sandboxes on one machine, so that a measurement is alone on its cores.
+        limits: of the jobs to come, so that containers are ready before the first one.
         progress: told, line by line, what takes long.
 
     Returns:
@@ -198,6 +200,7 @@ async def open_sandbox(
                 plugins=plugins,
                 progress=progress,
                 cores=cores,
+                limits=limits,
             )
             try:
                 await sandbox.open(run_id, folder, splits, slots, space)
