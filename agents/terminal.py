@@ -18,6 +18,7 @@ from cambrian.agents.population.model import Candidate, CandidateState
 from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.report import count_text
 from cambrian.agents.session import Watch
+from cambrian.agents.wording import one_line
 
 REFRESH_PER_S = 4
 STYLES = {
@@ -110,7 +111,7 @@ class Terminal:
         if candidate.static is not None and candidate.state is CandidateState.EVALUATED:
             parts.append(f"{count_text(candidate.static.parameters)} params")
         if candidate.reason:
-            parts.append(candidate.reason)
+            parts.append(one_line(candidate.reason))
         if self._is_best(candidate):
             parts.append("<- best so far")
         return parts

@@ -2,7 +2,8 @@
 
     c-0007-r0-s0-m      measured on the device that the run file names, or before a limit that no job knows
     c-0007-r0-s0        trained, and measured unless that was done
-    c-0007-r0-s0-again  its weights in a fresh network, in a fresh sandbox: does it predict the same?
+    c-0007-r0-s0-again  its weights in a fresh network, in a fresh sandbox: does it predict the same, as fast?
+    c-0007-r0-s0-again2, -again3   asked again when it did not: a busy machine condemns nobody
 
 Each sandbox keeps the outcome of a finished job, so all of this may be called again after a crash.
 """
@@ -10,6 +11,7 @@ Each sandbox keeps the outcome of a finished job, so all of this may be called a
 from __future__ import annotations
 
 import asyncio
+import shutil
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,13 +22,18 @@ from cambrian.agents.evaluator.scoring import evaluate
 from cambrian.agents.population.model import Candidate, CandidateState, Evaluation
 from cambrian.agents.population.view import Population
 from cambrian.agents.runfile import RELATIVE, RunConfig
-from cambrian.sandbox import Isolation, Job, JobLimits, JobState, LatencySpec, Sandbox
+from cambrian.sandbox import Isolation, Job, JobLimits, JobState, LatencySpec, Outcome, Sandbox
+from cambrian.sandbox.outputs import disk, remove_tree
 from cambrian.search_spaces import Space, TabularTask, Task
 from cambrian.search_spaces.recipes import architecture_of, recipe_for
 
 TOP = 10
 """Who enters so many places of the leaderboard must be reproduced first."""
-MEASURE, AGAIN = "-m", "-again"
+MEASURE = "-m"
+AGAIN = ("-again", "-again2", "-again3")
+"""What the jobs that reproduce are called: the first that succeeds is enough, and none comes after it."""
+_REPRODUCED_FROM = ("job.json", "outputs.npz", "weights.safetensors", "outcome.json")
+"""Files of a training that a sandbox needs to reproduce it."""
 
 
 def limits_of(config: RunConfig) -> JobLimits:
@@ -118,21 +125,38 @@ class Trials:
         )
 
     async def reproduce(self, candidate: Candidate, rung: int) -> str:
-        """See whether the weights of `rung` predict the same again; why not, or empty if they do.
+        """See whether the weights of `rung` predict the same again, as fast as the candidate's latency says.
+
+        Where latency was measured decides where it is checked. On a device of its own only generated code is:
+        networks that trusted code builds cannot tell when they are timed.
+
+        Returns:
+            Why not, or empty if they do.
 
         Raises:
-            InfrastructureError: as `run`.
+            InfrastructureError: as `run`; also when files of the training are gone.
         """
         trained = self.job(candidate, rung)
-        job = trained.model_copy(
-            update={"id": trained.id + AGAIN, "purpose": "reproduce", "weights_of": trained.id}
-        )
-        outcome = await self.sandbox.run(job)
-        if outcome.state is JobState.REPRODUCED:
-            return ""
-        if outcome.state is JobState.NOT_REPRODUCED and outcome.reason:
-            return outcome.reason
-        return f"the check ended with {outcome.state}" + (f": {outcome.reason}" if outcome.reason else "")
+        job = trained.model_copy(update={"purpose": "reproduce", "weights_of": trained.id, "latency": None})
+        claimed = job
+        if candidate.latency_ms is not None and not isinstance(self.task, TabularTask):
+            spec = LatencySpec(batch=self.config.latency.batch)
+            claimed = job.model_copy(update={"claimed_ms": candidate.latency_ms, "latency": spec})
+        if self.meter is None:
+            return await _reproduced(self.sandbox, claimed)
+        problem = await _reproduced(self.sandbox, job)
+        if problem or self.space.kind != "code":
+            return problem
+        return await self._reproduced_on_device(self.meter, claimed, trained.id)
+
+    async def _reproduced_on_device(self, meter: Meter, job: Job, original: str) -> str:
+        limits = job.limits.model_copy(update={"threads": meter.threads})
+        lent = meter.folder / "jobs" / original
+        async with meter.turn:
+            await asyncio.to_thread(_copy, self.folder / "jobs" / original, lent)
+            problem = await _reproduced(meter.sandbox, job.model_copy(update={"limits": limits}))
+            await asyncio.to_thread(_remove, lent)
+        return f"on device {meter.name}: {problem}" if problem else ""
 
     def enters_top(self, candidate: Candidate, population: Population) -> bool:
         """Whether the candidate, were it judged as it is, would be among the first `TOP`."""
@@ -178,6 +202,39 @@ class Trials:
         return await asyncio.to_thread(
             evaluate, candidate, rung, job, outcome, folder / "jobs" / job.id, self.task
         )
+
+
+async def _reproduced(sandbox: Sandbox, job: Job) -> str:
+    """Why none of the attempts at `job` ended well, by the last of them; empty when one did."""
+    problem = ""
+    for suffix in AGAIN:
+        attempt = job.model_copy(update={"id": f"{job.weights_of}{suffix}"})
+        outcome = await sandbox.run(attempt)
+        if outcome.state is JobState.REPRODUCED:
+            return ""
+        problem = _why_not(outcome)
+    return problem
+
+
+def _why_not(outcome: Outcome) -> str:
+    if outcome.state is JobState.NOT_REPRODUCED and outcome.reason:
+        return outcome.reason
+    return f"the check ended with {outcome.state}" + (f": {outcome.reason}" if outcome.reason else "")
+
+
+def _copy(job_folder: Path, to: Path) -> None:
+    """Put down what is needed to reproduce a job; what a dead process left half-way is replaced."""
+    with disk(f"copy {job_folder} to {to}"):
+        to.mkdir(parents=True, exist_ok=True)
+        for name in _REPRODUCED_FROM:
+            part = to / f"{name}.part"
+            shutil.copyfile(job_folder / name, part)
+            part.replace(to / name)
+
+
+def _remove(folder: Path) -> None:
+    with disk(f"remove {folder}"):
+        remove_tree(folder)
 
 
 def _no_turn() -> AbstractAsyncContextManager[None]:

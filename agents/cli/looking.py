@@ -17,12 +17,14 @@ from cambrian.agents.population.model import Candidate
 from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.population.view import Population
 from cambrian.agents.report import PREDICTOR_KEY, EndReport, count_text, end_report
-from cambrian.agents.wording import latency_facts, show_reproduced
+from cambrian.agents.wording import latency_facts, one_line, show_reproduced
 from cambrian.agents.workspace import Workspace, kept_space, space_of
 from cambrian.search_spaces import near_names
 
 MIN_WIDTH = 110
 """Columns of a table with a leaderboard's numbers and one architecture."""
+REASON = 400
+"""Characters of a reason, which a candidate may have a hand in, that people are shown."""
 
 
 def runs_command(as_json: bool, runs: Path | None) -> None:
@@ -128,7 +130,7 @@ def export_command(name: str, out: Path | None, as_json: bool, runs: Path | None
         candidate = _candidate(store, candidate.duplicate_of)
     if candidate.rung < 0:
         raise UserError(
-            f"{candidate.id} was not trained ({candidate.state}: {candidate.reason})",
+            f"{candidate.id} was not trained ({candidate.state}: {one_line(candidate.reason)})",
             hint="export one that `cambrian show` lists",
         )
     import numpy as np
@@ -227,7 +229,7 @@ def _show_candidate(store: PopulationStore, candidate: Candidate, as_json: bool)
     proposal = candidate.proposal
     facts: dict[str, Any] = {
         "architecture": candidate.summary,
-        "state": candidate.state + (f" ({candidate.reason})" if candidate.reason else ""),
+        "state": candidate.state + (f" ({one_line(candidate.reason, REASON)})" if candidate.reason else ""),
         "arm": proposal.arm,
         "parents": ", ".join(proposal.parents),
         "edit": proposal.edit,
@@ -245,7 +247,8 @@ def _show_candidate(store: PopulationStore, candidate: Candidate, as_json: bool)
         facts["FLOPs"] = count_text(candidate.static.flops)
         facts["training memory"] = f"{candidate.static.peak_memory_mb:.1f} MiB (estimated)"
     for evaluation in evaluations:
-        shown = ", ".join(f"{k} {v:.4f}" for k, v in evaluation.metrics.items()) or evaluation.reason
+        shown = ", ".join(f"{k} {v:.4f}" for k, v in evaluation.metrics.items())
+        shown = shown or one_line(evaluation.reason, REASON)
         facts[f"rung {evaluation.rung}"] = (
             f"{evaluation.state}: {shown}; {evaluation.epochs} epochs in {evaluation.train_s:.1f} s, "
             f"isolation {evaluation.isolation.level}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +30,30 @@ def evaluate(
 
     Returns:
         The evaluation; only one whose outcome is `TRAINED` has metrics. What was looked up rather than run is
-        taken from the outcome's row.
+        taken from the outcome's row. A number that is not finite makes it `BAD_OUTPUT`, without any numbers.
     """
+    try:
+        return _evaluate(candidate, rung, job, outcome, folder, task)
+    except _NotFiniteError as error:
+        return Evaluation(
+            candidate_id=candidate.id,
+            rung=rung,
+            seed=job.seed,
+            epochs=job.epochs,
+            state=JobState.BAD_OUTPUT,
+            reason=str(error),
+            wall_s=outcome.wall_s if math.isfinite(outcome.wall_s) else 0.0,
+            isolation=outcome.isolation,
+        )
+
+
+class _NotFiniteError(Exception):
+    """A number is infinite or NaN; the message says which."""
+
+
+def _evaluate(
+    candidate: Candidate, rung: int, job: Job, outcome: Outcome, folder: Path, task: Task
+) -> Evaluation:
     if outcome.row is not None or isinstance(task, TabularTask):
         return _from_row(candidate, rung, job, outcome)
     report = outcome.report
@@ -46,6 +70,16 @@ def evaluate(
         except (OSError, ValueError) as error:
             metrics, test_metrics, curve = {}, {}, ()
             state, reason = JobState.BAD_OUTPUT, f"outputs cannot be scored: {error}"
+    # A latency that nobody ordered had no witness, so it is not taken.
+    latency = report.latency if report and job.latency is not None else None
+    train_s = sum(report.epoch_s) if report else 0.0
+    _see_finite("outputs cannot be scored", metrics, test_metrics, {"a metric of an epoch": curve})
+    _see_finite(
+        "report.json cannot be believed",
+        {"train_loss": report.train_loss if report else (), "the sum of epoch_s": train_s},
+        {"peak_memory_mb": report.peak_memory_mb if report else 0.0, "wall_s": outcome.wall_s},
+        latency.model_dump() if latency is not None else {},
+    )
     return Evaluation(
         candidate_id=candidate.id,
         rung=rung,
@@ -57,9 +91,9 @@ def evaluate(
         test_metrics=test_metrics,
         val_curve=curve,
         train_loss=report.train_loss if report else (),
-        latency=report.latency if report else None,
+        latency=latency,
         wall_s=outcome.wall_s,
-        train_s=sum(report.epoch_s) if report else 0.0,
+        train_s=train_s,
         peak_memory_mb=report.peak_memory_mb if report else 0.0,
         isolation=outcome.isolation,
     )
@@ -69,6 +103,9 @@ def _from_row(candidate: Candidate, rung: int, job: Job, outcome: Outcome) -> Ev
     """The evaluation of a job that was looked up; a row beyond a limit tells its latency only."""
     row = outcome.row
     scored = row if outcome.state is JobState.TRAINED else None
+    if row is not None:
+        told = {"latency_ms": row.latency_ms, "train_s": row.train_s}
+        _see_finite("the table cannot be believed", row.metrics, row.test_metrics, told)
     return Evaluation(
         candidate_id=candidate.id,
         rung=rung,
@@ -83,6 +120,14 @@ def _from_row(candidate: Candidate, rung: int, job: Job, outcome: Outcome) -> Ev
         train_s=scored.train_s if scored else 0.0,
         isolation=outcome.isolation,
     )
+
+
+def _see_finite(otherwise: str, *found: Mapping[str, object]) -> None:
+    for numbers in found:
+        for name, value in numbers.items():
+            for number in value if isinstance(value, Iterable) and not isinstance(value, str) else (value,):
+                if isinstance(number, float) and not math.isfinite(number):
+                    raise _NotFiniteError(f"{otherwise}: {name} is {number}")
 
 
 def _score_epoch(task: Task, seen: np.ndarray) -> float:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from cambrian.sandbox import Isolation, Latency
 
@@ -89,7 +90,7 @@ class StaticFacts(_Data):
 
 
 class Evaluation(_Data):
-    """One measurement of a candidate at one rung.
+    """One measurement of a candidate at one rung. All its numbers are finite.
 
     Attributes:
         metrics: host-computed numbers on the validation split, by name.
@@ -99,6 +100,9 @@ class Evaluation(_Data):
             where the training ran.
         isolation: the weakest that any of its jobs had.
     """
+
+    # JSON has no sign for the others: they would be stored as null, which no float is read from again.
+    model_config = ConfigDict(allow_inf_nan=False)
 
     candidate_id: str
     rung: int
@@ -116,6 +120,15 @@ class Evaluation(_Data):
     train_s: float = 0.0
     peak_memory_mb: float = 0.0
     isolation: Isolation
+
+    @field_validator("latency")
+    @classmethod
+    def _latency_is_finite(cls, value: Latency | None) -> Latency | None:
+        told = value.model_dump() if value is not None else {}
+        for name, number in told.items():
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ValueError(f"{name} is {number}")
+        return value
 
     def struck(self, state: str, reason: str) -> Evaluation:
         """The evaluation without its scores, and why they are gone."""

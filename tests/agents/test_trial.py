@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from rich.console import Console
 
-from cambrian.agents.errors import RunFileError
+from cambrian.agents.cli.looking import export_command, show_command
+from cambrian.agents.errors import RunFileError, UserError
 from cambrian.agents.population import Candidate, CandidateState
 from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.report import end_report
 from cambrian.agents.runfile import RunConfig
 from cambrian.agents.session import Stopped, Watch, check_run, resume, start
+from cambrian.agents.terminal import Terminal
 from cambrian.agents.trial import TOP
 from cambrian.agents.workspace import Workspace
 from cambrian.sandbox import SANDBOXES, Isolation, Job, JobState, Outcome
+from cambrian.search_spaces import SPACES
+from tests.support.code_space import install
 from tests.support.instant import InstantSandbox
 from tests.support.nasbench import write_tables
 
@@ -134,13 +141,138 @@ async def test_the_first_places_are_reproduced_and_the_others_are_not_asked(
     store, candidates = await run(made, runs)
     board = end_report(store, calls=0, tokens=0).leaderboard
     assert len(board) == TOP and all(row.reproduced for row in board)
-    again = [job for job in doubtful[0].ran if job.endswith("-again")]
+    again = [job.id for job in doubtful[0].claims if job.id.endswith("-again")]
     assert len(again) == len(set(again)) < 40, "each once, and not all"
     lost = [c for c in candidates if c.reproduced is False]
     assert lost and all(int(c.id[2:]) % 3 == 0 and c.score is None for c in lost)
     assert all("other predictions" in c.reason for c in lost), "which the planner is told"
     unasked = [c for c in candidates if c.reproduced is None and c.score is not None]
     assert unasked and all(c.score is not None and c.score <= board[-1].score for c in unasked)
+    store.close()
+
+
+class Busy(InstantSandbox):
+    """Reproduces at the second attempt, whose state may be anything; for one candidate never."""
+
+    async def run(self, job: Job) -> Outcome:
+        outcome = await super().run(job)
+        if job.purpose != "reproduce":
+            return outcome
+        attempts = sum(each.weights_of == job.weights_of for each in self.claims)
+        if attempts == 2 and job.candidate_id != "c-0002":
+            return outcome
+        state = (JobState.TIMEOUT, JobState.KILLED, JobState.NOT_REPRODUCED)[attempts - 1]
+        return outcome.model_copy(update={"state": state, "reason": f"attempt {attempts}"})
+
+
+async def test_a_busy_machine_condemns_nobody_and_three_attempts_are_all(
+    config: MakeConfig, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Busy] = []
+    monkeypatch.setitem(SANDBOXES._loaded, "busy", lambda: made.append(Busy()) or made[-1])
+    busy = config(sandbox={"kind": "busy"}, budget={"evaluations": 4}, arms={"random": 1.0})
+    store, candidates = await run(busy, runs)
+    for candidate in candidates:
+        ids = [job.id for job in made[0].claims if job.candidate_id == candidate.id]
+        assert ids == [f"{candidate.id}-r0-s0-again{n}" for n in ("", "2", "3")[: len(ids)]]
+        if candidate.id == "c-0002":
+            assert len(ids) == 3 and candidate.score is None
+            assert candidate.reason == "not-reproduced: attempt 3", "the last one's"
+        else:
+            assert len(ids) == 2 and candidate.score is not None and candidate.reproduced
+    store.close()
+
+
+@pytest.mark.parametrize(
+    "limits", [(), ("latency_ratio <= 99",)], ids=["measured with the training", "measured before it"]
+)
+async def test_who_is_reproduced_is_held_to_the_latency_that_ranks_it_at_every_rung(
+    config: MakeConfig, runs: Path, instant: list[InstantSandbox], limits: tuple[str, ...]
+) -> None:
+    made = config(task=TWO_RUNGS, constraints=list(limits), latency={"batch": 4}, budget={"evaluations": 8})
+    store, candidates = await run(made, runs)
+    asked = instant[0].claims
+    assert {job.weights_of and job.weights_of.split("-r")[1] for job in asked} == {"0-s0", "1-s0"}
+    latency = {c.id: c.latency_ms for c in candidates}
+    for job in asked:
+        assert job.claimed_ms == latency[job.candidate_id] is not None
+        assert job.latency is not None and job.latency.batch == 4
+    store.close()
+
+
+class Honest(InstantSandbox):
+    """A device that knows every network to be slow."""
+
+    async def run(self, job: Job) -> Outcome:
+        outcome = await super().run(job)
+        if job.purpose != "reproduce" or int(job.candidate_id[2:]) % 2:
+            return outcome
+        return outcome.model_copy(update={"state": JobState.NOT_REPRODUCED, "reason": "much slower"})
+
+
+async def test_code_timed_on_a_device_is_reproduced_there_as_well(
+    config: MakeConfig,
+    runs: Path,
+    tmp_path: Path,
+    instant: list[InstantSandbox],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    device = Honest()
+    monkeypatch.setattr("cambrian.sandbox.select.ProcessSandbox", lambda **_: device)
+    monkeypatch.syspath_prepend(str(install(tmp_path / "plugin")))
+    common = {"devices": {"desk": {"kind": "process", "threads": 2}}, "arms": {"random": 1.0}}
+    common |= {"latency": {"device": "desk"}, "budget": {"evaluations": 4}}
+    trusted = {"kind": "instant", "trust_generated_code": True}
+    try:
+        store, candidates = await run(config(space="coded", sandbox=trusted, **common), runs)
+    finally:
+        SPACES._loaded.pop("coded", None)
+        sys.modules.pop("code_space", None)
+    assert len(candidates) == 4
+    at_home = {job.candidate_id: job for job in instant[0].claims}
+    for candidate in candidates:
+        assert (at_home[candidate.id].claimed_ms, at_home[candidate.id].latency) == (None, None)
+        jobs = [job for job in device.claims if job.candidate_id == candidate.id]
+        forged = candidate.index % 2 == 1
+        assert len(jobs) == (3 if forged else 1)
+        for job in jobs:
+            assert job.claimed_ms == candidate.latency_ms is not None and job.limits.threads == 2
+        assert (candidate.score is None) is forged
+        if forged:
+            assert candidate.reason == "not-reproduced: on device desk: much slower"
+        assert not (store.folder / "devices" / "desk" / "jobs" / f"{candidate.id}-r0-s0").exists()
+    store.close()
+
+    device.claims.clear()
+    store, _ = await run(config(**common), runs / "declarative")
+    assert not device.claims and instant[1].claims, "trusted code builds these: they cannot tell"
+    store.close()
+
+
+@pytest.mark.timeout(120)
+async def test_a_real_device_reproduces_code_with_files_of_the_training(
+    config: MakeConfig, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(install(tmp_path / "plugin")))
+    made = config(
+        space="coded",
+        sandbox={"kind": "process", "trust_generated_code": True},
+        devices={"desk": {"kind": "process"}},
+        latency={"device": "desk", "repeats": 3},
+        arms={"random": 1.0},
+        budget={"evaluations": 1},
+    )
+    try:
+        store, (candidate,) = await run(made, runs)
+    finally:
+        SPACES._loaded.pop("coded", None)
+        sys.modules.pop("code_space", None)
+    assert candidate.reproduced and candidate.score is not None
+    again = store.folder / "devices" / "desk" / "jobs" / f"{candidate.id}-r0-s0-again"
+    job = Job.model_validate_json((again / "job.json").read_text())
+    assert job.claimed_ms == candidate.latency_ms
+    outcome = Outcome.model_validate_json((again / "outcome.json").read_text())
+    assert outcome.state is JobState.REPRODUCED
     store.close()
 
 
@@ -272,6 +404,31 @@ async def test_too_slow_on_the_device_is_never_trained(
     assert {e.state for e in store.evaluations() if e.candidate_id in over} == {"over-limit"}
     assert all(e.device_name == "desk" and e.latency is not None for e in store.evaluations())
     store.close()
+
+
+async def test_a_long_reason_takes_a_line_and_no_screen(
+    config: MakeConfig, runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Verbose(InstantSandbox):
+        async def run(self, job: Job) -> Outcome:
+            outcome = await super().run(job)
+            reason = "no\x1b[2J\n" + "way " * 5000
+            return outcome.model_copy(update={"state": JobState.ERROR, "reason": reason})
+
+    monkeypatch.setitem(SANDBOXES._loaded, "verbose", Verbose)
+    made = config(sandbox={"kind": "verbose"}, budget={"evaluations": 1}, arms={"random": 1.0})
+    printed = io.StringIO()
+    with Terminal(console=Console(file=printed, soft_wrap=True)) as terminal:
+        await start(made, Workspace(runs), terminal.watch())
+    (line,) = [line for line in printed.getvalue().splitlines() if "c-0001" in line]
+    assert "error: no" in line and len(line) < 400 and "\x1b" not in line
+    capsys.readouterr()
+    show_command("c-0001", False, runs)
+    text = capsys.readouterr().out
+    assert text.count("error") == 2 and len(text) < 3000 and "\x1b" not in text
+    with pytest.raises(UserError, match="was not trained") as caught:
+        export_command("c-0001", None, False, runs)
+    assert len(caught.value.message) < 400
 
 
 def test_nothing_is_measured_in_a_table(config: MakeConfig, tmp_path: Path) -> None:

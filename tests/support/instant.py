@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,11 @@ class InstantSandbox:
     It sees the labels, which a real sandbox never does; no candidate code runs in it.
     """
 
-    def __init__(self, base_image: str | None = None) -> None:
+    def __init__(self, base_image: str | None = None, plugins: Sequence[Path] = ()) -> None:
         self.isolation = Isolation(level="process", not_enforced=("nothing is run at all",))
         self.ran: list[str] = []
+        self.claims: list[Job] = []
+        """The jobs that were to reproduce."""
         self.closed = False
 
     async def open(
@@ -34,17 +37,20 @@ class InstantSandbox:
         self._log = folder / "instant.log"
 
     async def run(self, job: Job) -> Outcome:
-        if job.purpose == "reproduce":  # a function of the genotype and the seed: nothing to do
+        if job.purpose == "reproduce":
+            self.claims.append(job)  # outputs are a function of the genotype and the seed: nothing to do
             return Outcome(job_id=job.id, state=JobState.REPRODUCED, wall_s=0.0, isolation=self.isolation)
         folder = self._folder / "jobs" / job.id
         done = folder / "outcome.json"
         if done.exists():
             return Outcome.model_validate_json(done.read_text())
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / "job.json").write_text(job.model_dump_json())
         digest = hashlib.sha256(json.dumps([job.genotype, job.seed, job.epochs]).encode()).digest()
         rng = np.random.default_rng(list(digest))
         share = 0.5 + 0.4 * rng.random() + 0.02 * min(job.epochs, 4)
         if job.purpose == "train":
+            (folder / "weights.safetensors").write_bytes(b"none")
             np.savez(
                 folder / "outputs.npz",
                 val=self._outputs(self._splits.y_val, share, job, rng),

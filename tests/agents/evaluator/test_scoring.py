@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from cambrian.agents.evaluator.scoring import evaluate
 from cambrian.agents.population.model import Candidate, CandidateState, Evaluation, Proposal
-from cambrian.sandbox import Isolation, Job, JobState, LatencySpec, Outcome, WorkerReport
+from cambrian.sandbox import Isolation, Job, JobState, Latency, LatencySpec, Outcome, WorkerReport
 from cambrian.search_spaces import TASKS, Recipe, TableRow, Task
 
 CANDIDATE = Candidate(
@@ -71,6 +74,89 @@ def test_outputs_of_the_other_kind_are_bad(tmp_path: Path) -> None:
     assert "val_epochs" in found.reason
 
 
+def reported(folder: Path, state: JobState, ordered: LatencySpec | None, **told: Any) -> Evaluation:
+    task = TASKS.create("diabetes")
+    kinds: dict[JobState, Literal["trained", "measured"]]
+    kinds = {JobState.TRAINED: "trained", JobState.MEASURED: "measured"}
+    outcome = Outcome(
+        job_id="c-0001-r0-s1",
+        state=state,
+        wall_s=1.0,
+        isolation=Isolation(level="process"),
+        report=WorkerReport(status=kinds[state]).model_copy(update=told),  # as if nobody had checked it
+    )
+    splits = task.load()
+    np.savez(
+        folder / "outputs.npz",
+        val=splits.y_val,
+        test=splits.y_test,
+        val_epochs=np.stack([splits.y_val, splits.y_val]),
+    )
+    return evaluate(CANDIDATE, 0, job(task, latency=ordered), outcome, folder, task)
+
+
+LATENCY = Latency(device="here", threads=1, batch=1, warmup=0, repeats=3, median_ms=1.0, q1_ms=1.0, q3_ms=1.0)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"epoch_s": (1e308, 1e308)},
+        {"train_loss": (0.5, math.nan)},
+        {"peak_memory_mb": math.inf},
+        {"latency": LATENCY.model_copy(update={"q3_ms": math.inf})},
+    ],
+    ids=lambda told: next(iter(told)),
+)
+@pytest.mark.parametrize("state", [JobState.TRAINED, JobState.MEASURED])
+def test_numbers_that_are_not_finite_are_bad_output(
+    tmp_path: Path, state: JobState, told: dict[str, Any]
+) -> None:
+    found = reported(tmp_path, state, LatencySpec(), **told)
+    assert found.state == JobState.BAD_OUTPUT and not found.metrics and found.latency is None
+    assert next(iter(told)) in found.reason or "q3_ms is inf" in found.reason
+    assert Evaluation.model_validate_json(found.model_dump_json()) == found
+
+
+def test_a_metric_that_is_not_finite_is_bad_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = TASKS.create("diabetes")
+    targets = task.load().y_val
+    monkeypatch.setattr(type(task), "score", lambda *_: {"r2": -math.inf, "rmse": 1.0})
+    found = scored(task, tmp_path, targets, np.stack([targets, targets]))
+    assert (found.state, found.reason) == (JobState.BAD_OUTPUT, "outputs cannot be scored: r2 is -inf")
+    assert not found.metrics and Evaluation.model_validate_json(found.model_dump_json()) == found
+
+
+def test_a_latency_that_was_not_ordered_is_not_taken(tmp_path: Path) -> None:
+    assert reported(tmp_path, JobState.TRAINED, None, latency=LATENCY).latency is None
+    assert reported(tmp_path, JobState.TRAINED, LatencySpec(), latency=LATENCY).latency is not None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"metrics": {"r2": math.nan}},
+        {"test_metrics": {"r2": math.inf}},
+        {"val_curve": (0.5, -math.inf)},
+        {"train_loss": (math.nan,)},
+        {"wall_s": math.inf},
+        {"train_s": math.inf},
+        {"peak_memory_mb": math.nan},
+        {"latency": LATENCY.model_copy(update={"throughput": math.inf})},
+        {"latency": LATENCY.model_copy(update={"median_ms": math.nan})},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_an_evaluation_refuses_numbers_that_cannot_be_stored(change: dict[str, Any]) -> None:
+    good = {
+        "candidate_id": "c-0001", "rung": 0, "seed": 0, "epochs": 1, "state": "trained",
+        "latency": LATENCY, "isolation": {"level": "process"},
+    }  # fmt: skip
+    Evaluation.model_validate(good)
+    with pytest.raises(ValidationError):
+        Evaluation.model_validate(good | change)
+
+
 ROW = TableRow(
     metrics={"accuracy": 0.7}, test_metrics={"accuracy": 0.8}, latency_ms=5.0, device="Phone", train_s=350.0
 )
@@ -100,6 +186,12 @@ def test_a_row_is_an_evaluation_without_outputs() -> None:
 
 def test_a_latency_that_nobody_asked_for_is_left_out() -> None:
     assert looked_up(JobState.TRAINED, ROW, latency=None).latency is None
+
+
+def test_a_row_with_a_hole_is_bad_output() -> None:
+    holed = ROW.model_copy(update={"metrics": {"accuracy": math.nan}})
+    found = looked_up(JobState.TRAINED, holed)
+    assert found.state == JobState.BAD_OUTPUT and found.reason.endswith("accuracy is nan")
 
 
 def test_a_row_over_the_limit_tells_its_latency_only() -> None:
