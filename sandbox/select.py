@@ -147,8 +147,8 @@ async def open_sandbox(
 
     Args:
         kind: `auto` takes the table of a task that has one, else Docker where an engine answers and the image
-            is there or can be built, else a process, which has neither runtime, engine nor GPU and does not
-            take code that nobody trusts; any other registered name is taken at its word.
+            is there or can be built, else a process, which has no base image, runtime, engine or GPU and does
+            not take code that nobody trusts; any other registered name is taken at its word.
         run_id: see `Sandbox.open`.
         folder: see `Sandbox.open`.
         splits: see `Sandbox.open`.
@@ -180,10 +180,8 @@ async def open_sandbox(
     note: str | None = None
     sandbox: Sandbox
     kind = kind_for(kind, task)
-    if kind == "auto" and (
-        any(asked is not None for asked in (runtime, engine, gpu))
-        or (generated_code and not trust_generated_code)
-    ):
+    asked = any(option is not None for option in (base_image, runtime, engine, gpu))
+    if kind == "auto" and (asked or (generated_code and not trust_generated_code)):
         kind = "docker"
     if kind == "table":
         sandbox = TableSandbox(task)
@@ -214,7 +212,7 @@ async def open_sandbox(
             raise InfrastructureError(
                 f"sandbox 'docker': {status.detail}",
                 hint="start a Docker engine"
-                + ("" if engine or gpu or runtime else ", or set 'sandbox.kind: process' in the run file"),
+                + ("" if asked else ", or set 'sandbox.kind: process' in the run file"),
             )
         else:
             note = f"candidates run as processes, without a container: {status.detail}"

@@ -101,19 +101,25 @@ async def test_an_unknown_kind_lists_near_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.docker
-async def test_auto_without_an_image_makes_do_with_a_process(tmp_path: Path) -> None:
+async def test_a_base_image_that_was_asked_for_must_be_there(tmp_path: Path) -> None:
     lines: list[str] = []
-    sandbox, note = await open_sandbox(
-        "auto",
-        run_id="test-no-image",
-        folder=tmp_path,
-        splits=digits(),
-        slots=1,
-        base_image="cambrian-no-such-base:1",
-        progress=lines.append,
-    )
-    await sandbox.close()
-    assert isinstance(sandbox, ProcessSandbox)
-    assert note is not None
-    assert "cambrian-no-such-base:1" in note
+    with pytest.raises(InfrastructureError, match="'cambrian-no-such-base:1'"):
+        await open_sandbox(
+            "auto",
+            run_id="test-no-image",
+            folder=tmp_path,
+            splits=digits(),
+            slots=1,
+            base_image="cambrian-no-such-base:1",
+            progress=lines.append,
+        )
     assert lines == ["pulling the base image cambrian-no-such-base:1"]
+
+
+async def test_a_base_image_means_containers(tmp_path: Path) -> None:
+    os.environ["DOCKER_HOST"] = f"unix://{tmp_path}/none.sock"
+    with pytest.raises(InfrastructureError, match="sandbox 'docker': no engine answers") as caught:
+        await open_sandbox(
+            "auto", run_id="test", folder=tmp_path, splits=digits(), slots=1, base_image="cambrian-base"
+        )
+    assert "process" not in caught.value.hint
