@@ -57,14 +57,27 @@ def is_left_over(found: Mapping[str, str], run_id: str) -> bool:
 
 
 def this_host() -> str:
-    """This process, as a label: machine, pid and start."""
-    return f"{socket.gethostname()}:{os.getpid()}:{started(os.getpid())}"
+    """This process, as a label: its machine, pid and start."""
+    return f"{_machine()}:{os.getpid()}:{started(os.getpid())}"
 
 
 def is_dead(host: str) -> bool:
-    """Whether the process of a label ran on this machine and is there no more."""
-    machine, pid, start = (*host.split(":"), "", "")[:3]
-    return machine == socket.gethostname() and pid.isdigit() and started(int(pid)) != start
+    """Whether the process of a label ran on this machine, as it was started last, and is there no more.
+
+    A label of another form says nothing that can be told from here.
+    """
+    machine, _, process = host.partition(":")
+    pid, _, start = process.partition(":")
+    return machine == _machine() and pid.isdigit() and bool(start) and started(int(pid)) != start
+
+
+def _machine() -> str:
+    """Where a pid means one process: machines may share a name, and containers on one number their own."""
+    boot = namespace = "unknown"
+    with contextlib.suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        namespace = str(Path("/proc/self/ns/pid").stat().st_ino)
+    return f"{socket.gethostname()}/{boot}/{namespace}"
 
 
 def started(pid: int) -> str | None:

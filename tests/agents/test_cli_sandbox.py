@@ -77,6 +77,8 @@ def test_an_engine_that_is_not_there_and_options_that_do_not_fit_are_told(tmp_pa
 def test_build_and_clean(tmp_path: Path) -> None:
     import docker
 
+    from cambrian.sandbox.sweep import this_host
+
     try:
         client = docker.from_env(timeout=60)
     except docker.errors.DockerException as error:
@@ -90,9 +92,8 @@ def test_build_and_clean(tmp_path: Path) -> None:
     assert inside == {name: metadata.version(name) for name in inside}  # those of the host, to the last one
     text = cambrian("build", cwd=tmp_path)
     assert text.stdout.startswith(f"{facts['tag']}: ") and text.stderr == ""
-    dead = client.volumes.create(
-        labels={"cambrian.run": "dead", "cambrian.host": f"{os.uname().nodename}:1:0"}
-    )
+    machine = this_host().split(":")[0]
+    dead = client.volumes.create(labels={"cambrian.run": "dead", "cambrian.host": f"{machine}:1:0"})
     here = client.volumes.create(labels={"cambrian.run": "elsewhere", "cambrian.host": "another-machine:1:0"})
     try:
         client.images.get(facts["tag"]).tag("cambrian-worker", "of-older-content")

@@ -166,8 +166,14 @@ class TestContainerSandbox(SandboxContract):
     async def test_what_dead_processes_of_other_runs_left_is_swept(
         self, make: Make, tmp_path: Path, run_id: str
     ) -> None:
-        machine = socket.gethostname()
-        hosts = {"dead": f"{machine}:1:0", "elsewhere": f"not-{machine}:1:0", "alive": this_host()}
+        machine, name = this_host().split(":")[0], socket.gethostname()
+        hosts = {
+            "dead": f"{machine}:1:0",
+            "elsewhere": f"not-{machine}:1:0",
+            "of-equal-name": f"{name}/another-boot/1:1:0",
+            "in-the-old-style": f"{name}:1:0",
+            "alive": this_host(),
+        }
         with engine() as client:
             volumes = {
                 name: client.volumes.create(labels={"cambrian.run": f"{run_id}-other", "cambrian.host": host})
@@ -178,12 +184,10 @@ class TestContainerSandbox(SandboxContract):
                 await sandbox.open(f"{run_id}-mine", tmp_path, digits(), 1)
                 names = {volume.name for volume in client.volumes.list()}
                 await sandbox.close()
-                assert {name for name, volume in volumes.items() if volume.name in names} == {
-                    "elsewhere",
-                    "alive",
-                }
+                kept = {name for name, volume in volumes.items() if volume.name in names}
+                assert kept == set(hosts) - {"dead"}
             finally:
-                for name in ("elsewhere", "alive"):
+                for name in set(hosts) - {"dead"}:
                     volumes[name].remove(force=True)
 
     # containers that wait
