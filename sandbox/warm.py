@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 READY_S = 180.0
 """Seconds that a container may take to import torch; a busy disk can be that slow."""
+LOOK_S = 0.5
+"""Seconds between looks whether somebody still wants a container that is being made."""
 
 
 class OutOfMemory(InfrastructureError):
@@ -67,6 +69,7 @@ class Keep:
         self._client, self._hull, self.limits, self.cores = client, hull, limits, tuple(cores)
         self._lock = threading.Lock()
         self._stopped = False
+        self._given_up = threading.Event()
         with engine_errors("start a container"):
             self.container: Container = client.containers.create(**settings(hull, limits, labels, cores))
             try:
@@ -82,17 +85,20 @@ class Keep:
 
         Raises:
             OutOfMemory: there was too little of it for torch itself.
-            InfrastructureError: it ended, or is too slow.
+            InfrastructureError: it ended, is too slow, or was given up.
         """
+        deadline = time.monotonic() + READY_S
         try:
             self.conversation.greet()
-            self.conversation.ready(READY_S)
+            while not self._is_ready(deadline):
+                self._check_wanted()
         except TimeoutError as error:
             raise InfrastructureError(
                 f"a container was not ready to train within {READY_S:g} s",
-                hint="the engine's machine is too busy; then resume the run",
+                hint="the engine's machine is too busy: try again when it is less so",
             ) from error
         except (OSError, EOFError, ChannelBroken) as error:
+            self._check_wanted()
             with engine_errors("keep a container until it was ready"):
                 self.container.wait(timeout=ENGINE_S)
                 self.container.reload()
@@ -106,6 +112,25 @@ class Keep:
                 f"a container ended before it was ready: {words[-1][:300]}",
                 hint="'cambrian sandbox check' looks for the cause",
             ) from error
+
+    def _is_ready(self, deadline: float) -> bool:
+        """Wait for a moment; raises `TimeoutError` only when the deadline has passed."""
+        try:
+            self.conversation.ready(min(LOOK_S, deadline - time.monotonic()))
+        except TimeoutError:
+            if time.monotonic() >= deadline:
+                raise
+            return False
+        return True
+
+    def _check_wanted(self) -> None:
+        if self._given_up.is_set():
+            raise InfrastructureError("the sandbox was closed", hint="call open first")
+
+    def give_up(self) -> None:
+        """Have `get_ready` fail within `LOOK_S`, whatever the container does; from any thread."""
+        self._given_up.set()
+        self.link.close()
 
     def adapt(self, limits: JobLimits, cores: Sequence[int]) -> None:
         """Give the container a job's limits and cores.
@@ -294,15 +319,22 @@ class Pool:
             return sum(entry.made.done() and not _died(entry.made) for entry in self._entries)
 
     def close(self) -> None:
-        """Remove all that wait and wait for what is being removed; those in the making are for the sweep."""
+        """Remove all that wait or are being made, and wait until that is done.
+
+        What the engine has just been asked to start is removed as soon as the engine has answered.
+        """
         with self._lock:
             self._closed = True
             entries, self._entries = self._entries, []
+            entries += [entry for entry in self._making if entry not in entries]  # a job waits for those
+            keeps = [entry.keep for entry in entries if entry.keep is not None]
             self._lock.notify_all()
         for entry in entries:
             entry.made.cancel()
-            if entry.keep is not None:
-                self.discard(entry.keep)
+        for keep in keeps:
+            keep.give_up()
+        for keep in keeps:
+            self.discard(keep)
         self._threads.shutdown(wait=True, cancel_futures=True)
         self._removers.shutdown(wait=True)
 

@@ -161,3 +161,16 @@ def test_closing_while_containers_are_made_leaves_none(engine: Engine) -> None:
     pool.close()
     assert time.monotonic() - started < 20
     assert engine.containers() == []
+
+
+def test_closing_does_not_wait_for_one_that_never_gets_ready(engine: Engine) -> None:
+    pool = engine.pool(1)
+    pool.fill(LIMITS, cores=(0,), most=1)
+    assert until(lambda: pool._entries[0].keep is not None)
+    entry = pool._entries[0]
+    assert entry.pause() and not entry.made.done()
+    started = time.monotonic()
+    pool.close()
+    assert time.monotonic() - started < 20
+    assert engine.containers() == []
+    assert isinstance(entry.made.exception(0), InfrastructureError)
