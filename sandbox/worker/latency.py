@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+os.environ.setdefault("KINETO_LOG_LEVEL", "8")  # read at the profiler's first use; else it prints
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -263,7 +265,6 @@ def _peak_on_gpu(module: nn.Module, samples: Tensor) -> int:
 
 
 def _peak_on_cpu(module: nn.Module, samples: Tensor) -> int:
-    os.environ.setdefault("KINETO_LOG_LEVEL", "8")  # read at the profiler's first use; else it prints
     with profile(profile_memory=True, use_kineto=False) as profiled:
         module(samples)
     events = [e for e in profiled.kineto_results.events() if e.name() == "[memory]"]
