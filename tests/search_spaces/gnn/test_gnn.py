@@ -107,7 +107,7 @@ def test_the_shipped_gcn_scores_what_its_paper_prints() -> None:
     context = {name: torch.from_numpy(array) for name, array in splits.context.items()}
     arrays = (splits.x_train, splits.y_train, splits.x_val, splits.x_test)
     x_train, y_train, x_val, x_test = map(torch.from_numpy, arrays)
-    data = Data(x_train, y_train, x_val, x_test, context)
+    data = Data(x_train, y_train, {"val": x_val, "test": x_test}.__getitem__, context)
     scores = []
     for seed in range(3):
         torch.manual_seed(seed)

@@ -183,7 +183,7 @@ def test_seeds_learn(name: str) -> None:
     splits = task.load()
     arrays = (splits.x_train, splits.y_train, splits.x_val, splits.x_test)
     x_train, y_train, x_val, x_test = map(torch.from_numpy, arrays)
-    data = Data(x_train, y_train, x_val, x_test)
+    data = Data(x_train, y_train, {"val": x_val, "test": x_test}.__getitem__)
     torch.manual_seed(0)
     module = SPACE.build(SPACE.baselines()[name], task.signature)
     outputs = train(module, data, task.recipe, 3, 0, History(), lambda: None)
