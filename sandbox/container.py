@@ -126,7 +126,7 @@ class ContainerSandbox:
             cpus=len(engine_cores(info)),
             swappiness=str(info.get("CgroupVersion") or "1") == "1",
         )
-        self._held_out = HeldOut(splits.x_val, splits.x_test)
+        self._held_out = HeldOut.of(splits)
         place_data(client, self._hull, labels(self._run_id), splits, space)
         self._try_settings()
         self._pool = Pool(self._start, size)
@@ -151,7 +151,7 @@ class ContainerSandbox:
         """See `Sandbox.run`."""
         submitted = time.monotonic()
         self._engine_client()
-        folder = JobFolder(self._folder, job, *self._held_out.sizes)
+        folder = self._held_out.folder(self._folder, job)
         known = folder.settled(self.isolation)
         if known is not None:
             return known

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -35,6 +36,7 @@ from cambrian.sandbox.worker.channel import (
     pack,
 )
 from cambrian.sandbox.worker.messages import Ending, Order
+from cambrian.search_spaces import Splits
 
 QUESTIONS = 32
 """Inputs of each held-out split that a reproducing worker gets one by one, while the keeper's clock runs."""
@@ -84,10 +86,22 @@ class HeldOut:
     Args:
         x_val: inputs of the validation split.
         x_test: inputs of the test split.
+        spread: standard deviation of the training targets, where they are values.
     """
 
-    def __init__(self, x_val: NDArray[Any], x_test: NDArray[Any]) -> None:
+    def __init__(self, x_val: NDArray[Any], x_test: NDArray[Any], spread: float | None = None) -> None:
+        self.spread = spread
         self.arrays = {"val": np.ascontiguousarray(x_val), "test": np.ascontiguousarray(x_test)}
+
+    @classmethod
+    def of(cls, splits: Splits) -> HeldOut:
+        """What a task holds out."""
+        values = np.issubdtype(splits.y_train.dtype, np.floating)
+        return cls(splits.x_val, splits.x_test, float(np.std(splits.y_train)) if values else None)
+
+    def folder(self, root: Path, job: Job) -> JobFolder:
+        """The folder of a job of this task."""
+        return JobFolder(root, job, *self.sizes, self.spread)
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -98,7 +112,8 @@ class HeldOut:
         """The same in an order that nobody can know, and that order."""
         rng = np.random.default_rng(secrets.randbits(128))
         orders = {name: rng.permutation(len(array)) for name, array in self.arrays.items()}
-        return HeldOut(*(self.arrays[name][order] for name, order in orders.items())), orders
+        val, test = (self.arrays[name][orders[name]] for name in ("val", "test"))
+        return HeldOut(val, test, self.spread), orders
 
 
 class Conversation:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hmac
 import json
+import secrets
 import socket
 import subprocess
 import sys
@@ -20,6 +22,10 @@ from cambrian.sandbox.worker.messages import Place
 
 START_S = 120.0
 """Seconds that the fork server may take to import torch; a busy disk can be that slow."""
+
+
+CONNECT_S = 15.0
+"""Seconds that a keeper may take to come to its link."""
 
 
 class ServerDied(Exception):
@@ -116,25 +122,49 @@ class ForkClient:
         self._listener.start()
         return missing
 
-    def fork(self, place: Place) -> SocketLink:
+    def fork(self, key: str, data: Path, scratch: Path) -> SocketLink:
         """Have a keeper forked, and return the link to it.
+
+        Args:
+            key: names the job.
+            data: the task's arrays.
+            scratch: an empty folder, the job's home.
 
         Raises:
             ServerDied: there is no server.
         """
-        ours, theirs = socket.socketpair()
-        with theirs, self._changed:
-            if self._dead or self._control is None:
-                ours.close()
-                raise ServerDied("it is not running")
-            self._open.add(place.key)
-            try:
-                socket.send_fds(self._control, [place.model_dump_json().encode()], [theirs.fileno()])
-            except OSError as error:
-                self._open.discard(place.key)
-                ours.close()
-                raise ServerDied(str(error)) from error
-        return SocketLink(ours)
+        token = secrets.token_hex(32)
+        with socket.socket(socket.AF_UNIX) as door:
+            name = f"cambrian-{secrets.token_hex(16)}"
+            door.bind(f"\0{name}")
+            door.listen()
+            place = Place(key=key, link=name, token=token, data=data, scratch=scratch)
+            with self._changed:
+                if self._dead or self._control is None:
+                    raise ServerDied("it is not running")
+                self._open.add(key)
+                try:
+                    self._control.send(place.model_dump_json().encode())
+                except OSError as error:
+                    self._open.discard(key)
+                    raise ServerDied(str(error)) from error
+            return SocketLink(self._admit(door, token))
+
+    def _admit(self, door: socket.socket, token: str) -> socket.socket:
+        """The connection of who knows the token; others are sent away."""
+        deadline = time.monotonic() + CONNECT_S
+        try:
+            while True:
+                door.settimeout(max(0.01, deadline - time.monotonic()))
+                guest = door.accept()[0]
+                guest.settimeout(max(0.01, deadline - time.monotonic()))
+                with contextlib.suppress(OSError):
+                    if hmac.compare_digest(_exactly(guest, len(token)), token.encode()):
+                        guest.settimeout(None)
+                        return guest
+                guest.close()
+        except OSError as error:
+            raise ServerDied("a keeper did not come to its link") from error
 
     def join(self, key: str, timeout_s: float) -> None:
         """Wait until all processes of the job of that key are gone; its link must be closed or at its end.
@@ -193,3 +223,10 @@ class ForkClient:
         return next(
             (line.strip()[:300] for line in reversed(lines) if line.strip()), "it ended without a word"
         )
+
+
+def _exactly(guest: socket.socket, size: int) -> bytes:
+    content = b""
+    while len(content) < size and (part := guest.recv(size - len(content))):
+        content += part
+    return content

@@ -7,7 +7,6 @@ worker hands in comes over the link, and the host puts it down, capped.
 from __future__ import annotations
 
 import contextlib
-import math
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cambrian.sandbox.errors import InfrastructureError
 from cambrian.sandbox.outputs import (
@@ -28,7 +27,7 @@ from cambrian.sandbox.outputs import (
     remove_tree,
 )
 from cambrian.sandbox.protocol import Isolation, Job, JobState, Outcome, WorkerReport, write_atomically
-from cambrian.sandbox.reproduction import check_claimed_latency, differences
+from cambrian.sandbox.reproduction import check_claimed_latency, differences, slower_than_claimed
 from cambrian.sandbox.worker.messages import Ending
 
 RESULTS = {
@@ -37,8 +36,21 @@ RESULTS = {
     "reproduce": ("outputs.npz", "report.json"),
 }
 """What a worker hands in, by purpose, in its order."""
-LOG, ANSWERS = "log.txt", "answers"
+LOG, ANSWERS, ENDING = "log.txt", "answers", "ending.json"
 REPORT_BYTES = 1 << 20
+REASON = 2000
+"""Longest reason, in characters."""
+
+
+class Ended(BaseModel):
+    """How a job ended, before anybody judged what it handed in; saved as `ending.json`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    ending: Ending
+    wall_s: float
+    first_step_s: float | None = None
+    start: Literal["cold", "warm", "fork"] | None = None
 
 
 class JobFolder:
@@ -49,6 +61,7 @@ class JobFolder:
         job: the job.
         n_val: samples of the validation split.
         n_test: samples of the test split.
+        spread: of the training targets, where values are predicted.
 
     Attributes:
         caps: most bytes of each result file.
@@ -56,7 +69,7 @@ class JobFolder:
         asked: how many of each split, the first in that order, it got one by one before.
     """
 
-    def __init__(self, root: Path, job: Job, n_val: int, n_test: int) -> None:
+    def __init__(self, root: Path, job: Job, n_val: int, n_test: int, spread: float | None = None) -> None:
         self.job = job
         self.path = root / "jobs" / job.id
         self.caps = {
@@ -66,23 +79,22 @@ class JobFolder:
         self.orders: dict[str, NDArray[np.intp]] = {}
         self.asked: dict[str, int] = {}
         self._samples = {"val": n_val, "test": n_test}
+        self._spread = None if job.loss == "cross-entropy" else (spread or 1.0)
 
     def settled(self, isolation: Isolation) -> Outcome | None:
-        """The outcome when there is one already, or when a complete report waits to be read."""
+        """The outcome when there is one already, or when all has come that one can be made of."""
         with contextlib.suppress(OutputError, ValidationError):
             return Outcome.model_validate_json(read_regular(self.path / "outcome.json", 2 * REPORT_BYTES))
         if self.job.purpose == "reproduce":
             return None  # the order that its inputs came in is not known any more
         try:
             known = Job.model_validate_json(read_regular(self.path / "job.json", OUTPUTS_BYTES))
-            report = self._report()
+            ended = Ended.model_validate_json(read_regular(self.path / ENDING, OUTPUTS_BYTES))
         except (OutputError, ValidationError):
             return None
-        if known != self.job:
-            return None
-        wall_s = report.setup_s + sum(report.epoch_s)
-        outcome = self._judge(None, isolation, wall_s)
-        return None if outcome.state is JobState.BAD_OUTPUT else self._save(outcome)
+        if known != self.job or self._judge(ended.ending, isolation, 0.0).state is JobState.BAD_OUTPUT:
+            return None  # what is there may be half of what there was
+        return self._concluded(ended, isolation)
 
     def prepare(self) -> None:
         """Make the folder anew, with nothing but `job.json` in it.
@@ -153,26 +165,37 @@ class JobFolder:
             raise InfrastructureError(
                 f"job {self.job.id} was lost: {ending.note or ending.why}", hint="resume the run"
             )
-        outcome = self._judge(ending, isolation, wall_s)
+        ended = Ended(ending=ending, wall_s=wall_s, first_step_s=first_step_s, start=start)
+        with disk(f"write {self.path / ENDING}"):
+            write_atomically(self.path / ENDING, ended.model_dump_json().encode())
+        return self._concluded(ended, isolation)
+
+    def _concluded(self, ended: Ended, isolation: Isolation) -> Outcome:
+        outcome = self._judge(ended.ending, isolation, ended.wall_s)
         with disk(f"tidy {self.path}"):
             for path in (*self.path.glob("*.part"), self.path / ANSWERS):
                 path.unlink(missing_ok=True)
-        return self._save(outcome.model_copy(update={"first_step_s": first_step_s, "start": start}))
+            if outcome.state is not JobState.TRAINED:  # nobody will look at them
+                for name in ("outputs.npz", "weights.safetensors"):
+                    (self.path / name).unlink(missing_ok=True)
+        return self._save(
+            outcome.model_copy(update={"first_step_s": ended.first_step_s, "start": ended.start})
+        )
 
     def _save(self, outcome: Outcome) -> Outcome:
         with disk(f"write {self.path / 'outcome.json'}"):
             write_atomically(self.path / "outcome.json", outcome.model_dump_json().encode())
         return outcome
 
-    def _judge(self, ending: Ending | None, isolation: Isolation, wall_s: float) -> Outcome:
-        """The verdict; without an ending (we died before we read it) the report alone decides."""
+    def _judge(self, ending: Ending, isolation: Isolation, wall_s: float) -> Outcome:
+        """The verdict."""
         report: WorkerReport | None = None
         problem = ""
         try:
             report = self._report()
         except OutputError as error:
             problem = error.message
-        ended = _ended_badly(ending, self.job) if ending is not None else None
+        ended = _ended_badly(ending, self.job)
         if ended is not None:
             state, reason = ended
         elif report is None:
@@ -182,10 +205,14 @@ class JobFolder:
                 state, reason = self._state_of(report, ending)
             except OutputError as error:
                 state, reason = JobState.BAD_OUTPUT, error.message
+            except InfrastructureError:
+                raise
+            except Exception as error:  # no result may end the run, whatever it makes of its reader
+                state, reason = JobState.BAD_OUTPUT, f"cannot be judged: {type(error).__name__}"
         return Outcome(
             job_id=self.job.id,
             state=state,
-            reason=_one_line(reason),
+            reason=_one_line(reason)[:REASON],
             wall_s=wall_s,
             isolation=isolation,
             report=report,
@@ -196,23 +223,19 @@ class JobFolder:
         try:
             report = WorkerReport.model_validate_json(content)
         except ValidationError as error:
-            place = ".".join(str(part) for part in error.errors()[0]["loc"])
+            place = ".".join(str(part)[:40] for part in error.errors()[0]["loc"])
             raise OutputError(f"report.json is malformed at {place or 'its start'}") from error
-        numbers = [*report.train_loss, *report.epoch_s, report.setup_s, report.peak_memory_mb]
-        if report.latency is not None:
-            told = report.latency.model_dump(exclude={"calls", "repeats"})
-            numbers += [value for value in told.values() if isinstance(value, float)]
-        if not all(math.isfinite(number) for number in numbers):
-            raise OutputError("report.json holds numbers that are not finite")
+        except Exception as error:
+            raise OutputError(f"report.json cannot be read: {type(error).__name__}") from error
         return report
 
-    def _state_of(self, report: WorkerReport, ending: Ending | None) -> tuple[JobState, str]:
+    def _state_of(self, report: WorkerReport, ending: Ending) -> tuple[JobState, str]:
         if report.status == "error":
             memory = "MemoryError" in report.error or "can't allocate memory" in report.error
             memory = memory or "OutOfMemoryError" in report.error
             state = JobState.OUT_OF_MEMORY if memory else JobState.ERROR
             return state, report.error or "the candidate raised"
-        if self.job.latency is not None and report.latency is not None and ending is not None:
+        if self.job.latency is not None and report.latency is not None:
             check_claimed_latency(report.latency, self.job.latency, ending.timed)
         if report.status == "over-limit":
             return JobState.OVER_LIMIT, self._over_limit(report)
@@ -231,22 +254,26 @@ class JobFolder:
         check_weights(self.path / "weights.safetensors")
         return JobState.TRAINED, ""
 
-    def _compare(self, ending: Ending | None) -> tuple[JobState, str]:
-        """Whether the predictions are those of the original job."""
+    def _compare(self, ending: Ending) -> tuple[JobState, str]:
+        """Whether the predictions are those of the original job, and made as fast as was claimed."""
         self._check_outputs(epochs=0)
         original = read_outputs(self._original, self.job.loss)
         again = read_outputs(self.path, self.job.loss)
-        claimed = Outcome.model_validate_json(read_regular(self._original / "outcome.json", 2 * REPORT_BYTES))
-        answers = np.frombuffer(read_regular(self.path / ANSWERS, OUTPUTS_BYTES), dtype=np.float32)
-        problem = differences(
-            original,
-            again,
-            self.orders,
-            _by_split(answers.reshape(-1, self.job.signature.n_outputs), self.asked),
-            claimed.report.latency if claimed.report is not None else None,
-            ending.answers_s if ending is not None else (),
-        )
+        made = np.frombuffer(read_regular(self.path / ANSWERS, OUTPUTS_BYTES), dtype=np.float32)
+        answers = _by_split(made.reshape(-1, self.job.signature.n_outputs), self.asked)
+        problem = differences(original, again, self.orders, answers, self._spread)
+        claimed_ms = self._claimed_ms()
+        if not problem and claimed_ms is not None:
+            of_test = len(ending.answers_s) * self.asked.get("test", 0) // max(1, sum(self.asked.values()))
+            problem = slower_than_claimed(claimed_ms, ending.answers_s[len(ending.answers_s) - of_test :])
         return (JobState.NOT_REPRODUCED, problem) if problem else (JobState.REPRODUCED, "")
+
+    def _claimed_ms(self) -> float | None:
+        if self.job.claimed_ms is not None:
+            return self.job.claimed_ms
+        outcome = Outcome.model_validate_json(read_regular(self._original / "outcome.json", 2 * REPORT_BYTES))
+        latency = outcome.report.latency if outcome.report is not None else None
+        return latency.median_ms if latency is not None else None
 
     def _over_limit(self, report: WorkerReport) -> str:
         limit = self.job.latency.limit_ms if self.job.latency is not None else None

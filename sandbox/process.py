@@ -49,7 +49,7 @@ from cambrian.sandbox.job_folder import JobFolder
 from cambrian.sandbox.outputs import disk, remove_tree, write_arrays
 from cambrian.sandbox.protocol import SPACE, Isolation, Job, Outcome
 from cambrian.sandbox.worker.channel import ChannelBroken
-from cambrian.sandbox.worker.messages import Ending, Place
+from cambrian.sandbox.worker.messages import Ending
 from cambrian.search_spaces import Splits, UserError
 from cambrian.search_spaces.finding import copy_folder
 
@@ -105,7 +105,7 @@ class ProcessSandbox:
             )
         self._folder = folder.resolve()
         self._own = self._folder / "sandbox"
-        self._held_out = HeldOut(splits.x_val, splits.x_test)
+        self._held_out = HeldOut.of(splits)
         self._mark = f"{run_id}-{hashlib.sha256(str(self._folder).encode()).hexdigest()[:16]}"
         self._cores = self._cores or Cores(host_cores(), local_claims())
         # two threads a slot: one talks to the keeper, one may have to end it
@@ -144,7 +144,7 @@ class ProcessSandbox:
         held_out = self._held_out
         if self._client is None or held_out is None:
             raise InfrastructureError("the sandbox is not open", hint="call open first")
-        folder = JobFolder(self._folder, job, *held_out.sizes)
+        folder = held_out.folder(self._folder, job)
         known = folder.settled(self.isolation)
         if known is not None:
             return known
@@ -183,7 +183,7 @@ class ProcessSandbox:
             scratch.mkdir()
         place = self._cores.place(job.limits.threads)
         try:
-            link = client.fork(Place(key=job.id, data=self._own / "data", scratch=scratch))
+            link = client.fork(job.id, self._own / "data", scratch)
             try:
                 conversation = Conversation(link)
                 running.started(conversation)

@@ -12,6 +12,7 @@ Files of one job, under `<run folder>/jobs/<job id>/`:
                          `val_epochs`, what was predicted after each epoch: classes, int16
                          `(epochs, n_val)`, or values, float32 `(epochs, n_val, n_outputs)`
     weights.safetensors  the trained state dict
+    ending.json          how its processes ended, by the keeper's and the host's own word
     outcome.json         the host's `Outcome`, written after all checks: such a job is never run again
     log.txt              what the worker printed, capped
 """
@@ -20,9 +21,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from cambrian.search_spaces import Loss, Recipe, Signature, Splits, TableRow
 
@@ -98,6 +99,8 @@ class Job(_Data):
         purpose: `train`: measure and train; `measure`: measure only; `reproduce`: load the weights of the job
             `weights_of` into a fresh network, in a fresh sandbox, and see whether it predicts the same.
         weights_of: id of a job that ended `TRAINED`; given if and only if `purpose` is `reproduce`.
+        claimed_ms: for reproducing: milliseconds per call that were claimed of the network on this device,
+            for the batch of `latency`; None when nothing but the original's report tells of it.
     """
 
     id: str = Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,79}$")
@@ -115,12 +118,27 @@ class Job(_Data):
     generated_code: bool = False
     purpose: Purpose = "train"
     weights_of: str | None = None
+    claimed_ms: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _weights_are_for_reproducing(self) -> Job:
         if (self.weights_of is None) == (self.purpose == "reproduce"):
             raise ValueError("'weights_of' goes with the purpose 'reproduce'")
         return self
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("holds characters that cannot be printed")
+    return text
+
+
+Name = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
+"""A short text of the worker's that people will read."""
+Finite = Annotated[float, Field(allow_inf_nan=False, ge=-1e30, le=1e30)]
+Seconds = Annotated[float, Field(allow_inf_nan=False, ge=0, le=1e8)]
+Milliseconds = Annotated[float, Field(allow_inf_nan=False, gt=0, le=1e9)]
+Amount = Annotated[float, Field(allow_inf_nan=False, ge=0, le=1e15)]
 
 
 class Latency(_Data):
@@ -141,23 +159,23 @@ class Latency(_Data):
         memory_mb: peak of one call, in MiB: parameters, buffers and all tensors alive at a time.
     """
 
-    device: str
-    threads: int
-    batch: int
-    warmup: int
-    repeats: int
-    median_ms: float = Field(gt=0)
-    q1_ms: float = Field(gt=0)
-    q3_ms: float = Field(gt=0)
-    calls: int = Field(default=1, ge=1)
+    device: Name
+    threads: int = Field(ge=0, le=10**6)
+    batch: int = Field(ge=1, le=10**9)
+    warmup: int = Field(ge=0, le=10**9)
+    repeats: int = Field(ge=1, le=10**6)
+    median_ms: Milliseconds
+    q1_ms: Milliseconds
+    q3_ms: Milliseconds
+    calls: int = Field(default=1, ge=1, le=10**6)
     noisy: bool = False
     alone: bool = False
-    reference: str = ""
-    reference_ms: float | None = Field(default=None, gt=0)
-    ratio: float | None = Field(default=None, gt=0)
-    throughput_batch: int | None = None
-    throughput: float | None = Field(default=None, gt=0)
-    memory_mb: float | None = Field(default=None, ge=0)
+    reference: Name = ""
+    reference_ms: Milliseconds | None = None
+    ratio: Milliseconds | None = None
+    throughput_batch: int | None = Field(default=None, ge=1, le=10**9)
+    throughput: Amount | None = None
+    memory_mb: Amount | None = None
 
     @property
     def place(self) -> str:
@@ -181,13 +199,13 @@ class WorkerReport(_Data):
 
     status: Literal["trained", "measured", "reproduced", "over-limit", "error"]
     error: str = Field(default="", max_length=2000)
-    train_loss: tuple[float, ...] = ()
-    epoch_s: tuple[float, ...] = ()
-    setup_s: float = 0.0
+    train_loss: tuple[Finite, ...] = ()
+    epoch_s: tuple[Seconds, ...] = ()
+    setup_s: Seconds = 0.0
     latency: Latency | None = None
-    parameters: int = 0
-    peak_memory_mb: float = 0.0
-    torch: str = ""
+    parameters: int = Field(default=0, ge=0, le=10**13)
+    peak_memory_mb: Amount = 0.0
+    torch: Name = ""
 
 
 class JobState(StrEnum):

@@ -22,7 +22,7 @@ KEEPER = (PYTHON, "-s", "-P", "-m", "cambrian.sandbox.worker", DATA, SCRATCH)
 USER = "1000:1000"
 SCRATCH_MB = 64
 OUR_PROCESSES = 3
-"""Processes of a container that are not the job's: the init process, the keeper, one to spare."""
+"""Processes and threads of a container that are not the job's: the keeper, its reaper, one to spare."""
 CPU_GRACE_S = 30
 """CPU seconds beyond the limit after which the kernel ends a process that nobody is left to end."""
 OOM_SCORE = 500
@@ -98,7 +98,9 @@ def settings(
         "pids_limit": limits.processes + OUR_PROCESSES,
         "oom_score_adj": OOM_SCORE,
         "ipc_mode": "none",
-        "init": True,
+        # The keeper is process 1 itself and reaps what is left over: an init process beside it would be one
+        # that candidates can stop, trace and look into, as they cannot the keeper.
+        "init": False,
         "healthcheck": {"test": ["NONE"]},
         "log_config": LogConfig(type="none", config={}),  # what a job prints comes over the link, capped
     }

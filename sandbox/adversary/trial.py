@@ -21,7 +21,7 @@ from cambrian.sandbox.protocol import Job, JobState, Outcome, Sandbox
 from cambrian.search_spaces import Recipe, Signature, Splits
 
 KNOWN_FILES = {
-    "job.json", "log.txt", "outcome.json", "outputs.npz", "report.json", "weights.safetensors",
+    "ending.json", "job.json", "log.txt", "outcome.json", "outputs.npz", "report.json", "weights.safetensors",
 }  # fmt: skip
 PLAIN = {"act": "plain"}
 LEARNT = 0.6

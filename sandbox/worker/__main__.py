@@ -6,7 +6,9 @@ and ends. It ends as well when the host closes its standard input: a host that i
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import socket
 import sys
 import threading
@@ -15,6 +17,7 @@ from pathlib import Path
 from cambrian.sandbox.worker.keeper import HostGone, HostLink, Keeper, oom_kills, set_dumpable
 from cambrian.sandbox.worker.launch import become_worker, warm_up
 from cambrian.sandbox.worker.messages import Ending
+from cambrian.sandbox.worker.stopwatch import Stopwatch, processes
 
 
 def main(arguments: list[str]) -> int:
@@ -23,6 +26,8 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write("usage: python -m cambrian.sandbox.worker DATA SCRATCH\n")
         return 64
     set_dumpable(False)
+    # As process 1 we get no signal from inside but those that we handle, and Python handles this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     incoming, outgoing = os.dup(0), os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)  # what libraries print is no frame
@@ -57,12 +62,18 @@ def keep(link: HostLink, worker: int, channel: socket.socket, log: int) -> None:
     codes: list[int] = []
 
     def wait() -> None:
-        codes.append(os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]))
-        os.write(ended_write, b".")
+        """Reap whatever has ended, orphans of the worker too: we are process 1."""
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, 0)
+                if pid == worker:
+                    codes.append(os.waitstatus_to_exitcode(status))
+                    os.write(ended_write, b".")
 
     threading.Thread(target=wait, daemon=True).start()
     link.send({"ready": True})
-    keeper = Keeper(link, link.order(), channel, log, ended_read)
+    stopwatch = Stopwatch(lambda: worker, lambda: processes() - {os.getpid(), worker})
+    keeper = Keeper(link, link.order(), channel, log, ended_read, stopwatch=stopwatch)
     why = keeper.run()
     if why == "exit" and codes[0] != 0 and oom_kills() > killed_before:
         why = "memory"

@@ -204,7 +204,7 @@ def missing(features: frozenset[Feature]) -> tuple[str, ...]:
     if "user" not in features and os.geteuid() != 0:
         lacks.append("reads memory and environment of this user's processes")
     elif "isolated" not in features:
-        lacks.append("reads memory and environment of other jobs")
+        lacks.append("reads the memory of other jobs")
     if "user" in features and "root" not in features and os.geteuid() == 0:
         lacks.append("owns root's files, though without any capability")
     if "filter" not in features:

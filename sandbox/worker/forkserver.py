@@ -6,9 +6,9 @@ nothing of the host's in it, because all of that would be inherited.
 
 Started as `python -s -P -m cambrian.sandbox.worker.forkserver SOCKET MODE FOLDER [PLUGINFOLDER ...]`,
 where MODE is `probe`, or `none` for no namespaces, and FOLDER is for a trial of the confinement. Each packet
-on the socket is a message in JSON. In: a `Place`, and with it a file descriptor, the keeper's end of the link
-that the job is ordered over. Out: `{"ready": features, "missing": phrases}` once, `{"ended": key}` for each
-job when all its processes are gone.
+on the socket is a message in JSON. In: a `Place`, which names the socket where the host waits for the job's
+keeper. (Passing a descriptor would fail while a candidate keeps too many of this user's in flight.) Out:
+`{"ready": features, "missing": phrases}` once, `{"ended": key}` for each job when all its processes are gone.
 It ends with its socket: a host that is gone leaves nothing behind.
 """
 
@@ -73,11 +73,10 @@ class ForkServer:
             kill_below()
 
     def _start(self) -> bool:
-        packet, fds, _, _ = socket.recv_fds(self._control, PACKET, 1)
+        packet = self._control.recv(PACKET)
         if not packet:
             return False
         place = Place.model_validate_json(packet)
-        (link,) = fds
         alive, theirs = os.pipe()
         try:
             pid = os.fork()
@@ -87,12 +86,11 @@ class ForkServer:
         else:
             if pid == 0:
                 os.dup2(theirs, 0)  # stays open as long as the supervisor lives, and is not passed on
-                supervise(place, self._features, self._visible, self._gpu, link)
+                supervise(place, self._features, self._visible, self._gpu)
             self._jobs[alive] = (place.key, pid)
             self._selector.register(alive, selectors.EVENT_READ)
         finally:
             os.close(theirs)
-            os.close(link)
         return True
 
     def _ended(self, pipe: int) -> None:

@@ -3,12 +3,12 @@
 It gives the worker its order, passes on what the worker asks for and hands in, caps it, keeps the clock, and
 is the only one that can talk to the host. It never looks into what it passes on: judging is the host's.
 
-What candidate code can do to it: kill it where both have the same user (the host then sees a job that ended
-without a word: `gone`), and claim whatever it likes in the worker's name, because it shares the worker's
-process. What it cannot do: read the keeper's memory and files (it is not dumpable, so `ptrace` and
-`/proc/PID` are closed to the same user), speak to the host in its name (`channel.Seal`), stop its clock,
-get inputs of the test split before the trained weights were handed in, exceed the caps. A kernel exploit
-would give it all of that.
+What candidate code can do: claim whatever it likes in the worker's name, because it shares the worker's
+process. What it cannot do: kill or stop the keeper (it is process 1 of its container, or outside of the job's
+process ids), read its memory and files (it is not dumpable, so `ptrace` and `/proc/PID` are closed to the
+same user), speak to the host in its name (`channel.Seal`), turn its clocks, get inputs of the test split
+before the trained weights were handed in, exceed the caps. A kernel exploit would give it all of that; so
+would a process sandbox on a kernel without namespaces, which says so.
 """
 
 from __future__ import annotations
@@ -37,11 +37,13 @@ from cambrian.sandbox.worker.channel import (
     pack,
 )
 from cambrian.sandbox.worker.messages import Ending, Order, Why
+from cambrian.sandbox.worker.stopwatch import Stopwatch
 
 WATCH_S = 0.05
 """Seconds between looks at what the kernel does not enforce: what a candidate can exceed its limits by."""
 WORKER_HEADER = 1 << 16
-MOST_TIMED = 1000
+MOST_SAID = 2000
+MOST_CALLS = 1_000_000
 SAID = {"first-step", "loud"}
 ASKED = {"quiet", "val", "test", "weights", "challenge"}
 _PR_SET_DUMPABLE = 4
@@ -112,6 +114,7 @@ class Keeper:
         ended: a file descriptor that can be read once the worker has ended.
         watch: looked at every `WATCH_S`; says which limit is broken.
         on_pause: stops and continues the worker, where the host asks for it.
+        stopwatch: times the worker.
     """
 
     def __init__(
@@ -123,6 +126,7 @@ class Keeper:
         ended: int,
         watch: Callable[[], Why | None] = lambda: None,
         on_pause: Callable[[bool], None] = lambda _stop: None,
+        stopwatch: Stopwatch | None = None,
     ) -> None:
         self._link, self._order, self._worker, self._ended = link, order, worker, ended
         self._watch, self._on_pause = watch, on_pause
@@ -134,7 +138,9 @@ class Keeper:
         self._handed_in: dict[str, int] = {}
         self._closed: set[str] = set()
         self._challenge: _Challenge | None = None
-        self._block: tuple[int, float] | None = None
+        self._stopwatch = stopwatch or Stopwatch()
+        self._block: int | None = None
+        self._said = 0
         self._timed: list[tuple[int, float]] = []
         self._selector = selectors.DefaultSelector()
         worker.setblocking(False)
@@ -237,8 +243,6 @@ class Keeper:
             pass
         except OSError:  # it closed its end
             self._to_worker.clear()
-        if not self._to_worker and self._challenge is not None:
-            self._challenge.sent()
         self._listen()
 
     def _from_worker(self, frame: Frame, arrived: float) -> None:
@@ -248,31 +252,45 @@ class Keeper:
         elif "answer" in header and self._challenge is not None:
             self._challenge.answered(frame.payload, arrived)
             self._next_question()
-        elif header.get("ask") in ASKED:
-            self._asked = True
-            self._link.send({"ask": header["ask"]})
-            self._listen()
-        elif header.get("say") == "begin" and isinstance(header.get("calls"), int):
-            self._block = (max(1, header["calls"]), arrived)
-            self._heard()
-        elif header.get("say") == "end" and self._block is not None:
-            if len(self._timed) < MOST_TIMED:
-                self._timed.append((self._block[0], arrived - self._block[1]))
+        elif "ask" in header:
+            self._asks(str(header["ask"]))
+        else:
+            self._says(str(header.get("say")), header.get("calls"), arrived)
+
+    def _asks(self, what: str) -> None:
+        if what not in ASKED:
+            raise ChannelBroken("the worker asked for what there is not")
+        self._asked = True
+        self._link.send({"ask": what})
+        self._listen()
+
+    def _says(self, what: str, calls: object, arrived: float) -> None:
+        self._said += 1
+        if self._said > MOST_SAID:
+            raise ChannelBroken("the worker talks without end")
+        if what == "begin" and isinstance(calls, int) and 1 <= calls <= MOST_CALLS:
+            self._block = calls
+            self._heard(self._stopwatch.start)
+        elif what == "end" and self._block is not None:
+            self._timed.append((self._block, self._stopwatch.stop(arrived)))
             self._block = None
             self._heard()
-        elif header.get("say") in SAID:
-            self._link.send({"say": header["say"]})
+        elif what in SAID:
+            self._link.send({"say": what})
         else:
             raise ChannelBroken("the worker said something that no worker says")
 
-    def _heard(self) -> None:
+    def _heard(self, before: Callable[[], None] = lambda: None) -> None:
         """Let the worker go on: it waits, so that where both share a core the clock is looked at in time."""
         self._to_worker.append(memoryview(pack(Frame({"heard": True}))))
+        before()
         self._write()
 
     def _pass_file(self, name: str, last: bool, content: bytes) -> None:
         if name not in self._order.caps or name in self._closed:
             raise ChannelBroken("the worker handed in what nobody asked for")
+        if not last and len(content) < CHUNK:
+            raise ChannelBroken("the worker hands in crumbs")
         self._handed_in[name] = self._handed_in.get(name, 0) + len(content)
         if self._flooded():
             raise ChannelBroken("the worker handed in too much")
@@ -294,7 +312,7 @@ class Keeper:
                 continue
             if header.get("give") == "challenge":
                 if self._challenge is None:
-                    self._challenge = _Challenge(header)
+                    self._challenge = _Challenge(header, self._stopwatch)
                 self._challenge.content += frame.payload
                 if header.get("last"):
                     self._next_question()
@@ -323,16 +341,17 @@ class _Challenge:
 
     Args:
         header: `rows` questions of `row_bytes` bytes, `answer_bytes` each; dtype and shape are the worker's.
+        stopwatch: times the worker.
     """
 
-    def __init__(self, header: dict[str, Any]) -> None:
+    def __init__(self, header: dict[str, Any], stopwatch: Stopwatch) -> None:
+        self._stopwatch = stopwatch
         self._row_bytes, self._answer_bytes = int(header["row_bytes"]), int(header["answer_bytes"])
         self._facts = {"dtype": header["dtype"], "shape": header["shape"]}
         self._left = int(header["rows"])
         self.content = bytearray()
         self.answers = bytearray()
         self.seconds: list[float] = []
-        self._started: float | None = None
         self._open = False
 
     def next(self) -> Frame | None:
@@ -343,19 +362,15 @@ class _Challenge:
         self._left -= 1
         row = bytes(self.content[: self._row_bytes])
         del self.content[: self._row_bytes]
-        self._started, self._open = None, True
+        self._open = True
+        self._stopwatch.start()
         return Frame({"question": True, **self._facts}, row)
-
-    def sent(self) -> None:
-        """The question has gone out: the clock runs."""
-        if self._open and self._started is None:
-            self._started = time.monotonic()
 
     def answered(self, content: bytes, arrived: float) -> None:
         """Take an answer."""
-        if not self._open or self._started is None or len(content) != self._answer_bytes:
+        if not self._open or len(content) != self._answer_bytes:
             raise ChannelBroken("an answer that nobody asked for, or of a wrong size")
-        self.seconds.append(arrived - self._started)
+        self.seconds.append(self._stopwatch.stop(arrived))
         self.answers += content
 
 

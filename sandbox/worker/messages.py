@@ -34,11 +34,15 @@ class Place(_Message):
 
     Attributes:
         key: names the job in every later message of the fork server.
+        link: where the host waits for the keeper: name of an abstract socket.
+        token: what the keeper says first there, so that nobody else can take its place.
         data: the task's arrays.
         scratch: an empty folder, the job's home.
     """
 
     key: str
+    link: str
+    token: str
     data: Path
     scratch: Path
 

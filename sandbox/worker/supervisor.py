@@ -23,6 +23,7 @@ from cambrian.sandbox.worker import confine
 from cambrian.sandbox.worker.keeper import HostGone, HostLink, Keeper, set_dumpable
 from cambrian.sandbox.worker.launch import become_worker, close_files
 from cambrian.sandbox.worker.messages import Ending, Order, Place, Why
+from cambrian.sandbox.worker.stopwatch import Stopwatch
 
 SCRATCH_MB = 64
 _KERNEL_LISTS_CHILDREN = Path(f"/proc/self/task/{os.getpid()}/children").exists()
@@ -110,14 +111,17 @@ def _is_zombie(pid: int) -> bool:
 
 
 def supervise(
-    place: Place, features: frozenset[confine.Feature], visible: Sequence[Path], gpu: bool, link: int
+    place: Place, features: frozenset[confine.Feature], visible: Sequence[Path], gpu: bool
 ) -> NoReturn:
-    """Carry out what the host orders over `link`. Called in a fresh fork."""
+    """Carry out what the host orders over the link of `place`. Called in a fresh fork."""
     try:
         confine.die_with_parent()
-        close_files({link})
-        with contextlib.suppress(HostGone):
-            _Supervision(place, features, visible, gpu).run(link)
+        close_files(set())
+        with contextlib.suppress(HostGone, OSError), socket.socket(socket.AF_UNIX) as link:
+            link.connect(f"\0{place.link}")
+            link.sendall(place.token.encode())
+            place = place.model_copy(update={"token": ""})
+            _Supervision(place, features, visible, gpu).run(link.fileno())
     finally:
         os._exit(0)
 
@@ -129,6 +133,7 @@ class _Supervision:
         self.place, self.features, self.visible, self.gpu = place, features, visible, gpu
         self.limits: JobLimits | None = None
         self.first = 0
+        self.worker_pid: int | None = None
         self.peak_kb = 0
 
     def run(self, link: int) -> None:
@@ -150,7 +155,8 @@ class _Supervision:
         to_host.send({"ready": True})
         order = to_host.order()
         self.limits = order.job.limits
-        keeper = Keeper(to_host, order, ours, log_read, status_read, self._over_limit, self._pause)
+        stopwatch = Stopwatch(self._worker_pid, self._helpers)
+        keeper = Keeper(to_host, order, ours, log_read, status_read, self._over_limit, self._pause, stopwatch)
         try:
             ending = self._keep(keeper, status_read)
         except OSError as error:  # ours, not the candidate's
@@ -177,6 +183,14 @@ class _Supervision:
             return Ending(why="lost", note=status.decode(errors="replace")[:500])
         code = os.waitstatus_to_exitcode(struct.unpack("i", status)[0])
         return Ending(why="exit", code=code, peak_mb=peak_mb)
+
+    def _worker_pid(self) -> int | None:
+        return self.worker_pid or next(iter(children(self.first)), None)
+
+    def _helpers(self) -> set[int]:
+        """Processes of the job beside the worker itself."""
+        self.worker_pid = self._worker_pid()
+        return set(self._below()) - {self.worker_pid or 0}
 
     def _pause(self, stop: bool) -> None:
         for pid in self._below():

@@ -1,8 +1,9 @@
 """A filter that keeps a process from system calls that no training needs, as container engines have one.
 
-Most exploits of a kernel begin with a call that ordinary programs never make. What is listed here fails with
-`EPERM`, in this process and all that it starts, for good. New namespaces are refused by the flags of `clone`;
-`clone3`, whose flags a filter cannot see, does not exist for a confined process: the C library falls back.
+Most exploits of a kernel begin with a call that ordinary programs never make; and who leaves his cores
+disturbs others, where no control group keeps a job on them. What is listed here fails with `EPERM`, in this
+process and all that it starts, for good. New namespaces are refused by the flags of `clone`; `clone3`, whose
+flags a filter cannot see, does not exist for a confined process: the C library falls back.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ _REFUSED = {
     "quotactl": (179, 60),
     "reboot": (169, 142),
     "request_key": (249, 218),
+    "sched_setaffinity": (203, 122),
     "setns": (308, 268),
     "settimeofday": (164, 170),
     "swapoff": (168, 225),

@@ -54,7 +54,8 @@ class TrainingContract(OpenSandbox):
         assert (outcome.state, outcome.reason) == (JobState.TRAINED, "")
         assert outcome.isolation == sandbox.isolation
         assert files(folder, job) == {
-            "job.json", "log.txt", "outcome.json", "outputs.npz", "report.json", "weights.safetensors",
+            "ending.json", "job.json", "log.txt", "outcome.json", "outputs.npz", "report.json",
+            "weights.safetensors",
         }  # fmt: skip
         report = outcome.report
         assert report is not None and report.latency is not None
@@ -119,7 +120,7 @@ class TrainingContract(OpenSandbox):
         job = self.job("measured", convnet(), purpose="measure", latency=spec)
         outcome = await sandbox.run(job)
         assert (outcome.state, outcome.reason) == (JobState.MEASURED, "")
-        assert files(folder, job) == {"job.json", "log.txt", "outcome.json", "report.json"}
+        assert files(folder, job) == {"ending.json", "job.json", "log.txt", "outcome.json", "report.json"}
         assert outcome.report is not None and outcome.report.latency is not None
         latency = outcome.report.latency
         assert latency.alone
@@ -137,7 +138,7 @@ class TrainingContract(OpenSandbox):
         job = self.job("again", convnet(), **again)
         outcome = await sandbox.run(job)
         assert (outcome.state, outcome.reason) == (JobState.REPRODUCED, "")
-        assert files(folder, job) == {"job.json", "log.txt", "outcome.json", "outputs.npz", "report.json"}
+        assert files(folder, job) == {"ending.json", "job.json", "log.txt", "outcome.json", "report.json"}
         assert await sandbox.run(job) == outcome
         weights = folder / "jobs" / first.id / "weights.safetensors"
         tensors = safetensors.numpy.load_file(weights)
@@ -357,7 +358,8 @@ class ConfinementContract(OpenSandbox):
         assert Outcome.model_validate_json((place / "outcome.json").read_bytes()) == outcome
         assert not any(path.is_symlink() and path.name == "report.json" for path in place.iterdir())
         assert files(folder, job) <= {
-            "job.json", "log.txt", "outcome.json", "report.json", "outputs.npz", "weights.safetensors",
+            "ending.json", "job.json", "log.txt", "outcome.json", "report.json", "outputs.npz",
+            "weights.safetensors",
         }  # fmt: skip
         with pytest.raises(ValueError, match=r"outputs\.npz"):
             read_outputs(place)

@@ -133,11 +133,35 @@ def test_what_is_not_due_ends_the_job(tmp_path: Path, asked: list[str]) -> None:
         (lambda channel: [channel.tell("ended"), time.sleep(30)], "forged"),
         (lambda channel: [channel._stream.sendall(b"\xff" * 64), time.sleep(30)], "forged"),
         (lambda channel: [channel.answer(b"x"), time.sleep(30)], "forged"),
+        (lambda channel: [channel.tell("begin", calls=10**400), time.sleep(30)], "forged"),
+        (lambda channel: [channel._stream.sendall(pack(Frame({"ask": [1]}))), time.sleep(30)], "forged"),
+        (lambda channel: [channel.tell("loud") for _ in range(3000)] + [time.sleep(30)], "forged"),
+        (
+            lambda channel: [
+                channel._stream.sendall(pack(Frame({"file": "weights.safetensors", "last": False}, b"x"))),
+                time.sleep(30),
+            ],
+            "forged",
+        ),
         (lambda channel: os.kill(os.getppid(), 9), "gone"),
         (lambda channel: time.sleep(30), "timeout"),
         (lambda channel: [os.closerange(3, 200), time.sleep(30)], "timeout"),
     ],
-    ids=["flood", "other file", "twice", "ended", "garbage", "answer", "kill", "sleep", "close"],
+    ids=[
+        "flood",
+        "other file",
+        "twice",
+        "ended",
+        "garbage",
+        "answer",
+        "calls",
+        "list",
+        "chatter",
+        "crumbs",
+        "kill",
+        "sleep",
+        "close",
+    ],
 )
 def test_a_worker_that_oversteps_is_ended(tmp_path: Path, act: Act, why: str) -> None:
     limits = JobLimits(wall_s=1.5 if why == "timeout" else 20, file_mb=2)
