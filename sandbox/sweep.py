@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
 from collections.abc import Mapping
-from pathlib import Path
 
 import docker
 from docker.errors import APIError, NotFound
 
 from cambrian.sandbox.engine import engine_errors
+from cambrian.sandbox.identity import is_dead, this_host
 
 RUN, HOST, JOB = "cambrian.run", "cambrian.host", "cambrian.job"
 
@@ -54,36 +52,3 @@ def sweep(client: docker.DockerClient, run_id: str) -> int:
 def is_left_over(found: Mapping[str, str], run_id: str) -> bool:
     """Whether something with these labels may be removed by whoever holds the run `run_id`."""
     return found.get(RUN) == run_id or is_dead(found.get(HOST, ""))
-
-
-def this_host() -> str:
-    """This process, as a label: its machine, pid and start."""
-    return f"{_machine()}:{os.getpid()}:{started(os.getpid())}"
-
-
-def is_dead(host: str) -> bool:
-    """Whether the process of a label ran on this machine, as it was started last, and is there no more.
-
-    A label of another form says nothing that can be told from here.
-    """
-    machine, _, process = host.partition(":")
-    pid, _, start = process.partition(":")
-    return machine == _machine() and pid.isdigit() and bool(start) and started(int(pid)) != start
-
-
-def _machine() -> str:
-    """Where a pid means one process: machines may share a name, and containers on one number their own."""
-    boot = namespace = "unknown"
-    with contextlib.suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        namespace = str(Path("/proc/self/ns/pid").stat().st_ino)
-    return f"{socket.gethostname()}/{boot}/{namespace}"
-
-
-def started(pid: int) -> str | None:
-    """When process `pid` was started, in the kernel's ticks; None when there is none. Pids are used again."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    return stat.rpartition(")")[2].split()[19]

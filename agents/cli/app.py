@@ -198,8 +198,9 @@ def _explain(error: BaseException, as_json: bool) -> int:
     from cambrian.search_spaces.errors import CambrianError
 
     number = getattr(error, "number", None)
-    if isinstance(number, int):  # a signal: everything in flight was kept
-        _tell(f"stopped by {error}", "`cambrian resume last` goes on", 128 + number, as_json)
+    if isinstance(number, int):  # a signal: everything in flight of a run was kept
+        hint = getattr(error, "hint", "`cambrian resume last` goes on")
+        _tell(f"stopped by {error}", hint, 128 + number, as_json)
         return 128 + number
     if isinstance(error, CambrianError):
         _tell(error.message, error.hint, error.exit_code, as_json)

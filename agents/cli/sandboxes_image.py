@@ -64,16 +64,22 @@ def build_command(base: str | None, run: Path | None, engine: str | None, as_jso
 def clean_command(base: str | None, engine: str | None, as_json: bool) -> None:
     """Remove what is not needed any more, and print what and how much that was."""
     check_address(engine)
+    from cambrian.sandbox.adversary.places import remove_left
     from cambrian.sandbox.image.build import clean
 
+    folders = remove_left()
     done = clean(base, engine)
     if as_json:
-        emit(done.model_dump(mode="json"))
+        emit(done.model_dump(mode="json") | {"folders": folders})
         return
+    if folders:
+        print(f"removed {folders} temporary folders of checks that were killed")
     for tag in done.images:
         print(f"removed the image {tag}")
     if done.leftovers:
         print(f"removed {done.leftovers} containers and volumes of dead runs")
     for tag, why in done.kept.items():
         print(f"kept the image {tag}: {why}")
-    print(f"freed {done.freed_mb:,.0f} MB" if done.images or done.leftovers else "nothing to remove")
+    print(
+        f"freed {done.freed_mb:,.0f} MB" if done.images or done.leftovers or folders else "nothing to remove"
+    )

@@ -5,27 +5,44 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import signal
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cambrian.agents.cli.app import emit
 from cambrian.agents.cli.sandboxes_image import check_address, teller
-from cambrian.agents.errors import UserError
+from cambrian.agents.errors import CambrianError, UserError
 
 if TYPE_CHECKING:
     from cambrian.sandbox.adversary.report import TrialReport
 
 SLOTS = 2
 MIN_WIDTH = 110
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+OPENING_S = 20.0
+"""Seconds that a sandbox may take to open after a signal."""
 
 Told = Callable[[str, int, int], None]
+
+
+class CheckStopped(BaseException):
+    """A signal asked us to stop; all was cleaned up.
+
+    Attributes:
+        number: the signal.
+        hint: none, as there is nothing to go on with.
+    """
+
+    hint = ""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
 
 
 def check_command(
@@ -43,8 +60,11 @@ def check_command(
             "--engine, --runtime and --base are options of containers", hint="leave out '--kind process'"
         )
     kind = _kind(kind, engine, runtime)
+    from cambrian.sandbox.adversary.places import remove_left
+
+    remove_left()
     with _progress(quiet=as_json) as told:
-        report = asyncio.run(_try_out(kind, engine, runtime, base, full, told, teller(as_json)))
+        report = asyncio.run(_stoppable(_try_out(kind, engine, runtime, base, full, told, teller(as_json))))
     if as_json:
         ok = {probe.name: probe.ok for probe in report.probes}
         emit(report.model_dump(mode="json") | {"passed": report.passed, "ok": ok})
@@ -55,6 +75,47 @@ def check_command(
             print(f"not enforced here: {phrase}")
     if not report.passed:
         sys.exit(2)
+
+
+async def _stoppable(work: Coroutine[Any, Any, TrialReport]) -> TrialReport:
+    """Do `work`; the first SIGINT or SIGTERM cancels it, later ones leave it to clean up.
+
+    Raises:
+        CheckStopped: one came.
+    """
+    task, loop = asyncio.ensure_future(work), asyncio.get_running_loop()
+    caught: list[int] = []
+
+    def handle(number: int) -> None:
+        caught.append(number)
+        if len(caught) == 1:
+            task.cancel()
+
+    for number in STOPPING:
+        loop.add_signal_handler(number, handle, number)
+    try:
+        return await task
+    except (asyncio.CancelledError, CambrianError):
+        if caught:  # what else went wrong came of that
+            raise CheckStopped(caught[0]) from None
+        raise
+    finally:
+        for number in STOPPING:
+            loop.remove_signal_handler(number)
+
+
+async def _open(opening: Coroutine[Any, Any, None]) -> None:
+    """Wait for a sandbox to open; if cancelled, some while longer: half open it cannot be closed well."""
+    task = asyncio.ensure_future(opening)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        done, _ = await asyncio.wait({task}, timeout=OPENING_S)
+        for one in done:
+            one.exception()  # or asyncio complains that nobody looked
+        task.cancel()
+        await asyncio.wait({task})
+        raise
 
 
 def _kind(kind: str, engine: str | None, runtime: str | None) -> str:
@@ -77,6 +138,7 @@ async def _try_out(
     say: Callable[[str], None],
 ) -> TrialReport:
     from cambrian.sandbox import Sandbox
+    from cambrian.sandbox.adversary.places import temporary
     from cambrian.sandbox.adversary.plugin import lay_out
     from cambrian.sandbox.adversary.probe import ORDINARY
     from cambrian.sandbox.adversary.probes import catalogue, short_suite
@@ -86,8 +148,8 @@ async def _try_out(
     task = TASKS.create("digits")
     splits = task.load()
     run_id = f"check-{os.getpid()}-{secrets.token_hex(4)}"
-    with tempfile.TemporaryDirectory(prefix="cambrian-check-") as place:
-        plugin, folder = lay_out(Path(place) / "plugin"), Path(place) / "run"
+    with temporary("cambrian-check") as place:
+        plugin, folder = lay_out(place / "plugin"), place / "run"
         folder.mkdir()
         sandbox: Sandbox
         if kind == "docker":
@@ -119,7 +181,7 @@ async def _try_out(
             told=lambda result, done, of: told(result.name, done, of),
         )
         try:
-            await sandbox.open(run_id, folder, splits, SLOTS)
+            await _open(sandbox.open(run_id, folder, splits, SLOTS))
             report = await trial.run(catalogue() if full else short_suite())
         finally:
             await sandbox.close()

@@ -40,7 +40,13 @@ class Bait:
         key = self._head + self._tail
         environment = {"OPENAI_API_KEY": key}
         child = self._stack.enter_context(
-            subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE, env=environment)
+            subprocess.Popen(
+                [sys.executable, "-S", "-c", "import sys; sys.stdin.read()"],  # ends with this process
+                stdin=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=environment,
+                start_new_session=True,  # Ctrl-C is for us
+            )
         )
         self._stack.callback(child.kill)
         secret_file = self._folder / "secret.txt"

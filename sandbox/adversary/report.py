@@ -71,6 +71,13 @@ class ProbeResult(_Data):
             return "NOT CONTAINED"
         return "declared" if self.declared else "contained"
 
+    @property
+    def ending(self) -> str:
+        """The state; for a candidate that trained, why that is right."""
+        if self.state is JobState.TRAINED and self.ok and not self.declared:
+            return f"{self.state}, did no harm"
+        return self.state or ""
+
 
 class TrialReport(_Data):
     """All of a trial.
@@ -106,7 +113,7 @@ class TrialReport(_Data):
         for probe in self.probes:
             style = "dim" if probe.skipped else "yellow" if probe.declared else "green"
             verdict = Text(probe.verdict, style if probe.ok else "bold red")
-            table.add_row(probe.name, Text(probe.attempt), verdict, probe.state or "", f"{probe.wall_s:.1f}")
+            table.add_row(probe.name, Text(probe.attempt), verdict, probe.ending, f"{probe.wall_s:.1f}")
         lines = [Text(f"{name}: {what}", style) for name, what, style in self._remarks()]
         return Group(table, *lines, self._summary())
 

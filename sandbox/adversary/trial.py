@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from cambrian.sandbox.adversary.bait import Bait, alive
+from cambrian.sandbox.adversary.places import temporary
 from cambrian.sandbox.adversary.plugin import SPACE_NAME
 from cambrian.sandbox.adversary.probe import ORDINARY, TIMED, Evidence, Probe, judge
 from cambrian.sandbox.adversary.report import HonestResult, ProbeResult, TrialReport
@@ -68,7 +68,7 @@ class Trial:
         started = time.monotonic()
         of = len(probes) + 3
         before = {path.name for path in self._folder.iterdir()} | {"jobs"}
-        with tempfile.TemporaryDirectory(prefix="cambrian-bait-") as place, Bait(Path(place)) as bait:
+        with temporary("cambrian-bait") as place, Bait(place) as bait:
             honest = await self._honest(of)
             waiting = list(probes)
             results: dict[str, ProbeResult] = {}

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import tempfile
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from cambrian.sandbox.identity import pid_namespace, this_host
 
 COMMAND = [sys.executable, "-P", "-c", "from cambrian.agents.cli import main; main()", "sandbox"]
 HELP = """
@@ -59,6 +64,31 @@ def test_check_of_processes(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_check_that_is_stopped_leaves_nothing(number: signal.Signals) -> None:
+    with tempfile.TemporaryDirectory() as place:  # a short path: sockets are made below it
+        dead = Path(place, f"cambrian-bait-{pid_namespace()}-{2**30}-1-killed")
+        dead.mkdir()
+        check = subprocess.Popen(
+            [*COMMAND, "check", "--kind", "process"],
+            env={**os.environ, "TMPDIR": place},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 60
+        while not (made := [*Path(place).glob("cambrian-bait-*/socket")]) and time.monotonic() < deadline:
+            assert check.poll() is None, check.communicate()
+            time.sleep(0.05)
+        assert made and not dead.exists()
+        os.killpg(check.pid, number)
+        out, told = check.communicate(timeout=60)
+        assert (check.returncode, out) == (128 + number, "")
+        assert told.splitlines()[-1] == f"error: stopped by {number.name}" and "Traceback" not in told
+        assert not [*Path(place).glob("cambrian-bait-*"), *Path(place).glob("cambrian-check-*")]
+
+
 def test_an_engine_that_is_not_there_and_options_that_do_not_fit_are_told(tmp_path: Path) -> None:
     nowhere = f"unix://{tmp_path}/nowhere.sock"
     for command in ("build", "check", "clean"):
@@ -76,8 +106,6 @@ def test_an_engine_that_is_not_there_and_options_that_do_not_fit_are_told(tmp_pa
 @pytest.mark.timeout(600)
 def test_build_and_clean(tmp_path: Path) -> None:
     import docker
-
-    from cambrian.sandbox.sweep import this_host
 
     try:
         client = docker.from_env(timeout=60)

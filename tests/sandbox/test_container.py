@@ -16,8 +16,8 @@ import pytest
 
 from cambrian.sandbox import InfrastructureError, JobLimits, JobState, Outcome, Sandbox
 from cambrian.sandbox.container import ContainerSandbox, _remembers
+from cambrian.sandbox.identity import this_host
 from cambrian.sandbox.image.build import LOCAL_BASE, default_base, ensure_image
-from cambrian.sandbox.sweep import this_host
 from tests.contracts.sandbox import Make, SandboxContract, alive, digits, until
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(900)]
