@@ -416,7 +416,7 @@ def _set(data: dict[str, Any], dotted: str, value: Any) -> None:
 
 
 def _explain(item: dict[str, Any]) -> str:
-    place = ".".join(str(part) for part in item["loc"])
+    place = ".".join(str(part) for part in item["loc"] if part != "[key]")  # pydantic's word for a name
     if item["type"] == "extra_forbidden":
         known = _keys_at(tuple(item["loc"][:-1]))
         return f"{place}: unknown key, {near_names(str(item['loc'][-1]), known)}"

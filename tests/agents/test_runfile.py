@@ -66,7 +66,7 @@ def test_the_resolved_configuration_reads_back_as_itself(tmp_path: Path) -> None
         (GOOD + "devices: {desk: {thread: 1}}", "devices.desk.thread: unknown key, did you mean threads"),
         (GOOD + "devices: {desk: {kind: process, gpu: 0}}", "need a container"),
         (GOOD + "devices: {desk: {engine: example.org}}", "is no address of an engine"),
-        (GOOD + "devices: {Desk: {}}", "use lower-case letters"),
+        (GOOD + "devices: {Desk: {}}", "devices.Desk: use lower-case letters"),
         (GOOD + "sandbox: {engine: 'context:'}", "sandbox.engine: 'context:' is no address"),
         (GOOD + "sandbox: {kind: process, runtime: runsc}", "'runtime' needs a container"),
         (GOOD + "latency: {device: null, throughput_batch: 0}", "latency.throughput_batch: input should be"),
