@@ -350,6 +350,13 @@ class ConfinementContract(OpenSandbox):
             assert facts["writes"] == [str(path) for path in paths]
             (folder / "jobs" / "mine").unlink()
 
+    async def test_the_keeper_is_process_1_which_nobody_inside_can_stop(self, sandbox: Sandbox) -> None:
+        if not self.confined:
+            pytest.skip("it has no process ids of its own")
+        outcome = await sandbox.run(self.job("keeper", {"act": "stop-keeper"}))
+        assert outcome.state is JobState.ERROR, outcome.reason
+        assert outcome.reason.startswith('Found: {"stopped": 0, "zombies": 0}')
+
     async def test_a_forged_result_is_not_believed(self, sandbox: Sandbox, folder: Path) -> None:
         job = self.job("forge", {"act": "forge"})
         outcome = await sandbox.run(job)

@@ -9,9 +9,11 @@ import importlib.util
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -391,7 +393,29 @@ def data(genotype: dict[str, Any]) -> None:
     found(files=sorted(str(path.relative_to(folder)) for path in folder.rglob("*")))
 
 
+def stop_keeper(genotype: dict[str, Any]) -> None:
+    """Send process 1 what would end any other, leave orphans to it, and count what it did not reap."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGSTOP, signal.SIGKILL):
+        with contextlib.suppress(OSError):
+            os.kill(1, number)
+    for _ in range(5):
+        if os.fork() == 0:
+            if os.fork() == 0:
+                os._exit(0)
+            os._exit(0)
+    for _ in range(5):
+        os.wait()
+    time.sleep(0.5)
+    states = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                states.append((entry / "stat").read_text().rpartition(")")[2].split()[0])
+    found(zombies=states.count("Z"), stopped=states.count("T"))
+
+
 REACH: dict[str, Act] = {
+    "stop-keeper": stop_keeper,
     "data": data,
     "look": look,
     "read-secrets": read_secrets,
