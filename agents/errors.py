@@ -8,6 +8,7 @@
     |  '- RunBusyError                     another process holds the run
     |- LimitReached               exit 3   a budget is spent
     |- InfrastructureError        exit 4   engine, disk or server down; the queue is kept, `resume` goes on
+    |  |- EngineOptionError      exit 2   no such runtime, context or kind of address of an engine
     |  '- ModelUnavailable                 the model endpoint is down, refuses, or answers rubbish
     '- ProposalError              (never reaches the user) the model or arm may try again
 

@@ -27,7 +27,7 @@ from docker.errors import APIError, DockerException, TLSParameterError
 from docker.tls import TLSConfig
 from requests.exceptions import RequestException, SSLError, Timeout
 
-from cambrian.sandbox.errors import InfrastructureError
+from cambrian.sandbox.errors import EngineOptionError, InfrastructureError
 
 DEFAULT_ADDRESS = "unix:///var/run/docker.sock"
 ENGINE_S = 60.0
@@ -113,7 +113,8 @@ def engine_errors(what: str, endpoint: Endpoint | None = None) -> Iterator[None]
             raise
         text, hint = explain(error)
         place = f" at {endpoint}" if endpoint is not None else ""
-        raise InfrastructureError(f"the Docker engine{place} failed to {what}: {text}", hint=hint) from error
+        kind = EngineOptionError if _is_unknown_runtime(text) else InfrastructureError
+        raise kind(f"the Docker engine{place} failed to {what}: {text}", hint=hint) from error
 
 
 def explain(error: BaseException) -> tuple[str, str]:
@@ -146,7 +147,7 @@ def explain(error: BaseException) -> tuple[str, str]:
 
 def _of_answer(text: str) -> tuple[str, str]:
     """What an engine that answers complains of, and a hint."""
-    if "nknown runtime" in text or "unknown or invalid runtime" in text:
+    if _is_unknown_runtime(text):
         return text, "'docker info' lists the runtimes that there are; see 'sandbox.runtime' in the run file"
     if "could not select device driver" in text or "nvidia" in text.lower():
         return (
@@ -158,6 +159,10 @@ def _of_answer(text: str) -> tuple[str, str]:
     if "No such image" in text:
         return text, "somebody removed the image: run again and it is built anew"
     return text, RESUME
+
+
+def _is_unknown_runtime(text: str) -> bool:
+    return "nknown runtime" in text or "unknown or invalid runtime" in text
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -188,7 +193,7 @@ def _line(text: str) -> str:
 def _of_address(address: str, env: Mapping[str, str], source: str) -> Endpoint:
     scheme = address.partition("://")[0] if "://" in address else ""
     if scheme not in SCHEMES:
-        raise InfrastructureError(
+        raise EngineOptionError(
             f"the engine's address {address!r}{f' of {source}' if source else ''} is none",
             hint="write unix:///path/to/socket, tcp://host:port, ssh://user@host or context:NAME",
         )
@@ -240,7 +245,7 @@ def _of_context(name: str, env: Mapping[str, str]) -> Endpoint:
     address = endpoint.get("Host")
     if not isinstance(address, str) or not address:
         known = sorted({"default", *_contexts(folder / "meta")})
-        raise InfrastructureError(
+        raise EngineOptionError(
             f"there is no docker context {name!r}",
             hint=f"known: {', '.join(known)}; 'docker context ls' tells",
         )

@@ -10,3 +10,13 @@ class InfrastructureError(CambrianError):
     """
 
     exit_code = 4
+
+
+class EngineOptionError(InfrastructureError):
+    """What was asked of an engine does not exist: an address that is none, an unknown context or runtime.
+
+    The user can mend it, so the exit code is that of a `UserError`. Where an engine that cannot be had is
+    made do without, this is no exception.
+    """
+
+    exit_code = 2

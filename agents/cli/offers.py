@@ -124,8 +124,8 @@ def _docker(config: RunConfig | None) -> Finding:
     return _finding(
         "Docker",
         lambda: (engine.available, engine.detail),
-        "candidates run in the process sandbox, which stops accidents but no hostile code: fine for spaces "
-        "of data (convnet), not for generated source",
+        "candidates run in the process sandbox, which holds what this kernel lets it hold ('cambrian sandbox "
+        "check' tries that); code by a model only with 'sandbox.trust_generated_code: true'",
     )
 
 

@@ -37,6 +37,23 @@ def check_address(engine: str | None) -> None:
             raise UserError(f"--engine: {error}", hint="'docker context ls' lists contexts") from None
 
 
+def check_environment() -> None:
+    """Refuse an environment that names an engine by what is no address, rather than do without one.
+
+    Raises:
+        EngineOptionError: it does.
+    """
+    from cambrian.sandbox.engine import resolve
+    from cambrian.sandbox.errors import EngineOptionError, InfrastructureError
+
+    try:
+        resolve()
+    except EngineOptionError:
+        raise
+    except InfrastructureError:  # opening it will tell, if it is needed
+        pass
+
+
 def build_command(base: str | None, run: Path | None, engine: str | None, as_json: bool) -> None:
     """Build the image, and print its tag, size and contents."""
     check_address(engine)

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cambrian.agents.cli.app import emit
-from cambrian.agents.cli.sandboxes_image import check_address, teller
+from cambrian.agents.cli.sandboxes_image import check_address, check_environment, teller
 from cambrian.agents.errors import CambrianError, UserError
 
 if TYPE_CHECKING:
@@ -124,6 +124,8 @@ def _kind(kind: str, engine: str | None, runtime: str | None) -> str:
         return kind
     from cambrian.sandbox.select import engine_status
 
+    if engine is None:
+        check_environment()
     wanted = engine is not None or runtime is not None
     return "docker" if wanted or engine_status(engine=engine).available else "process"
 

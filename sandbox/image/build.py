@@ -190,7 +190,7 @@ def _base(client: docker.DockerClient, base_image: str | None, say: Callable[[st
     except (APIError, RequestException) as error:
         raise InfrastructureError(
             f"the base image {name!r} is not on this machine and cannot be pulled: {_reason(error)}",
-            hint="make one with sandbox/image/debian-base.sh, or name one in 'sandbox.base_image'",
+            hint="make one with sandbox/image/debian-base.sh, or name another one by 'sandbox.base_image'",
         ) from error
 
 

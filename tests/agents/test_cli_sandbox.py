@@ -94,12 +94,21 @@ def test_an_engine_that_is_not_there_and_options_that_do_not_fit_are_told(tmp_pa
     for command in ("build", "check", "clean"):
         done = cambrian(command, "--engine", nowhere, cwd=tmp_path, code=4)
         assert "error: " in done.stderr and "hint: " in done.stderr and done.stdout == ""
+        assert "resume" not in done.stderr and "then try again" in done.stderr
+        done = cambrian(command, cwd=tmp_path, code=2, DOCKER_HOST="nonsense")
+        assert "'nonsense' of DOCKER_HOST is none" in done.stderr
     told: dict[str, Any] = json.loads(
         cambrian("check", "--engine", "nowhere", "--json", cwd=tmp_path, code=2).stdout
     )
     assert "'nowhere' is no address of an engine" in told["error"]
     done = cambrian("check", "--kind", "process", "--runtime", "runsc", cwd=tmp_path, code=2)
     assert "options of containers" in done.stderr
+
+
+@pytest.mark.docker
+def test_a_wrong_base_is_told_as_the_option_that_it_was(tmp_path: Path) -> None:
+    done = cambrian("build", "--base", "cambrian-no-such-base:1", cwd=tmp_path, code=4)
+    assert "or name another one by --base" in done.stderr and "base_image" not in done.stderr
 
 
 @pytest.mark.docker

@@ -17,6 +17,7 @@ import pytest
 
 from cambrian.sandbox import InfrastructureError
 from cambrian.sandbox.engine import DEFAULT_ADDRESS, connect, engine_errors, resolve
+from cambrian.sandbox.errors import EngineOptionError
 
 
 def context(home: Path, name: str, **endpoint: object) -> Path:
@@ -206,3 +207,17 @@ def test_ssh_names_what_to_install() -> None:
 def test_errors_of_the_disk_are_not_blamed_on_the_engine() -> None:
     with pytest.raises(FileNotFoundError), engine_errors("do anything"):
         Path("/nonexistent/file").read_bytes()
+
+
+@pytest.mark.docker
+def test_an_unknown_runtime_is_the_user_s_to_mend() -> None:
+    client = connect(timeout_s=60)
+    try:
+        images = client.images.list()
+        if not images:
+            pytest.skip("needs any image")
+        with pytest.raises(EngineOptionError, match="runtime") as caught, engine_errors("start a container"):
+            client.containers.create(images[0].id, ["/bin/true"], runtime="no-such-runtime").start()
+        assert caught.value.exit_code == 2 and "docker info" in caught.value.hint
+    finally:
+        client.close()
