@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
         return 64
     set_dumpable(False)
     # As process 1 we get no signal from inside but those that we handle, and Python handles this one.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     incoming, outgoing = os.dup(0), os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)  # what libraries print is no frame

@@ -212,7 +212,10 @@ class _Supervision:
 
     def _first(self, channel: socket.socket, log: int, status: int, drop: set[int]) -> NoReturn:
         """The first process of the job's own process ids."""
+        worker = 0
         try:
+            # As process 1 we get no signal from inside but those that we handle, and Python handles this one.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             confine.die_with_parent()
             for fd in drop:
                 os.close(fd)
@@ -232,7 +235,8 @@ class _Supervision:
                     break
         except BaseException as error:
             with contextlib.suppress(OSError):
-                os.write(status, f"{type(error).__name__}: {error}".encode())
+                if not worker:  # no candidate can have caused it
+                    os.write(status, f"{type(error).__name__}: {error}".encode())
         finally:
             os._exit(0)
 

@@ -13,7 +13,7 @@ from cambrian.sandbox import InfrastructureError, Isolation, JobState, Outcome, 
 from cambrian.sandbox.adversary.plugin import lay_out
 from cambrian.sandbox.adversary.probe import ERROR, ORDINARY, Evidence, Probe, judge, told
 from cambrian.sandbox.adversary.probes import catalogue, short_suite
-from cambrian.sandbox.adversary.report import TrialReport
+from cambrian.sandbox.adversary.report import ProbeResult, TrialReport
 from cambrian.sandbox.adversary.trial import Trial, engine_leftovers
 from cambrian.sandbox.process import ProcessSandbox
 from cambrian.search_spaces import TASKS
@@ -177,3 +177,10 @@ def test_facts_come_from_the_exception_that_carries_them_only() -> None:
     assert told('Found: {"a": [1]} (hostile/reach.py:1 in found)') == {"a": [1]}
     assert told('ValueError: Found: {"a": []} (x)') is None
     assert told("Found: no JSON (x)") is None
+
+
+def test_a_row_says_why_it_is_right_that_a_hostile_candidate_trained() -> None:
+    trained = ProbeResult(name="reseed", attempt="Takes away seeds.", state=JobState.TRAINED)
+    assert trained.ending == "trained, did no harm"
+    assert trained.model_copy(update={"left": ("a file",)}).ending == "trained"
+    assert trained.model_copy(update={"state": None}).ending == ""

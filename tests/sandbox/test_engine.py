@@ -217,7 +217,7 @@ def test_an_unknown_runtime_is_the_user_s_to_mend() -> None:
         if not images:
             pytest.skip("needs any image")
         with pytest.raises(EngineOptionError, match="runtime") as caught, engine_errors("start a container"):
-            client.containers.create(images[0].id, ["/bin/true"], runtime="no-such-runtime").start()
+            client.containers.create(images[0], ["/bin/true"], runtime="no-such-runtime").start()
         assert caught.value.exit_code == 2 and "docker info" in caught.value.hint
     finally:
         client.close()
