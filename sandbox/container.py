@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -34,6 +33,7 @@ from cambrian.sandbox.errors import InfrastructureError
 from cambrian.sandbox.image.build import ensure_image
 from cambrian.sandbox.job_folder import JobFolder
 from cambrian.sandbox.protocol import Isolation, Job, JobLimits, Outcome
+from cambrian.sandbox.running import Cancelled, Running
 from cambrian.sandbox.settings import Hull, not_enforced, settings
 from cambrian.sandbox.sweep import labels, sweep
 from cambrian.sandbox.volume import place_data
@@ -82,7 +82,7 @@ class ContainerSandbox:
         self._warm, self._limits = warm, limits
         self._client: docker.DockerClient | None = None
         self._threads: ThreadPoolExecutor | None = None
-        self._running: set[_Running] = set()
+        self._running: set[Running] = set()
         self._pool = Pool(self._start, 0)
         self._run_id = ""
         self._folder = Path()
@@ -156,7 +156,7 @@ class ContainerSandbox:
         if known is not None:
             return known
         folder.prepare()
-        running = _Running()
+        running = Running()
         self._running.add(running)
         thread = asyncio.ensure_future(self._blocking(self._run_blocking, job, folder, running, submitted))
         try:
@@ -167,7 +167,7 @@ class ContainerSandbox:
             if thread.done() and not thread.cancelled():
                 thread.exception()  # or asyncio complains that nobody looked
             raise
-        except _Cancelled:
+        except Cancelled:
             raise InfrastructureError(
                 f"the sandbox was closed while job {job.id} ran", hint="resume the run"
             ) from None
@@ -175,7 +175,7 @@ class ContainerSandbox:
             self._running.discard(running)
         return outcome
 
-    def _run_blocking(self, job: Job, folder: JobFolder, running: _Running, submitted: float) -> Outcome:
+    def _run_blocking(self, job: Job, folder: JobFolder, running: Running, submitted: float) -> Outcome:
         """The whole life of a job, in one thread."""
         place = self._cores.place(job.limits.threads, self._gpu)
         start: Start = "cold"
@@ -205,7 +205,7 @@ class ContainerSandbox:
             start,
         )
 
-    def _keep_for(self, limits: JobLimits, place: Place, running: _Running) -> tuple[Keep, Start]:
+    def _keep_for(self, limits: JobLimits, place: Place, running: Running) -> tuple[Keep, Start]:
         """A container that is ready for a job, and how it came to be: one that waits, or a new one."""
         while (taken := self._pool.take(limits, place.cores)) is not None:
             made, ready = taken
@@ -219,14 +219,14 @@ class ContainerSandbox:
             except InfrastructureError:  # it ended while it waited, or it already uses more than it may
                 self._pool.discard(keep)
                 continue
-            except _Cancelled:
+            except Cancelled:
                 self._pool.discard(keep)
                 raise
             return keep, "warm" if ready else "cold"
         running.check()
         keep = self._start(limits, place.cores)
         try:
-            running.begin(keep)
+            running.begin(keep.kill)
             keep.get_ready()
             running.check()
         except BaseException:
@@ -235,7 +235,7 @@ class ContainerSandbox:
             raise
         return keep, "cold"
 
-    def _wait_for(self, made: Future[Keep], running: _Running) -> Keep:
+    def _wait_for(self, made: Future[Keep], running: Running) -> Keep:
         while True:
             try:
                 return made.result(LOOK_S)
@@ -250,9 +250,9 @@ class ContainerSandbox:
         if not made.cancelled() and made.exception() is None:
             self._pool.discard(made.result())
 
-    def _talk(self, keep: Keep, job: Job, folder: JobFolder, place: Place, running: _Running) -> Ending:
+    def _talk(self, keep: Keep, job: Job, folder: JobFolder, place: Place, running: Running) -> Ending:
         """Have the job done in a container that is ready."""
-        running.begin(keep)
+        running.begin(keep.kill)
         place.on_pause(keep.pause, keep.resume)
         quiet = _Quiet(place, self._pool)
         try:
@@ -318,35 +318,6 @@ class ContainerSandbox:
             client.close()
         if threads is not None:
             threads.shutdown(wait=False, cancel_futures=True)
-
-
-class _Cancelled(Exception):
-    """The job's caller has gone away, or the sandbox was closed."""
-
-
-class _Running:
-    """A job under way, shared by its thread and by whoever cancels it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._keep: Keep | None = None
-        self.cancelled = False
-
-    def check(self) -> None:
-        if self.cancelled:
-            raise _Cancelled
-
-    def begin(self, keep: Keep) -> None:
-        with self._lock:
-            self.check()
-            self._keep = keep
-
-    def cancel(self) -> None:
-        with self._lock:
-            self.cancelled = True
-            keep = self._keep
-        if keep is not None:
-            keep.kill()
 
 
 class _Quiet:

@@ -32,7 +32,6 @@ import hashlib
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -48,6 +47,7 @@ from cambrian.sandbox.forkclient import ForkClient, ServerDied
 from cambrian.sandbox.job_folder import JobFolder
 from cambrian.sandbox.outputs import disk, remove_tree, write_arrays
 from cambrian.sandbox.protocol import SPACE, Isolation, Job, Outcome
+from cambrian.sandbox.running import Running
 from cambrian.sandbox.worker.channel import ChannelBroken
 from cambrian.sandbox.worker.messages import Ending
 from cambrian.search_spaces import Splits, UserError
@@ -153,7 +153,7 @@ class ProcessSandbox:
             if client is None:
                 raise InfrastructureError("the sandbox is not open", hint="call open first")
             folder.prepare()
-            running = _Running()
+            running = Running()
             thread = asyncio.ensure_future(
                 self._blocking(self._attempt, client, job, folder, held_out, running)
             )
@@ -172,7 +172,7 @@ class ProcessSandbox:
             return outcome
 
     def _attempt(
-        self, client: ForkClient, job: Job, folder: JobFolder, held_out: HeldOut, running: _Running
+        self, client: ForkClient, job: Job, folder: JobFolder, held_out: HeldOut, running: Running
     ) -> Outcome:
         """The whole life of a job's processes, in one thread."""
         assert self._cores is not None
@@ -186,7 +186,7 @@ class ProcessSandbox:
             link = client.fork(job.id, self._own / "data", scratch)
             try:
                 conversation = Conversation(link)
-                running.started(conversation)
+                running.begin(conversation.close)
                 ending = self._talk(conversation, job, folder, held_out, place)
             finally:
                 link.close()
@@ -244,34 +244,6 @@ class ProcessSandbox:
             await asyncio.to_thread(remove_tree, self._own)
         if threads is not None:
             threads.shutdown(wait=False, cancel_futures=True)
-
-
-class _Cancelled(Exception):
-    """The job's caller has gone away."""
-
-
-class _Running:
-    """A job under way, shared by its thread and by whoever cancels it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._cancelled = False
-        self._conversation: Conversation | None = None
-
-    def started(self, conversation: Conversation) -> None:
-        with self._lock:
-            self._conversation = conversation
-            self.check()
-
-    def cancel(self) -> None:
-        with self._lock:
-            self._cancelled = True
-            if self._conversation is not None:
-                self._conversation.close()
-
-    def check(self) -> None:
-        if self._cancelled:
-            raise _Cancelled
 
 
 def environment(own: Path, mark: str) -> dict[str, str]:

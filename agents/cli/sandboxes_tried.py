@@ -7,14 +7,13 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cambrian.agents.cli.app import emit
+from cambrian.agents.cli.progress import Told, progress
 from cambrian.agents.cli.sandboxes_image import check_address, check_environment, teller
 from cambrian.agents.errors import CambrianError, UserError
 
@@ -26,8 +25,6 @@ MIN_WIDTH = 110
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 OPENING_S = 20.0
 """Seconds that a sandbox may take to open after a signal."""
-
-Told = Callable[[str, int, int], None]
 
 
 class CheckStopped(BaseException):
@@ -63,7 +60,7 @@ def check_command(
     from cambrian.sandbox.adversary.places import remove_left
 
     remove_left()
-    with _progress(quiet=as_json) as told:
+    with progress(as_json, "opening the sandbox") as told:
         report = asyncio.run(_stoppable(_try_out(kind, engine, runtime, base, full, told, teller(as_json))))
     if as_json:
         ok = {probe.name: probe.ok for probe in report.probes}
@@ -188,19 +185,3 @@ async def _try_out(
         finally:
             await sandbox.close()
         return await asyncio.to_thread(trial.after_closing, report)
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Told]:
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=quiet,
-    )
-    with bar:
-        line = bar.add_task("opening the sandbox", total=None)
-        yield lambda name, done, of: bar.update(line, description=name, completed=done, total=of)

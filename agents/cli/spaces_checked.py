@@ -7,18 +7,16 @@ import json
 import random
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from cambrian.agents.cli.app import emit
+from cambrian.agents.cli.progress import progress
 from cambrian.agents.cli.spaces_shown import draw_sheet, find
 from cambrian.agents.report import count_text
-from cambrian.agents.spaces.check import Progress as Told
 from cambrian.agents.spaces.check import check_space, reference_of
 from cambrian.agents.spaces.code import DRAWS as CODE_DRAWS
 from cambrian.agents.spaces.code import check_code
@@ -44,7 +42,7 @@ def check_command(
 ) -> None:
     """Check a space and print what was found; exit code 2 when it is not sound."""
     space = find(name)
-    with _progress(quiet=as_json) as told:
+    with progress(as_json) as told:
         if space.kind == "code":
             made = TASKS.create(task)
             report = asyncio.run(
@@ -86,22 +84,6 @@ def _drawn(space: Space, seed: int, n: int) -> list[tuple[str, Genotype]]:
     """The first of the designs that were checked, by number."""
     rng = random.Random(seed)
     return [(str(i + 1), space.sample(rng)) for i in range(n)]
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Told]:
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-        disable=quiet,
-    )
-    with bar:
-        line = bar.add_task("", total=None)
-        yield lambda doing, done, of: bar.update(line, description=doing, completed=done, total=of)
 
 
 def _print(report: CheckReport) -> None:

@@ -1,8 +1,10 @@
 """How long the worker took for what it says it did, by clocks that candidate code cannot turn.
 
 On a machine that is busy with other things the clock on the wall runs while the worker waits for a
-processor, and while its words wait for the keeper to get one. The kernel's count of the worker's processor
-time does not. It counts only as long as the worker has no other process that could work for it, and no GPU.
+processor, and while its words wait for the keeper to get one. The kernel counts both waits, and they are
+taken off, down to the processor time that the worker has used: or a worker could make itself wait while a
+thread of its own does the work. None of this counts while it has another process that could work for it, or
+where there is a GPU.
 """
 
 from __future__ import annotations
@@ -11,15 +13,29 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 _GPU = Path("/dev/nvidiactl")
 
 
-def processor_seconds(pid: int) -> float | None:
-    """What process `pid` has used of processors so far, all its threads; None where nobody says."""
+class Usage(NamedTuple):
+    """What a process has had so far, in seconds.
+
+    Attributes:
+        used: of processors, by all its threads.
+        waited: for a processor, by its first thread.
+    """
+
+    used: float
+    waited: float
+
+
+def usage(pid: int) -> Usage | None:
+    """What process `pid` has had so far; None where the kernel does not say."""
     try:
-        return time.clock_gettime((~pid << 3) | 2)  # the clock of that process, see clock_getcpuclockid(3)
-    except OSError:
+        used = time.clock_gettime((~pid << 3) | 2)  # the clock of that process, see clock_getcpuclockid(3)
+        return Usage(used, int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9)
+    except (OSError, IndexError, ValueError):
         return None
 
 
@@ -42,11 +58,11 @@ class Stopwatch:
         self._pid, self._helpers = pid, helpers
         self._gpu = _GPU.exists()
         self._wall = 0.0
-        self._used: float | None = None
+        self._before: tuple[Usage, Usage] | None = None
 
     def start(self) -> None:
         """From now on; to be called just before the process may go on."""
-        self._used = self._now()
+        self._before = self._now()
         self._wall = time.monotonic()
 
     def stop(self, arrived: float) -> float:
@@ -55,9 +71,17 @@ class Stopwatch:
         Args:
             arrived: when the process said that it was done, on the clock of `time.monotonic`.
         """
-        wall, used = arrived - self._wall, self._now()
-        return wall if used is None or self._used is None else min(wall, used - self._used)
+        wall, now = arrived - self._wall, self._now()
+        if now is None or self._before is None:
+            return wall
+        (worker, keeper), (worker_before, keeper_before) = now, self._before
+        waited = worker.waited - worker_before.waited + keeper.waited - keeper_before.waited
+        return min(wall, max(worker.used - worker_before.used, wall - waited))
 
-    def _now(self) -> float | None:
+    def _now(self) -> tuple[Usage, Usage] | None:
+        """What the worker and we have had so far."""
         pid = None if self._gpu else self._pid()
-        return None if pid is None or self._helpers() else processor_seconds(pid)
+        if pid is None or self._helpers():
+            return None
+        worker, keeper = usage(pid), usage(os.getpid())
+        return (worker, keeper) if worker is not None and keeper is not None else None
