@@ -104,7 +104,7 @@ def image(plugin: Path) -> str:
 
 
 class TestContainerSandbox(SandboxContract):
-    start_s = 12.0
+    start_s = 3.0
 
     @pytest.fixture(scope="class")
     def make(self, plugin: Path, image: str) -> Make:
@@ -238,8 +238,8 @@ class TestContainerSandbox(SandboxContract):
         self, sandbox: ContainerSandbox, run_id: str
     ) -> None:
         running = await self.start_one(sandbox, "killed")
-        (keep,) = {r._keep for r in sandbox._running if r._keep is not None}
-        keep.container.kill()
+        (end,) = {one._end for one in sandbox._running}
+        end.__self__.container.kill()  # type: ignore[union-attr]
         assert (await running).state is JobState.KILLED
         assert len(containers(run_id)) <= 3
 
