@@ -25,9 +25,8 @@ import docker
 from docker.models.containers import Container
 from requests.exceptions import RequestException
 
-from cambrian.sandbox.claims import local_claims
 from cambrian.sandbox.conversation import HeldOut
-from cambrian.sandbox.cores import Cores, Place, engine_cores
+from cambrian.sandbox.cores import Cores, Place, engine_cores, shared_cores
 from cambrian.sandbox.engine import ENGINE_S, connect, engine_errors, is_local
 from cambrian.sandbox.errors import InfrastructureError
 from cambrian.sandbox.image.build import ensure_image
@@ -111,9 +110,7 @@ class ContainerSandbox:
         with engine_errors("be reached"):
             info = client.info()
         self.isolation = Isolation(level="docker", not_enforced=not_enforced(info))
-        self._cores = self._given_cores or Cores(
-            engine_cores(info), local_claims() if is_local(self._engine) else None
-        )
+        self._cores = self._given_cores or shared_cores(info, is_local(self._engine))
         sweep(client, self._run_id)
         image = ensure_image(self._base_image, self._plugins, self._progress, self._engine)
         with engine_errors("place the task's data"):
@@ -160,20 +157,13 @@ class ContainerSandbox:
         self._running.add(running)
         thread = asyncio.ensure_future(self._blocking(self._run_blocking, job, folder, running, submitted))
         try:
-            outcome: Outcome = await asyncio.shield(thread)
-        except asyncio.CancelledError:
-            await self._blocking(running.cancel)
-            await asyncio.wait({thread}, timeout=ENGINE_S)
-            if thread.done() and not thread.cancelled():
-                thread.exception()  # or asyncio complains that nobody looked
-            raise
+            return await running.outcome(thread, ENGINE_S)
         except Cancelled:
             raise InfrastructureError(
                 f"the sandbox was closed while job {job.id} ran", hint="resume the run"
             ) from None
         finally:
             self._running.discard(running)
-        return outcome
 
     def _run_blocking(self, job: Job, folder: JobFolder, running: Running, submitted: float) -> Outcome:
         """The whole life of a job, in one thread."""

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from cambrian.sandbox.claims import CoreClaims
+from cambrian.sandbox.claims import CoreClaims, local_claims
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,16 @@ def engine_cores(info: Mapping[str, Any]) -> tuple[int, ...]:
     """The cores of a container engine's machine, from what `docker info` says; one where it says nothing."""
     count = info.get("NCPU")
     return tuple(range(count)) if isinstance(count, int) and count > 0 else (0,)
+
+
+def shared_cores(info: Mapping[str, Any] | None = None, local: bool = True) -> Cores:
+    """The cores of a machine, which other processes of ours may use as well.
+
+    Args:
+        info: what the engine of that machine says; None for this process's own cores.
+        local: whether it is this machine, so that the other processes can be known.
+    """
+    return Cores(host_cores() if info is None else engine_cores(info), local_claims() if local else None)
 
 
 class Cores:

@@ -20,6 +20,7 @@ from cambrian.sandbox.errors import InfrastructureError
 from cambrian.sandbox.outputs import (
     OUTPUTS_BYTES,
     OutputError,
+    Outputs,
     check_weights,
     disk,
     read_outputs,
@@ -92,9 +93,11 @@ class JobFolder:
             ended = Ended.model_validate_json(read_regular(self.path / ENDING, OUTPUTS_BYTES))
         except (OutputError, ValidationError):
             return None
-        if known != self.job or self._judge(ended.ending, isolation, 0.0).state is JobState.BAD_OUTPUT:
-            return None  # what is there may be half of what there was
-        return self._concluded(ended, isolation)
+        if known != self.job:
+            return None
+        outcome = self._judge(ended, isolation)
+        # one that is bad may be half of what there was: it is run again
+        return None if outcome.state is JobState.BAD_OUTPUT else self._tidied(outcome)
 
     def prepare(self) -> None:
         """Make the folder anew, with nothing but `job.json` in it.
@@ -141,12 +144,14 @@ class JobFolder:
         return self.path.parent / (self.job.weights_of or "")
 
     def record(self, outcome: Outcome) -> Outcome:
-        """Save the outcome of a job for which nothing was run.
+        """Save the outcome: nothing is run for this job any more.
 
         Raises:
             InfrastructureError: the disk failed or is full; no outcome was written.
         """
-        return self._save(outcome)
+        with disk(f"write {self.path / 'outcome.json'}"):
+            write_atomically(self.path / "outcome.json", outcome.model_dump_json().encode())
+        return outcome
 
     def conclude(
         self,
@@ -168,26 +173,19 @@ class JobFolder:
         ended = Ended(ending=ending, wall_s=wall_s, first_step_s=first_step_s, start=start)
         with disk(f"write {self.path / ENDING}"):
             write_atomically(self.path / ENDING, ended.model_dump_json().encode())
-        return self._concluded(ended, isolation)
+        return self._tidied(self._judge(ended, isolation))
 
-    def _concluded(self, ended: Ended, isolation: Isolation) -> Outcome:
-        outcome = self._judge(ended.ending, isolation, ended.wall_s)
+    def _tidied(self, outcome: Outcome) -> Outcome:
+        """Save an outcome that was judged, and remove what it makes useless."""
         with disk(f"tidy {self.path}"):
             for path in (*self.path.glob("*.part"), self.path / ANSWERS):
                 path.unlink(missing_ok=True)
             if outcome.state is not JobState.TRAINED:  # nobody will look at them
                 for name in ("outputs.npz", "weights.safetensors"):
                     (self.path / name).unlink(missing_ok=True)
-        return self._save(
-            outcome.model_copy(update={"first_step_s": ended.first_step_s, "start": ended.start})
-        )
+        return self.record(outcome)
 
-    def _save(self, outcome: Outcome) -> Outcome:
-        with disk(f"write {self.path / 'outcome.json'}"):
-            write_atomically(self.path / "outcome.json", outcome.model_dump_json().encode())
-        return outcome
-
-    def _judge(self, ending: Ending, isolation: Isolation, wall_s: float) -> Outcome:
+    def _judge(self, how: Ended, isolation: Isolation) -> Outcome:
         """The verdict."""
         report: WorkerReport | None = None
         problem = ""
@@ -195,14 +193,14 @@ class JobFolder:
             report = self._report()
         except OutputError as error:
             problem = error.message
-        ended = _ended_badly(ending, self.job)
+        ended = _ended_badly(how.ending, self.job)
         if ended is not None:
             state, reason = ended
         elif report is None:
             state, reason = JobState.BAD_OUTPUT, problem
         else:
             try:
-                state, reason = self._state_of(report, ending)
+                state, reason = self._state_of(report, how.ending)
             except OutputError as error:
                 state, reason = JobState.BAD_OUTPUT, error.message
             except InfrastructureError:
@@ -213,7 +211,9 @@ class JobFolder:
             job_id=self.job.id,
             state=state,
             reason=_one_line(reason)[:REASON],
-            wall_s=wall_s,
+            wall_s=how.wall_s,
+            first_step_s=how.first_step_s,
+            start=how.start,
             isolation=isolation,
             report=report,
         )
@@ -250,15 +250,14 @@ class JobFolder:
             return JobState.MEASURED, ""
         if not len(report.train_loss) == len(report.epoch_s) == self.job.epochs:
             raise OutputError(f"report.json tells of {len(report.train_loss)} epochs of {self.job.epochs}")
-        self._check_outputs()
+        self._outputs(self.job.epochs)
         check_weights(self.path / "weights.safetensors")
         return JobState.TRAINED, ""
 
     def _compare(self, ending: Ending) -> tuple[JobState, str]:
         """Whether the predictions are those of the original job, and made as fast as was claimed."""
-        self._check_outputs(epochs=0)
+        again = self._outputs(epochs=0)
         original = read_outputs(self._original, self.job.loss)
-        again = read_outputs(self.path, self.job.loss)
         made = np.frombuffer(read_regular(self.path / ANSWERS, OUTPUTS_BYTES), dtype=np.float32)
         answers = _by_split(made.reshape(-1, self.job.signature.n_outputs), self.asked)
         problem = differences(original, again, self.orders, answers, self._spread)
@@ -284,7 +283,8 @@ class JobFolder:
             f"is above the limit of {limit:g} ms on {report.latency.device}"
         )
 
-    def _check_outputs(self, epochs: int | None = None) -> None:
+    def _outputs(self, epochs: int) -> Outputs:
+        """What was handed in of predictions, with those after each of so many epochs."""
         outputs = read_outputs(self.path, self.job.loss)
         for name, array in (("val", outputs.val), ("test", outputs.test)):
             expected = (self._samples[name], self.job.signature.n_outputs)
@@ -292,7 +292,7 @@ class JobFolder:
                 raise OutputError(f"outputs on {name} have shape {array.shape}, expected {expected}")
         classes = self.job.loss == "cross-entropy"
         each = (self._samples["val"],) if classes else outputs.val.shape
-        seen, wanted = outputs.val_epochs, (self.job.epochs if epochs is None else epochs, *each)
+        seen, wanted = outputs.val_epochs, (epochs, *each)
         if seen.shape != wanted:
             raise OutputError(f"val_epochs has shape {seen.shape}, expected {wanted}")
         if classes and seen.size and not 0 <= seen.min() <= seen.max() < self.job.signature.n_outputs:
@@ -300,6 +300,7 @@ class JobFolder:
         last = outputs.val.argmax(axis=1) if classes else outputs.val
         if len(seen) and not np.array_equal(seen[-1], last):
             raise OutputError("val_epochs does not end with the predictions on val")
+        return outputs
 
 
 def _by_split(answers: NDArray[np.float32], asked: Mapping[str, int]) -> dict[str, NDArray[np.float32]]:

@@ -38,9 +38,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from cambrian.sandbox.claims import local_claims
 from cambrian.sandbox.conversation import Conversation, HeldOut
-from cambrian.sandbox.cores import Cores, host_cores
+from cambrian.sandbox.cores import Cores, shared_cores
 from cambrian.sandbox.cores import Place as CorePlace
 from cambrian.sandbox.errors import InfrastructureError
 from cambrian.sandbox.forkclient import ForkClient, ServerDied
@@ -107,7 +106,7 @@ class ProcessSandbox:
         self._own = self._folder / "sandbox"
         self._held_out = HeldOut.of(splits)
         self._mark = f"{run_id}-{hashlib.sha256(str(self._folder).encode()).hexdigest()[:16]}"
-        self._cores = self._cores or Cores(host_cores(), local_claims())
+        self._cores = self._cores or shared_cores()
         # two threads a slot: one talks to the keeper, one may have to end it
         self._threads = ThreadPoolExecutor(2 * slots + 2, thread_name_prefix="cambrian-process")
         sweep(self._mark)
@@ -158,13 +157,7 @@ class ProcessSandbox:
                 self._blocking(self._attempt, client, job, folder, held_out, running)
             )
             try:
-                outcome: Outcome = await asyncio.shield(thread)
-            except asyncio.CancelledError:
-                running.cancel()
-                await asyncio.wait({thread}, timeout=GRACE_S)
-                if thread.done() and not thread.cancelled():
-                    thread.exception()  # or asyncio complains that nobody looked
-                raise
+                outcome = await running.outcome(thread, GRACE_S)
             except ServerDied as died:
                 await self._restart(client, died)
                 continue

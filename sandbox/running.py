@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable
+
+from cambrian.sandbox.protocol import Outcome
 
 
 class Cancelled(Exception):
@@ -40,3 +43,19 @@ class Running:
             end = self._end
         if end is not None:
             end()
+
+    async def outcome(self, thread: asyncio.Future[Outcome], patience_s: float) -> Outcome:
+        """What the job's thread returns or raises. Cancelling this call ends the job first.
+
+        Args:
+            thread: in which the job runs.
+            patience_s: how long a job that was ended may take to come to its end.
+        """
+        try:
+            return await asyncio.shield(thread)
+        except asyncio.CancelledError:
+            await asyncio.to_thread(self.cancel)
+            await asyncio.wait({thread}, timeout=patience_s)
+            if thread.done() and not thread.cancelled():
+                thread.exception()  # or asyncio complains that nobody looked
+            raise

@@ -65,8 +65,7 @@ def machine_cores(kind: str, engine: str | None = None) -> Cores:
 
     Those of this machine where the engine does not answer; opening the sandbox will say so.
     """
-    from cambrian.sandbox.claims import local_claims
-    from cambrian.sandbox.cores import Cores, engine_cores, host_cores
+    from cambrian.sandbox.cores import shared_cores
 
     if kind != "process":
         from cambrian.sandbox.engine import connect, is_local
@@ -74,11 +73,10 @@ def machine_cores(kind: str, engine: str | None = None) -> Cores:
         with contextlib.suppress(InfrastructureError):
             client = connect(engine, timeout_s=REMOTE_S)
             try:
-                claims = local_claims() if is_local(engine) else None
-                return Cores(engine_cores(client.info()), claims)
+                return shared_cores(client.info(), is_local(engine))
             finally:
                 client.close()
-    return Cores(host_cores(), local_claims())
+    return shared_cores()
 
 
 def kind_for(kind: str, task: Task | None) -> str:
