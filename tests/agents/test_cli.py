@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support.command import cambrian, command
+
 QUICK: dict[str, Any] = {
     "name": "quick",
     "space": "convnet",
@@ -25,18 +27,6 @@ QUICK: dict[str, Any] = {
     "baselines": ["two-layer-cnn"],
     "sandbox": {"kind": "process"},
 }
-
-
-def command(*arguments: str | Path) -> list[str]:
-    """The console script, by the interpreter that runs the tests."""
-    return [sys.executable, "-P", "-c", "from cambrian.agents.cli import main; main()", *map(str, arguments)]
-
-
-def cambrian(*arguments: str | Path, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(command(*arguments), cwd=cwd, capture_output=True, text=True, timeout=240)
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")

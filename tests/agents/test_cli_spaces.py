@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
@@ -15,36 +13,13 @@ import yaml
 
 from cambrian.agents.spaces.report import CheckReport
 from tests.support.code_space import install
+from tests.support.command import assert_help_is_light
+from tests.support.command import cambrian as run
 from tests.support.folders import write_space
 
-HELP = """
-import sys
-from cambrian.agents.cli import main
-sys.argv = ["cambrian", "spaces", *sys.argv[1:], "--help"]
-try:
-    main()
-except SystemExit as end:
-    assert not end.code, end.code
-print(*sorted(name for name in sys.modules if name in ("torch", "mlflow", "docker", "numpy", "yaml")))
-"""
 
-
-def cambrian(
-    *arguments: str | Path, cwd: Path, code: int = 0, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-P", "-c", "from cambrian.agents.cli import main; main()"]
-    done = subprocess.run(
-        [*command, *map(str, arguments)],
-        cwd=cwd,
-        env={**os.environ, "CAMBRIAN_SPACES": str(cwd / "none"), **environment},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done
+def cambrian(*arguments: str | Path, cwd: Path, code: int = 0, **environment: str) -> CompletedProcess[str]:
+    return run(*arguments, cwd=cwd, code=code, **{"CAMBRIAN_SPACES": str(cwd / "none"), **environment})
 
 
 def as_json(*arguments: str | Path, cwd: Path, **environment: str) -> Any:
@@ -53,10 +28,7 @@ def as_json(*arguments: str | Path, cwd: Path, **environment: str) -> Any:
 
 @pytest.mark.parametrize("command", [[], ["check"]])
 def test_help_imports_nothing_heavy(command: list[str], tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", HELP, *command], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    assert "Usage" in done.stdout and done.stdout.splitlines()[-1] == ""
+    assert_help_is_light("spaces", *command, cwd=tmp_path)
 
 
 def test_the_list(tmp_path: Path) -> None:

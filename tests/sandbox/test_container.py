@@ -92,17 +92,6 @@ class Relay:
             sink.shutdown(socket.SHUT_WR)
 
 
-@pytest.fixture(scope="module")
-def image(plugin: Path) -> str:
-    """The worker's image with the plugin in it; built here when it is missing."""
-    try:
-        return ensure_image(None, [plugin])
-    except InfrastructureError as error:
-        if os.environ.get("CAMBRIAN_REQUIRE_DOCKER") == "1":
-            raise
-        pytest.skip(str(error))
-
-
 class TestContainerSandbox(SandboxContract):
     start_s = 3.0
 

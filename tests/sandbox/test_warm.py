@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cambrian.sandbox import InfrastructureError, JobLimits
 from cambrian.sandbox.engine import connect
-from cambrian.sandbox.image.build import ensure_image
 from cambrian.sandbox.settings import Hull
 from cambrian.sandbox.sweep import labels, sweep
 from cambrian.sandbox.warm import Keep, Pool
@@ -48,14 +46,8 @@ class Engine:
 
 
 @pytest.fixture(scope="module")
-def engine(plugin: Path) -> Iterator[Engine]:
-    try:
-        image = ensure_image(None, [plugin])
-        client = connect(timeout_s=60)
-    except InfrastructureError as error:
-        if os.environ.get("CAMBRIAN_REQUIRE_DOCKER") == "1":
-            raise
-        pytest.skip(str(error))
+def engine(image: str) -> Iterator[Engine]:
+    client = connect(timeout_s=60)
     if client.info()["NCPU"] < 2:
         pytest.skip("needs two cores")
     volume = client.volumes.create(labels=labels(RUN_ID))
