@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from cambrian.agents.errors import LimitReached
-from cambrian.agents.runfile import BudgetSection
+from cambrian.agents.sections import BudgetSection
 
 
 class Account:

@@ -3,230 +3,41 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal
 
 import yaml
 from pydantic import (
     BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
-    model_validator,
 )
 
 from cambrian.agents.errors import RunFileError, UnknownNameError, UserError
+from cambrian.agents.sections import (
+    ArmSection,
+    BudgetSection,
+    Constraint,
+    LatencySection,
+    LLMSection,
+    MLflowSection,
+    PredictorSection,
+    SandboxSection,
+    Section,
+    TaskSection,
+    parse_duration,
+)
 from cambrian.sandbox import SANDBOXES
-from cambrian.sandbox.devices import Device, DeviceName, EngineAddress, GpuId
+from cambrian.sandbox.devices import Device, DeviceName
 from cambrian.search_spaces import SPACES, TASKS, near_names
 from cambrian.search_spaces.finding import absolute
 from cambrian.search_spaces.recipe_genes import parse_choice
 from cambrian.search_spaces.yaml_text import read_mapping
 
-_UNITS = {"k": 1e3, "m": 1e6, "g": 1e9}
-_SECONDS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
-ConstraintName = Literal["latency_ms", "latency_ratio", "throughput", "params", "flops", "memory_mb"]
-CONSTRAINT_NAMES: tuple[str, ...] = get_args(ConstraintName)
-RELATIVE = frozenset({"latency_ratio", "throughput"})
-"""Measured values that no job knows a limit of: they are measured before anything is trained."""
 
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def parse_duration(value: object) -> object:
-    """Seconds from `90`, `"90s"`, `"10m"` or `"2h"`; anything else is passed on for pydantic to refuse."""
-    if isinstance(value, str) and (found := re.fullmatch(r"\s*([\d.]+)\s*(s|m|min|h)\s*", value)):
-        return float(found[1]) * _SECONDS[found[2]]
-    return value
-
-
-Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0, allow_inf_nan=False)]
-
-
-class Constraint(_Section):
-    """A hard ceiling or floor on a measured value, written `latency_ms <= 2` or `params <= 100k`.
-
-    `latency_ratio` is latency by that of the reference network, `throughput` is samples a second in batches.
-    """
-
-    name: ConstraintName
-    op: Literal["<=", ">="]
-    bound: float
-
-    @classmethod
-    def parse(cls, text: str) -> Constraint:
-        """Read `NAME <= NUMBER`, where the number may end in k, m or g.
-
-        Raises:
-            ValueError: not of that form, or an unknown name.
-        """
-        found = re.fullmatch(r"\s*(\w+)\s*(<=|>=)\s*([\d.]+(?:[eE][+-]?\d+)?)\s*([kKmMgG]?)\s*", text)
-        if found is None:
-            raise ValueError(f"{text!r} is not of the form 'latency_ms <= 2' or 'params <= 100k'")
-        name, op, number, unit = found.groups()
-        if name not in CONSTRAINT_NAMES:
-            raise ValueError(f"unknown value {name!r}: {near_names(name, list(CONSTRAINT_NAMES))}")
-        try:
-            bound = float(number) * _UNITS.get(unit.lower(), 1.0)
-        except ValueError:
-            raise ValueError(f"{text!r}: {number!r} is not a number") from None
-        return cls.model_validate({"name": name, "op": op, "bound": bound})
-
-    def holds(self, value: float) -> bool:
-        """Whether `value` keeps the constraint."""
-        return value <= self.bound if self.op == "<=" else value >= self.bound
-
-    def __str__(self) -> str:
-        return f"{self.name} {self.op} {self._bound_text()}"
-
-    def _bound_text(self) -> str:
-        """The bound; counts with their unit where that loses no digit, so that `parse` reads it back."""
-        if self.name in {"params", "flops", "throughput"}:
-            for unit, size in reversed(_UNITS.items()):
-                text = f"{self.bound / size:g}"
-                if self.bound >= size and float(text) * size == self.bound:
-                    return f"{text}{unit if unit == 'k' else unit.upper()}"
-        return f"{self.bound:.15g}"
-
-
-class TaskSection(_Section):
-    """Which task, and its own options (`data`, `path`, `recipe`, ...), handed to the task's factory."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    name: str
-
-    def options(self) -> dict[str, Any]:
-        """Everything but the name."""
-        return dict(self.model_extra or {})
-
-
-class BudgetSection(_Section):
-    """Limits of a run; the first one that is spent ends it. Absent means unlimited.
-
-    Attributes:
-        evaluations: sandbox jobs.
-        wall_s: seconds that the run was active, over all resumes.
-        tokens: prompt and answer tokens of the model.
-        calls: requests to the model, retries included.
-    """
-
-    evaluations: int | None = Field(default=None, ge=1)
-    wall_s: Duration | None = None
-    tokens: int | None = Field(default=None, ge=1)
-    calls: int | None = Field(default=None, ge=1)
-
-
-class ArmSection(_Section):
-    """Weight of one arm in the sharing of the budget; arms at 0 are off."""
-
-    weight: float = Field(default=1.0, ge=0)
-
-
-class LLMSection(_Section):
-    """The model behind the LLM arm. The key comes from `OPENAI_API_KEY` only.
-
-    Attributes:
-        model: name sent to the endpoint; None takes `CAMBRIAN_MODEL` from the environment.
-        base_url: endpoint; None takes `OPENAI_BASE_URL`, else OpenAI's own.
-        api: chat completions or responses.
-        structured: ask for JSON by schema; off for servers that cannot.
-        timeout_s: for one request.
-        retries: further tries after a transient failure.
-        repairs: further turns after an answer that is no member of the space.
-    """
-
-    model: str | None = None
-    base_url: str | None = None
-    api: Literal["chat", "responses"] = "chat"
-    structured: bool = True
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    max_tokens: int = Field(default=2048, ge=16)
-    timeout_s: Duration = 120.0
-    retries: int = Field(default=2, ge=0)
-    repairs: int = Field(default=1, ge=0)
-
-
-class SandboxSection(_Section):
-    """Where candidates run and what one job may use.
-
-    Attributes:
-        kind: `auto` takes Docker where an engine answers and the image can be had, else a process.
-        base_image: what the image is built from; None takes a local `cambrian-base`, else a Python image.
-        runtime: of the engine, such as `runsc`; None is its default.
-        engine: `unix://...`, `tcp://...`, `ssh://...` or `context:NAME`; None takes `DOCKER_HOST`, else the
-            local one.
-        gpu: number or UUID of a GPU to train on; None trains on the CPU.
-        trust_generated_code: let code that a model wrote run without a container.
-    """
-
-    kind: str = "auto"
-    wall_s: Duration = 300.0
-    memory_mb: int = Field(default=2048, ge=64)
-    threads: int = Field(default=1, ge=1)
-    base_image: str | None = None
-    runtime: str | None = Field(default=None, min_length=1)
-    engine: EngineAddress | None = None
-    gpu: GpuId | None = None
-    trust_generated_code: bool = False
-
-    @model_validator(mode="after")
-    def _some_things_need_containers(self) -> SandboxSection:
-        if self.kind in {"process", "table"}:
-            for name in ("runtime", "engine", "gpu"):
-                if getattr(self, name) is not None:
-                    raise ValueError(f"'{name}' needs a container: set 'kind: docker'")
-        return self
-
-
-class LatencySection(_Section):
-    """How latency is measured, and where.
-
-    Attributes:
-        batch: samples per call.
-        warmup: calls before the clock starts.
-        repeats: timed blocks of calls.
-        throughput_batch: samples per call where samples a second are measured; None leaves that out.
-        device: name of an entry of `devices`; None measures where the training runs.
-    """
-
-    batch: int = Field(default=1, ge=1)
-    warmup: int = Field(default=10, ge=0)
-    repeats: int = Field(default=20, ge=3)
-    throughput_batch: int | None = Field(default=64, ge=1)
-    device: str | None = None
-
-
-class PredictorSection(_Section):
-    """When the predictor may screen.
-
-    Attributes:
-        enabled: off means that every admitted candidate is trained.
-        min_evaluations: it abstains before that many candidates are evaluated.
-        min_tau: it abstains while its cross-validated Kendall tau is below this.
-        pool: drafts that a cheap arm makes for one place; the predictor picks among them.
-    """
-
-    enabled: bool = True
-    min_evaluations: int = Field(default=12, ge=5)
-    min_tau: float = Field(default=0.3, ge=0, le=1)
-    pool: int = Field(default=8, ge=1)
-
-
-class MLflowSection(_Section):
-    """Where the population is recorded; None is SQLite beside the runs."""
-
-    enabled: bool = True
-    tracking_uri: str | None = None
-
-
-class RunConfig(_Section):
+class RunConfig(Section):
     """One experiment: everything that a run needs to be launched, and launched again.
 
     Attributes:

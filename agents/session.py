@@ -38,7 +38,8 @@ from cambrian.agents.recorder.mlflow_recorder import MLflowRecorder, RecorderSta
 from cambrian.agents.recorder.tracking import check_tracking_uri
 from cambrian.agents.report import PREDICTOR_KEY, EndReport, end_report
 from cambrian.agents.review import FolderDesk, MLflowDesk, ReviewDesk
-from cambrian.agents.runfile import RELATIVE, RunConfig, TaskSection, parse_config
+from cambrian.agents.runfile import RunConfig, parse_config
+from cambrian.agents.sections import RELATIVE, TaskSection
 from cambrian.agents.spaces.code import plugins_of
 from cambrian.agents.spaces.fit import check_fit
 from cambrian.agents.trial import Meter, limits_of

@@ -21,7 +21,8 @@ from cambrian.agents.evaluator.ranking import broken
 from cambrian.agents.evaluator.scoring import evaluate
 from cambrian.agents.population.model import Candidate, CandidateState, Evaluation
 from cambrian.agents.population.view import Population
-from cambrian.agents.runfile import RELATIVE, RunConfig
+from cambrian.agents.runfile import RunConfig
+from cambrian.agents.sections import RELATIVE
 from cambrian.sandbox import Isolation, Job, JobLimits, JobState, LatencySpec, Outcome, Sandbox
 from cambrian.sandbox.outputs import disk, remove_tree
 from cambrian.search_spaces import Space, TabularTask, Task

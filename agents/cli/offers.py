@@ -17,7 +17,8 @@ from rich.text import Text
 
 from cambrian.agents.cli.app import emit
 from cambrian.agents.errors import CambrianError
-from cambrian.agents.runfile import LLMSection, RunConfig, load_run_file
+from cambrian.agents.runfile import RunConfig, load_run_file
+from cambrian.agents.sections import LLMSection
 from cambrian.agents.workspace import Workspace
 from cambrian.search_spaces import TASKS
 

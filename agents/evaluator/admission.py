@@ -7,13 +7,13 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cambrian.agents.evaluator.identity import identity
 from cambrian.agents.evaluator.ranking import broken
 from cambrian.agents.evaluator.screen import Screen
-from cambrian.agents.evaluator.static import check
 from cambrian.agents.population.model import Candidate, CandidateState, Proposal
 from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.runfile import RunConfig
+from cambrian.sandbox.examination.identity import identity
+from cambrian.sandbox.examination.static import check
 from cambrian.search_spaces import Genotype, ProposalError, Space, Task
 from cambrian.search_spaces.recipes import recipe_changes, recipe_for, recipe_of
 

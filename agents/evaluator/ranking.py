@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict
 
 from cambrian.agents.population.model import Candidate, CandidateState
-from cambrian.agents.runfile import Constraint
+from cambrian.agents.sections import Constraint
 
 
 def broken(constraints: Iterable[Constraint], values: Mapping[str, float]) -> list[str]:

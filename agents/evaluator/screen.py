@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pydantic import BaseModel, ConfigDict
 
 from cambrian.agents.evaluator.predictor import Predictor, TreePredictor, kendall_tau
-from cambrian.agents.runfile import PredictorSection
+from cambrian.agents.sections import PredictorSection
 from cambrian.search_spaces import Genotype, Space
 
 GROWTH = 1.2

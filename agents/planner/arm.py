@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from cambrian.agents.population.model import Candidate, Proposal
-from cambrian.agents.runfile import Constraint
+from cambrian.agents.sections import Constraint
 from cambrian.search_spaces import Signature, Space, Task
 
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 from cambrian.agents.errors import CambrianError, LimitReached
 from cambrian.agents.planner.endpoint import EndpointStatus, endpoint_status
 from cambrian.agents.planner.exchange import Exchange, ExchangeLog, Message, Usage, request_key
-from cambrian.agents.runfile import BudgetSection
+from cambrian.agents.sections import BudgetSection
 
 __all__ = [
     "EndpointStatus",

@@ -13,7 +13,7 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict
 
-from cambrian.agents.runfile import LLMSection
+from cambrian.agents.sections import LLMSection
 
 OPENAI_URL = "https://api.openai.com/v1"
 NO_KEY = "none"

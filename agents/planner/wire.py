@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cambrian.agents.planner.client import ModelRequest, Reply, estimated_tokens
 from cambrian.agents.planner.exchange import Message, Usage
-from cambrian.agents.runfile import LLMSection
+from cambrian.agents.sections import LLMSection
 
 
 class MalformedAnswer(Exception):

@@ -5,8 +5,7 @@ from cambrian.agents.population.model import (
     CandidateState,
     Evaluation,
     Proposal,
-    StaticFacts,
     candidate_id,
 )
 
-__all__ = ["Candidate", "CandidateState", "Evaluation", "Proposal", "StaticFacts", "candidate_id"]
+__all__ = ["Candidate", "CandidateState", "Evaluation", "Proposal", "candidate_id"]

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from cambrian.sandbox import Isolation, Latency
+from cambrian.sandbox.examination.report import StaticFacts
 
 
 class _Data(BaseModel):
@@ -69,24 +70,6 @@ class Proposal(_Data):
     hypothesis: str = ""
     expected_effect: str = ""
     exchange: str | None = None
-
-
-class StaticFacts(_Data):
-    """What the static check found without allocating memory.
-
-    Attributes:
-        parameters: trainable parameters.
-        flops: floating point operations of one forward pass of one sample, 2 per multiply-add, of
-            convolutions and matrix products.
-        peak_memory_mb: estimated peak of one training step at the recipe's batch size: weights, gradients,
-            optimizer state and activations, in MiB.
-        depth: modules with weights on the forward pass.
-    """
-
-    parameters: int
-    flops: int
-    peak_memory_mb: float
-    depth: int
 
 
 class Evaluation(_Data):

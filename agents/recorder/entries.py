@@ -12,7 +12,7 @@ from cambrian.agents.evaluator.ranking import RankKey, rank_key
 from cambrian.agents.population.model import CONTROL_ARM, Candidate, CandidateState, Evaluation
 from cambrian.agents.population.store import RunRecord
 from cambrian.agents.recorder.tracking import MetricPoint
-from cambrian.agents.runfile import Constraint
+from cambrian.agents.sections import Constraint
 from cambrian.agents.wording import flatten_config, flatten_genes, one_line, show_reproduced, show_score
 
 TAG_CANDIDATE = "cambrian.candidate"

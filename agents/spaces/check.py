@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from cambrian.agents.errors import CambrianError
-from cambrian.agents.population.model import StaticFacts
 from cambrian.agents.spaces.acceptance import (
     RAW_DRAWS,
     Drawn,
@@ -32,6 +31,7 @@ from cambrian.agents.spaces.report import (
     TaskFact,
 )
 from cambrian.agents.spaces.unused import unused
+from cambrian.sandbox.examination.report import StaticFacts
 from cambrian.search_spaces import Genotype, Signature, Space, UnknownNameError, UserError
 from cambrian.search_spaces.declarative.loading import SpaceFileError
 from cambrian.search_spaces.finding import folder_of
@@ -187,8 +187,8 @@ def check_space(
         raise ValueError(f"space {space.name!r} holds code, which is never built here")
     import torch
 
-    from cambrian.agents.evaluator.meta import build_on_meta
-    from cambrian.agents.evaluator.static import check
+    from cambrian.sandbox.examination.meta import build_on_meta
+    from cambrian.sandbox.examination.static import check
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the networks are tiny: more threads would only cost
@@ -249,7 +249,7 @@ def check_space(
 
 def _build_for_others(space: Space, genotype: Genotype, i: int, trial: Trial) -> None:
     """The first designs are built for the other inputs as well that the space promises to take."""
-    from cambrian.agents.evaluator.static import check
+    from cambrian.sandbox.examination.static import check
 
     others = getattr(getattr(space, "definition", None), "signatures", ())[1:]
     for other in others if i < TASK_DESIGNS else ():
@@ -258,7 +258,7 @@ def _build_for_others(space: Space, genotype: Genotype, i: int, trial: Trial) ->
 
 
 def _identity(space: Space, genotype: Genotype, signature: Signature, trial: Trial) -> str:
-    from cambrian.agents.evaluator.identity import identity
+    from cambrian.sandbox.examination.identity import identity
 
     with trial.step("identity", genotype):
         return identity(space, genotype, signature)
@@ -315,7 +315,7 @@ def baseline_facts(space: Space, signature: Signature) -> list[BaselineFact]:
 
 
 def _baseline(space: Space, name: str, genotype: Genotype, signature: Signature, about: Any) -> BaselineFact:
-    from cambrian.agents.evaluator.static import check
+    from cambrian.sandbox.examination.static import check
 
     published = about.parameters if about is not None else None
     if about is not None and about.at is not None:
@@ -335,7 +335,7 @@ def _baseline(space: Space, name: str, genotype: Genotype, signature: Signature,
 
 
 def _task_fact(space: Space, name: str, designs: list[Genotype]) -> TaskFact:
-    from cambrian.agents.evaluator.static import check
+    from cambrian.sandbox.examination.static import check
 
     try:
         signature = create_listed(name).signature

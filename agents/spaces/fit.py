@@ -55,7 +55,7 @@ def misfit(space: Space, signature: Signature) -> str:
         return f"gives {kind_of(signature)}, space {space.name!r} takes {' or '.join(taken)}"
     if space.kind == "code":
         return ""
-    from cambrian.agents.evaluator.static import check
+    from cambrian.sandbox.examination.static import check
 
     rng, reason = random.Random(0), ""
     known = list(space.baselines().values())[:2]

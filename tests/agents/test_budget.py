@@ -2,7 +2,7 @@ import pytest
 
 from cambrian.agents.budget import Account, clock_text
 from cambrian.agents.errors import LimitReached
-from cambrian.agents.runfile import BudgetSection
+from cambrian.agents.sections import BudgetSection
 
 
 class Clock:

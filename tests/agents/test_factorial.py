@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from cambrian.agents.errors import RunFileError
-from cambrian.agents.evaluator.identity import identity
 from cambrian.agents.evaluator.parts import Scores, parts_of_gain
 from cambrian.agents.factorial import FACTORIAL_KEY, Plan, cell_states
 from cambrian.agents.population import Candidate, CandidateState
@@ -25,6 +24,7 @@ from cambrian.agents.runfile import RunConfig
 from cambrian.agents.session import Stopped, Watch, check_run, resume, start
 from cambrian.agents.workspace import Workspace
 from cambrian.sandbox import SANDBOXES, Job, Outcome
+from cambrian.sandbox.examination.identity import identity
 from cambrian.search_spaces import SPACES, TASKS, Genotype
 from cambrian.search_spaces.recipes import WithRecipe, recipe_changes, with_recipe_genes
 from tests.support.instant import InstantSandbox

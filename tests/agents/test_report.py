@@ -2,11 +2,12 @@ from pathlib import Path
 
 import pytest
 
-from cambrian.agents.population import Candidate, CandidateState, Proposal, StaticFacts, candidate_id
+from cambrian.agents.population import Candidate, CandidateState, Proposal, candidate_id
 from cambrian.agents.population.model import Evaluation
 from cambrian.agents.population.store import PopulationStore, RunRecord
 from cambrian.agents.report import count_text, end_report, sampling_noise
 from cambrian.sandbox import Isolation
+from cambrian.sandbox.examination.report import StaticFacts
 
 RECORD = RunRecord(
     run_id="r-1", name="r", space="convnet", task="digits", metric="accuracy", maximize=True,

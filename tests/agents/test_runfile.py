@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from cambrian.agents.errors import RunFileError
-from cambrian.agents.runfile import Constraint, LatencySection, load_run_file, parse_budget
+from cambrian.agents.runfile import load_run_file, parse_budget
+from cambrian.agents.sections import Constraint, LatencySection
 from cambrian.sandbox import LatencySpec
 
 GOOD = """

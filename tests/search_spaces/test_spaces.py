@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from cambrian.agents.evaluator.identity import identity
 from cambrian.agents.planner.llm import check_prompts
 from cambrian.agents.runfile import load_run_file
+from cambrian.sandbox.examination.identity import identity
 from cambrian.search_spaces import SPACES, TASKS, Genotype, MissingDataError, Signature, Space
 from cambrian.search_spaces.declarative.plan import depth
 from cambrian.search_spaces.declarative.planning import plan

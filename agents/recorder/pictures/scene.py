@@ -12,7 +12,7 @@ from cambrian.agents.population.model import BASELINE_ARM, CONTROL_ARM, Candidat
 from cambrian.agents.population.store import RunRecord
 from cambrian.agents.recorder.entries import read_constraints
 from cambrian.agents.report import sampling_noise
-from cambrian.agents.runfile import Constraint
+from cambrian.agents.sections import Constraint
 
 
 @dataclass(frozen=True)

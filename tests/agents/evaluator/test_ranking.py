@@ -3,8 +3,9 @@ import random
 import pytest
 
 from cambrian.agents.evaluator.ranking import ParetoFront, broken, leaderboard
-from cambrian.agents.population.model import Candidate, CandidateState, Proposal, StaticFacts, candidate_id
-from cambrian.agents.runfile import Constraint
+from cambrian.agents.population.model import Candidate, CandidateState, Proposal, candidate_id
+from cambrian.agents.sections import Constraint
+from cambrian.sandbox.examination.report import StaticFacts
 
 
 def candidate(index: int, score: float | None, *, arm: str = "mutation", **changes: object) -> Candidate:

@@ -4,7 +4,7 @@ from itertools import islice, pairwise
 import pytest
 
 from cambrian.agents.evaluator.screen import Screen, fit_counts
-from cambrian.agents.runfile import PredictorSection
+from cambrian.agents.sections import PredictorSection
 from cambrian.search_spaces import SPACES, Genotype
 
 SPACE = SPACES.create("convnet")

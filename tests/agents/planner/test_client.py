@@ -17,7 +17,7 @@ from cambrian.agents.planner.client import (
     ScriptedClient,
 )
 from cambrian.agents.planner.exchange import ExchangeLog, Message, Usage
-from cambrian.agents.runfile import BudgetSection
+from cambrian.agents.sections import BudgetSection
 
 
 def request(text: str = "Propose.") -> ModelRequest:

@@ -7,7 +7,7 @@ import pytest
 
 from cambrian.agents.planner.client import endpoint_status
 from cambrian.agents.planner.endpoint import OPENAI_URL, resolve_endpoint, without_credentials
-from cambrian.agents.runfile import LLMSection
+from cambrian.agents.sections import LLMSection
 from tests.agents.planner.server import ModelServer
 
 KEY = "sk-secret-0123456789abcdef"

@@ -14,11 +14,12 @@ from cambrian.agents.population.model import (
     Candidate,
     CandidateState,
     Proposal,
-    StaticFacts,
     candidate_id,
 )
 from cambrian.agents.population.view import Population
-from cambrian.agents.runfile import Constraint, RunConfig
+from cambrian.agents.runfile import RunConfig
+from cambrian.agents.sections import Constraint
+from cambrian.sandbox.examination.report import StaticFacts
 from cambrian.search_spaces import SPACES, ProposalError, Recipe, Rung, Signature, Space, Splits
 
 SIGNATURE = Signature(input_shape=(1, 8, 8), n_outputs=10)

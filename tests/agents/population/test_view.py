@@ -1,7 +1,8 @@
 import random
 
-from cambrian.agents.population import Candidate, CandidateState, Proposal, StaticFacts, candidate_id
+from cambrian.agents.population import Candidate, CandidateState, Proposal, candidate_id
 from cambrian.agents.population.view import UNPAID_WEIGHT, Population
+from cambrian.sandbox.examination.report import StaticFacts
 
 
 def candidate(index: int, arm: str = "random", **changes: object) -> Candidate:

@@ -6,10 +6,11 @@ import math
 import random
 from typing import Any
 
-from cambrian.agents.population.model import Candidate, CandidateState, Evaluation, Proposal, StaticFacts
+from cambrian.agents.population.model import Candidate, CandidateState, Evaluation, Proposal
 from cambrian.agents.population.model import candidate_id as id_of
 from cambrian.agents.population.store import PopulationStore, RunRecord
 from cambrian.sandbox import Isolation, Latency
+from cambrian.sandbox.examination.report import StaticFacts
 from cambrian.search_spaces import Space
 
 BEGIN = 1_760_000_000.0

@@ -21,8 +21,8 @@ from typing import Any
 
 import torch
 
-from cambrian.agents.evaluator.identity import identity
-from cambrian.agents.evaluator.static import check
+from cambrian.sandbox.examination.identity import identity
+from cambrian.sandbox.examination.static import check
 from cambrian.search_spaces import SPACES, Genotype, Signature
 from cambrian.search_spaces.declarative.space import DeclarativeSpace
 from tests.benchmarks.harness import Row, publish

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from cambrian.agents.evaluator.identity import FUNCTIONAL, identity
+from cambrian.sandbox.examination.identity import FUNCTIONAL, identity
 from cambrian.sandbox.worker.training import Data, History, predict, train
 from cambrian.search_spaces import SPACES, TASKS, ProposalError, Signature
 from cambrian.search_spaces.blocks.graph import set_context

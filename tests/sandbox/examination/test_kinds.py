@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cambrian.agents.evaluator.identity import identity
-from cambrian.agents.evaluator.static import check
+from cambrian.sandbox.examination.identity import identity
+from cambrian.sandbox.examination.static import check
 from cambrian.search_spaces import Genotype, ProposalError, Signature
 from cambrian.search_spaces.blocks.graph import NodeReadout
 from cambrian.search_spaces.space import GraphShape

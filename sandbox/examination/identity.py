@@ -37,9 +37,9 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
-from cambrian.agents.evaluator.meta import seeded
-from cambrian.agents.evaluator.probe import PERIOD, build_for_probe, noise, probe
-from cambrian.agents.evaluator.static import Examination, take_examination
+from cambrian.sandbox.examination.meta import seeded
+from cambrian.sandbox.examination.probe import PERIOD, build_for_probe, noise, probe
+from cambrian.sandbox.examination.static import Examination, take_examination
 from cambrian.search_spaces import Genotype, Signature, Space
 from cambrian.search_spaces.recipes import architecture_of
 

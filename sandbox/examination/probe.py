@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cambrian.agents.evaluator.meta import SEED
+from cambrian.sandbox.examination.meta import SEED
 from cambrian.search_spaces import Genotype, Signature, Space
 from cambrian.search_spaces.blocks.graph import set_context
 from cambrian.search_spaces.space import GraphShape

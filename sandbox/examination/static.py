@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cambrian.agents.evaluator.meta import InitLog, build_on_meta
-from cambrian.agents.evaluator.rules import ForwardTrace
-from cambrian.agents.population.model import StaticFacts
+from cambrian.sandbox.examination.meta import InitLog, build_on_meta
+from cambrian.sandbox.examination.report import StaticFacts
+from cambrian.sandbox.examination.rules import ForwardTrace
 from cambrian.search_spaces import Genotype, ProposalError, Signature, Space
 
 _MIB = 2**20

@@ -10,11 +10,11 @@ from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from cambrian.agents.evaluator.rules import ForwardTrace
-from cambrian.agents.evaluator.static import check, static_check
+from cambrian.sandbox.examination.rules import ForwardTrace
+from cambrian.sandbox.examination.static import check, static_check
 from cambrian.search_spaces import SPACES, Genotype, ProposalError, Signature
 from cambrian.search_spaces.blocks import GlobalPool
-from tests.agents.evaluator.conftest import Apply, ToySpace, convnets
+from tests.sandbox.examination.conftest import Apply, ToySpace, convnets
 
 SPACE = SPACES.create("convnet")
 DIGITS = Signature(input_shape=(1, 8, 8), n_outputs=10)

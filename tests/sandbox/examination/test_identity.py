@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cambrian.agents.evaluator import identity as module_under_test
-from cambrian.agents.evaluator.identity import identity
-from cambrian.agents.evaluator.probe import noise, probe
-from cambrian.agents.evaluator.static import check, take_examination
+from cambrian.sandbox.examination import identity as module_under_test
+from cambrian.sandbox.examination.identity import identity
+from cambrian.sandbox.examination.probe import noise, probe
+from cambrian.sandbox.examination.static import check, take_examination
 from cambrian.search_spaces import SPACES, Genotype, Signature
 from cambrian.search_spaces.blocks import GlobalPool
-from tests.agents.evaluator.conftest import Apply, ToySpace, convnets
+from tests.sandbox.examination.conftest import Apply, ToySpace, convnets
 
 SPACE = SPACES.create("convnet")
 DIGITS = Signature(input_shape=(1, 8, 8), n_outputs=10)
@@ -150,7 +150,7 @@ class TestEqualInAllProcesses:
     def test_here_and_elsewhere(self) -> None:
         script = (
             "import json, sys\n"
-            "from cambrian.agents.evaluator.identity import identity\n"
+            "from cambrian.sandbox.examination.identity import identity\n"
             "from cambrian.search_spaces import SPACES, Signature\n"
             "space = SPACES.create('convnet')\n"
             "genotypes = json.load(sys.stdin)\n"

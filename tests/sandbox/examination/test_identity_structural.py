@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from cambrian.agents.evaluator.identity import identity
+from cambrian.sandbox.examination.identity import identity
 from cambrian.search_spaces import ProposalError
-from tests.agents.evaluator.conftest import Apply, ToySpace
-from tests.agents.evaluator.test_identity import ROW, held_back, layers, toy
+from tests.sandbox.examination.conftest import Apply, ToySpace
+from tests.sandbox.examination.test_identity import ROW, held_back, layers, toy
 
 
 class TestStructural:
