@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
@@ -140,4 +140,18 @@ class Space(Protocol):
 
     def baselines(self) -> Mapping[str, Genotype]:
         """Known networks by name, written as members of the space."""
+        ...
+
+
+@runtime_checkable
+class Enumerable(Protocol):
+    """A space that can list all its members; an optional capability, asked for with `isinstance`."""
+
+    @property
+    def size(self) -> int:
+        """Number of members."""
+        ...
+
+    def members(self) -> Sequence[Genotype]:
+        """All members, canonical, each once and always in the same order; not to be changed in place."""
         ...

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from cambrian.agents.evaluator.encoding import Encoding
 from cambrian.agents.population.model import Candidate, Proposal
 from cambrian.agents.sections import Constraint
-from cambrian.search_spaces import Signature, Space, Task
+from cambrian.search_spaces import Genotype, Signature, Space, Task
 
 
 class PopulationView(Protocol):
@@ -52,6 +53,8 @@ class ProposalContext:
         index: number of the candidate that the proposal will become.
         rng: seeded by run and index; an arm that uses no other randomness can be replayed.
         budget_left: share of the budget not yet spent, 0 to 1.
+        encode: what a predictor sees of a canonical genotype, where more is known of it than its space tells
+            (zero-cost proxies, say); None leaves the space's own encoding.
     """
 
     index: int
@@ -64,6 +67,7 @@ class ProposalContext:
     cost: str = "latency_ms"
     budget_left: float = 1.0
     notes: Sequence[str] = field(default_factory=tuple)
+    encode: Callable[[Genotype], Encoding] | None = None
 
 
 @runtime_checkable
