@@ -76,7 +76,29 @@ def identity(
         ProposalError: the genotype's shapes do not fit the signature.
         ValueError: the space holds code, which is never run outside a sandbox.
     """
-    seen = take_examination(space, genotype, signature)
+    return _identity(space, genotype, signature, recipe, inside=False)
+
+
+def identity_inside(
+    space: Space, genotype: Genotype, signature: Signature, recipe: Mapping[str, Any] | None = None
+) -> str:
+    """`identity` for code as well: to be called in a sandbox only, as it runs what a model may have written.
+
+    Raises:
+        ProposalError: the genotype's shapes do not fit the signature.
+    """
+    return _identity(space, genotype, signature, recipe, inside=True)
+
+
+def _identity(
+    space: Space,
+    genotype: Genotype,
+    signature: Signature,
+    recipe: Mapping[str, Any] | None,
+    *,
+    inside: bool,
+) -> str:
+    seen = take_examination(space, genotype, signature, inside=inside)
     about: tuple[object, ...] = (space.name, space.version, signature.input_shape, signature.n_outputs)
     if signature.n_ids is not None:  # left out elsewhere, so that the identities of earlier versions stay
         about += (signature.model_dump_json(),)

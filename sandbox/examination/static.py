@@ -39,7 +39,24 @@ def check(space: Space, genotype: Genotype, signature: Signature, batch_size: in
         ProposalError: from the space, or as in `static_check`.
         ValueError: the space holds code, which is never run outside a sandbox.
     """
-    module, init = build_on_meta(space, genotype, signature)
+    return _examine(space, genotype, signature, batch_size, inside=False)
+
+
+def static_facts_inside(
+    space: Space, genotype: Genotype, signature: Signature, batch_size: int
+) -> StaticFacts:
+    """`check` for code as well: to be called in a sandbox only, as it runs what a model may have written.
+
+    Raises:
+        ProposalError: as in `check`.
+    """
+    return _examine(space, genotype, signature, batch_size, inside=True)
+
+
+def _examine(
+    space: Space, genotype: Genotype, signature: Signature, batch_size: int, *, inside: bool
+) -> StaticFacts:
+    module, init = build_on_meta(space, genotype, signature, inside=inside)
     facts, trace = trace_forward(module, signature, batch_size)
     # the identity of the same genotype is asked for next, and starts from the same module
     _latest.value = (
@@ -51,15 +68,23 @@ def check(space: Space, genotype: Genotype, signature: Signature, batch_size: in
     return facts
 
 
-def take_examination(space: Space, genotype: Genotype, signature: Signature) -> Examination:
+def take_examination(
+    space: Space, genotype: Genotype, signature: Signature, *, inside: bool = False
+) -> Examination:
     """What `check` saw of this genotype, anew unless it was this thread's last; the caller may spoil it.
+
+    Args:
+        space: builds the network.
+        genotype: canonical.
+        signature: what the network takes and gives.
+        inside: whether this process is a sandbox, so that code may run.
 
     Raises:
         ProposalError: as in `check`.
-        ValueError: as in `check`.
+        ValueError: as in `check`, unless `inside`.
     """
     if getattr(_latest, "value", None) is None or _latest.value[:3] != (space, genotype, signature):
-        check(space, genotype, signature, batch_size=2)
+        _examine(space, genotype, signature, 2, inside=inside)
     found: Examination = _latest.value[3]
     _latest.value = None
     return found
