@@ -4,6 +4,7 @@
     c-0007-r0-s0        trained, and measured unless that was done
     c-0007-r0-s0-again  its weights in a fresh network, in a fresh sandbox: does it predict the same, as fast?
     c-0007-r0-s0-again2, -again3   asked again when it did not: a busy machine condemns nobody
+    c-0007-r0-s8145     trained again with a fresh seed, as `agents.repeats` asks for; its latency is known
 
 Each sandbox keeps the outcome of a finished job, so all of this may be called again after a crash.
 """
@@ -75,18 +76,26 @@ class Trials:
     sandbox: Sandbox
     meter: Meter | None = None
 
-    def job(self, candidate: Candidate, rung: int) -> Job:
-        """The training of `candidate` at `rung`, with its latency unless that is known or measured apart."""
-        return self._job(candidate, rung, self._is_measured_within and self._needs_latency(candidate, rung))
+    def job(self, candidate: Candidate, rung: int, seed: int | None = None) -> Job:
+        """The training of `candidate` at `rung`, with its latency unless that is known or measured apart.
 
-    def _job(self, candidate: Candidate, rung: int, measured: bool) -> Job:
+        Args:
+            candidate: to be trained.
+            rung: how long.
+            seed: a fresh one, for a repeat, which measures no latency; None is the run's.
+        """
+        measured = seed is None and self._is_measured_within and self._needs_latency(candidate, rung)
+        return self._job(candidate, rung, measured, seed)
+
+    def _job(self, candidate: Candidate, rung: int, measured: bool, seed: int | None = None) -> Job:
         config = self.config
+        seed = config.seed if seed is None else seed
         limits = [c.bound for c in config.constraints if c.name == "latency_ms" and c.op == "<="]
         spec = LatencySpec(
             **config.latency.model_dump(exclude={"device"}), limit_ms=min(limits, default=None)
         )
         return Job(
-            id=f"{candidate.id}-r{rung}-s{config.seed}",
+            id=f"{candidate.id}-r{rung}-s{seed}",
             run_id=self.folder.name,
             candidate_id=candidate.id,
             space=self.space.name,
@@ -94,7 +103,7 @@ class Trials:
             signature=self.task.signature,
             recipe=recipe_for(self.space, candidate.genotype, self.task.recipe),
             epochs=self.task.rungs[rung].epochs,
-            seed=config.seed,
+            seed=seed,
             loss=self.task.loss,
             limits=limits_of(config),
             latency=spec if measured else None,
@@ -125,11 +134,20 @@ class Trials:
             }
         )
 
-    async def reproduce(self, candidate: Candidate, rung: int) -> str:
+    async def repeat(self, candidate: Candidate, rung: int, seed: int) -> Evaluation:
+        """Train once more, with a seed that the run has not used for it.
+
+        Raises:
+            InfrastructureError: as `run`.
+        """
+        job = self.job(candidate, rung, seed)
+        return await self._evaluated(candidate, rung, job, self.sandbox, self.folder)
+
+    async def reproduce(self, candidate: Candidate, rung: int, seed: int | None = None) -> str:
         """See whether the weights of `rung` predict the same again, as fast as the candidate's latency says.
 
         Where latency was measured decides where it is checked. On a device of its own only generated code is:
-        networks that trusted code builds cannot tell when they are timed.
+        networks that trusted code builds cannot tell when they are timed. A repeat claims no latency.
 
         Returns:
             Why not, or empty if they do.
@@ -137,13 +155,14 @@ class Trials:
         Raises:
             InfrastructureError: as `run`; also when files of the training are gone.
         """
-        trained = self.job(candidate, rung)
+        trained = self.job(candidate, rung, seed)
         job = trained.model_copy(update={"purpose": "reproduce", "weights_of": trained.id, "latency": None})
         claimed = job
-        if candidate.latency_ms is not None and not isinstance(self.task, TabularTask):
+        told = seed is None and candidate.latency_ms is not None
+        if told and not isinstance(self.task, TabularTask):
             spec = LatencySpec(batch=self.config.latency.batch)
             claimed = job.model_copy(update={"claimed_ms": candidate.latency_ms, "latency": spec})
-        if self.meter is None:
+        if self.meter is None or seed is not None:
             return await _reproduced(self.sandbox, claimed)
         problem = await _reproduced(self.sandbox, job)
         if problem or self.space.kind != "code":
