@@ -200,6 +200,11 @@ class WithRecipe:
         """See `Space.recipe`."""
         return {name: field_of(name, value) for name, value in genotype[RECIPE].items()}
 
+    def structure(self, genotype: Genotype) -> Any:
+        """What the architecture computes, where the inner space knows; None otherwise."""
+        known = getattr(self.inner, "structure", None)
+        return None if known is None else known(genotype[ARCHITECTURE])
+
     def features(self, genotype: Genotype) -> dict[str, float]:
         """See `Space.features`: the inner ones, rates by their logarithm, and one column a named value."""
         found = dict(self.inner.features(genotype[ARCHITECTURE]))

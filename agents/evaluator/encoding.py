@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
+from weakref import WeakKeyDictionary
 
 from cambrian.search_spaces import Genotype, Space
 
@@ -20,7 +21,8 @@ class Encoding:
     """One candidate, for a predictor.
 
     Attributes:
-        numbers: the same keys for all candidates of a space: `Space.features`, and proxies as `proxy.NAME`.
+        numbers: the same keys for all candidates of a space: `Space.features`, sizes of the part that matters
+            (`live.log_params`, ...) where the space knows it, and proxies as `proxy.NAME`.
         motifs: how often each motif occurs, never negative; absent is 0. Motifs are labels of parts of the
             computation: blocks with what feeds them (Weisfeiler-Lehman) and paths.
     """
@@ -29,12 +31,26 @@ class Encoding:
     motifs: Mapping[str, float] = field(default_factory=dict)
 
 
-@runtime_checkable
-class HasMotifs(Protocol):
-    """A space that knows the structure of its members without building them; an optional capability."""
+class Structure(Protocol):
+    """What a network computes, whatever is written beside it that its output does not depend on."""
 
-    def motifs(self, genotype: Genotype) -> Mapping[str, float]:
-        """How often each motif occurs in the network of the canonical `genotype`."""
+    @property
+    def totals(self) -> Mapping[str, float]:
+        """Sizes of the part that matters; the same keys for all members of a space."""
+        ...
+
+    @property
+    def motifs(self) -> Mapping[str, float]:
+        """How often each motif occurs."""
+        ...
+
+
+@runtime_checkable
+class HasStructure(Protocol):
+    """A space that knows what its members compute without building them; an optional capability."""
+
+    def structure(self, genotype: Genotype) -> Structure | None:
+        """The structure of the network of the canonical `genotype`; None where it is not known after all."""
         ...
 
 
@@ -66,8 +82,7 @@ class Encoder:
         key = json.dumps(genotype, sort_keys=True)
         known = self._known.get(key)
         if known is None:
-            found = self._space.motifs(genotype) if isinstance(self._space, HasMotifs) else {}
-            known = self._known[key] = Encoding(self._space.features(genotype), found)
+            known = self._known[key] = self._encoded(genotype)
             if len(self._known) > _KEPT:
                 self._known.popitem(last=False)
         if not proxies and (not motifs or known.motifs):
@@ -75,7 +90,22 @@ class Encoder:
         numbers = {**known.numbers, **{PROXY + name: value for name, value in (proxies or {}).items()}}
         return Encoding(numbers, known.motifs or motifs or {})
 
+    def _encoded(self, genotype: Genotype) -> Encoding:
+        numbers = self._space.features(genotype)
+        if not isinstance(self._space, HasStructure):
+            return Encoding(numbers)
+        found = self._space.structure(genotype)
+        if found is None:
+            return Encoding(numbers)
+        return Encoding({**numbers, **found.totals}, found.motifs)
+
+
+_ENCODERS: WeakKeyDictionary[Space, Encoder] = WeakKeyDictionary()
+
 
 def encode(space: Space, genotype: Genotype) -> Encoding:
-    """The encoding of one canonical `genotype`; an `Encoder` remembers those it has made."""
-    return Encoder(space)(genotype)
+    """The encoding of one canonical `genotype`, made once for each space object."""
+    encoder = _ENCODERS.get(space)
+    if encoder is None:
+        encoder = _ENCODERS[space] = Encoder(space)
+    return encoder(genotype)

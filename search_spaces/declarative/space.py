@@ -15,6 +15,7 @@ from cambrian.search_spaces.declarative import (
     membership,
     sampling,
     schema,
+    structure,
     words,
 )
 from cambrian.search_spaces.declarative.loading import load
@@ -74,6 +75,10 @@ class DeclarativeSpace:
     def features(self, genotype: Genotype) -> dict[str, float]:
         """See `Space.features`."""
         return features.features(self.definition, genotype)
+
+    def structure(self, genotype: Genotype) -> structure.Structure:
+        """What the genotype computes: motifs and functional sizes, for predictors and similarity."""
+        return structure.structure(self.definition, genotype)
 
     def describe(self) -> str:
         """See `Space.describe`."""
