@@ -9,4 +9,5 @@ the package costs nothing; its modules need torch, but for `report`.
     static      shapes, parameters, operations and memory, before anything is allocated
     probe       what networks are run on to be told apart
     identity    functional hash: equal candidates are evaluated once
+    motifs      patterns of the computation graph, counted
 """
