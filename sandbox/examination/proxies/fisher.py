@@ -22,13 +22,13 @@ _CONVOLUTIONS = frozenset(
 
 
 class Fisher:
-    """Fisher information of channels (Turner et al. 2020, arXiv:1906.04113; Liu et al. 2021, arXiv:2108.00708).
+    """Fisher information of channels (Turner et al. 2020, arXiv:1906.04113; Liu et al., arXiv:2108.00708).
 
     Added up over a network as by Abdelfattah et al. (2021, arXiv:2101.08134). For every output of a
-    convolution or linear layer: activation times gradient of the loss, summed over positions, squared, halved,
-    mean over the samples, summed over channels. Positions of a sequence are summed over as those of an image
-    are. In a graph each node counts as a sample. Linear maps inside `nn.MultiheadAttention` are fused and do
-    not show. Missing where no such layer has a gradient.
+    convolution or linear layer: activation times gradient of the loss, summed over positions, squared,
+    halved, mean over the samples, summed over channels. Positions of a sequence are summed over as those of
+    an image are. In a graph each node counts as a sample. Linear maps inside `nn.MultiheadAttention` are
+    fused and do not show. Missing where no such layer has a gradient.
     """
 
     name = "fisher"

@@ -22,7 +22,7 @@ _NORMS: frozenset[Any] = frozenset(
     }
 )  # fmt: skip
 _BOUNDED: frozenset[Any] = frozenset(
-    {functional.hardtanh, functional.tanh, functional.softsign, torch.tanh, Tensor.tanh}
+    (functional.hardtanh, functional.tanh, functional.softsign, torch.tanh, Tensor.tanh)
 )
 _PASSED = _NORMS | _BOUNDED | RECTIFIERS
 
@@ -70,7 +70,7 @@ class SynFlow:
 
 
 class _Linear(TorchFunctionMode):
-    """Lets normalisation and activations pass their input on; embeddings forget which id they are asked for."""
+    """Lets normalisation and activations pass their input on, and all ids have one embedding."""
 
     def __torch_function__(
         self,
