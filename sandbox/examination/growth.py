@@ -1,0 +1,276 @@
+"""Growth: how work, memory and time of a network grow with the length of its sequences.
+
+Work and memory are counted call by call, so they are exact and say the same on every machine. Work is
+2 operations per multiply-add of products of matrices and convolutions, and one for each element that any other
+call reads or writes; memory is what a forward pass keeps for the backward pass, and its largest tensor.
+
+A network's work is a constant, a part that is linear in the length (its perceptrons), and the part that its
+mixer adds, which alone decides what becomes of long sequences. At lengths that double, the differences
+D(n) = w(2n) - w(n) know nothing of the constant, and D(2n) - 2 D(n) nothing of the linear part: of a
+quadratic mixer it is 6 c n^2, of one in n log n it grows linearly, of a linear one it is 0. The exponent is the
+slope of that on a doubly logarithmic scale, however small the mixer's share. Time is too noisy for differences:
+its exponent is the plain slope over the longest sequences, which the linear part can only lower.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from cambrian.sandbox.examination.report import Finding
+
+CHECK = "growth"
+LENGTHS = (64, 128, 256, 512, 1024)
+LEAST = 4
+"""Lengths without which nothing is fitted."""
+PATIENCE_S = 0.6
+"""Seconds of a pass after which no longer sequence is tried."""
+MEMORY = 192 << 20
+"""Bytes of a pass after which no longer sequence is tried."""
+SHARE = 2e-4
+"""Of the work at the longest sequence: a part that is smaller is none."""
+SLACK = 0.05
+"""By how much an exponent may be above the limit: counts are exact, powers of short sequences are not."""
+TIMED = 3
+CLEAR_S = 2e-3
+"""Time of the longest sequence below which calls themselves are what takes it, not their work."""
+
+_clock = time.process_time
+
+
+@dataclass(frozen=True)
+class Slope:
+    """An exponent, and the standard error of its fit; 0 where two points leave none."""
+
+    exponent: float
+    error: float
+
+
+def growth(module: nn.Module, sample: Tensor, max_exponent: float | None) -> Finding:
+    """How the network grows, in eval mode.
+
+    Args:
+        module: the network.
+        sample: one sequence, ids `(1, length)` or values `(1, length, channels)`.
+        max_exponent: largest exponent of work, memory and time that is no failure; None allows all.
+    """
+    module.eval()
+    counted, lengths = _climb(module, sample)
+    if len(lengths) < LEAST:
+        return Finding(
+            check=CHECK,
+            verdict="skipped",
+            detail=f"takes too few lengths of sequences to fit anything: {', '.join(map(str, lengths)) or 'none'}",
+        )
+    slopes = {
+        "work": long_run([counted[n][0] for n in lengths]),
+        "memory": long_run([counted[n][1] for n in lengths]),
+    }
+    timed, longest_s = _timed(module, sample, lengths[-TIMED:])
+    if timed is not None:
+        slopes["time"] = timed
+    numbers: dict[str, float] = {
+        "shortest": lengths[0],
+        "longest": lengths[-1],
+        "longest_ms": 1e3 * longest_s,
+    }
+    for name, slope in slopes.items():
+        numbers |= {f"{name}_exponent": slope.exponent, f"{name}_error": slope.error}
+    said = ", ".join(f"{name} {slope.exponent:.2f} ± {slope.error:.2f}" for name, slope in slopes.items())
+    said = f"exponents over lengths {lengths[0]} to {lengths[-1]}: {said}"
+    over = [
+        name
+        for name, slope in slopes.items()
+        if max_exponent is not None
+        and slope.exponent - (2 if name == "time" else 1) * slope.error > max_exponent + SLACK
+    ]
+    if over:
+        said = f"{' and '.join(over)} grow faster than length to the power {max_exponent:g}; {said}"
+    return Finding(check=CHECK, verdict="failed" if over else "passed", detail=said[:380], numbers=numbers)
+
+
+def _climb(module: nn.Module, sample: Tensor) -> tuple[dict[int, tuple[int, int]], list[int]]:
+    """Work and memory by length: of long sequences where the network takes them, else of shorter ones."""
+    length = sample.shape[1]
+    own = [length >> shift for shift in range(4, -1, -1) if length >> shift >= 2]
+    # doubling exactly: what was rounded off is left out
+    own = [own[0] << i for i in range(len(own))] if own else []
+    counted: dict[int, tuple[int, int]] = {}
+    for ladder in (LENGTHS, own):
+        counted = {}
+        for n in ladder:
+            began = time.perf_counter()
+            try:
+                counted[n] = _count(module, _resized(sample, n))
+            except Exception:  # a length that the network does not take
+                break
+            if time.perf_counter() - began > PATIENCE_S or counted[n][1] > MEMORY:
+                break
+        if len(counted) >= LEAST:
+            break
+    return counted, sorted(counted)
+
+
+def _resized(sample: Tensor, length: int) -> Tensor:
+    return sample[:, torch.arange(length) % sample.shape[1]]
+
+
+def _count(module: nn.Module, inputs: Tensor) -> tuple[int, int]:
+    """Operations, and bytes kept for the backward pass and in the largest tensor."""
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*module.parameters(), *module.buffers())}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    counter = Counter()
+    torch.manual_seed(0)
+    with torch.enable_grad(), saved_tensors_hooks(keep, lambda tensor: tensor), counter:
+        outputs = module(inputs)
+    del outputs
+    return counter.work, sum(kept.values()) + counter.largest
+
+
+class Counter(TorchDispatchMode):
+    """Counts the work of every call below autograd.
+
+    Attributes:
+        work: operations so far.
+        largest: bytes of the largest tensor made.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.work = 0
+        self.largest = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """What torch would do for its compiler, which is not used here, imports it first: a CPU second."""
+        return False
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if not _is_view(func):
+            made = _tensors(result)
+            product = _PRODUCTS.get(func.overloadpacket.__name__)
+            if product is not None:
+                self.work += product(args, made[0])
+            self.work += sum(t.numel() for t in (*made, *_tensors(args)))
+            self.largest = max(self.largest, *(t.numel() * t.element_size() for t in made), 0)
+        return result
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, list | tuple):
+        return [tensor for item in value for tensor in _tensors(item)]
+    return []
+
+
+_views: dict[Any, bool] = {}
+
+
+def _is_view(func: Any) -> bool:
+    if func not in _views:
+        returned = [r.alias_info for r in func._schema.returns]
+        _views[func] = any(info is not None and not info.is_write for info in returned)
+    return _views[func]
+
+
+def _matrices(a: Tensor, b: Tensor) -> int:
+    return 2 * a.numel() * b.shape[-1]
+
+
+def _convolved(args: tuple[Any, ...], made: Tensor) -> int:
+    inputs, weight = args[0], args[1]
+    transposed = len(args) > 6 and bool(args[6])
+    return 2 * (inputs.numel() if transposed else made.numel()) * weight[0].numel()
+
+
+def _attended(args: tuple[Any, ...], made: Tensor) -> int:
+    query, key, value = args[:3]
+    return 2 * query[..., 0].numel() * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+
+
+_PRODUCTS: dict[str, Callable[[tuple[Any, ...], Tensor], int]] = {
+    "mm": lambda args, made: _matrices(args[0], args[1]),
+    "bmm": lambda args, made: _matrices(args[0], args[1]),
+    "addmm": lambda args, made: _matrices(args[1], args[2]),
+    "baddbmm": lambda args, made: _matrices(args[1], args[2]),
+    "mv": lambda args, made: 2 * args[0].numel(),
+    "convolution": _convolved,
+    "_scaled_dot_product_flash_attention_for_cpu": _attended,
+    "_scaled_dot_product_flash_attention": _attended,
+    "_scaled_dot_product_efficient_attention": _attended,
+}
+
+
+def long_run(values: Sequence[float]) -> Slope:
+    """The exponent that decides what becomes of `values` at lengths that double, see the module's text."""
+    first = [b - a for a, b in zip(values, values[1:], strict=False)]
+    beyond = [b - 2 * a for a, b in zip(first, first[1:], strict=False)]
+    least = SHARE * values[-1]
+    if beyond and beyond[-1] > least:
+        run: list[float] = []
+        for value in reversed(beyond):
+            if value <= 0:
+                break
+            run.insert(0, value)
+        if len(run) > 1:
+            return slope(run)
+    growing = [value for value in first[-2:] if value > least]
+    if len(growing) == 2:
+        return slope(growing)
+    return Slope(0.0, 0.0) if first[-1] <= least else Slope(1.0, 0.0)
+
+
+def slope(values: Sequence[float]) -> Slope:
+    """Least squares of the logarithms of positive `values` at lengths that double."""
+    return fit([float(1 << i) for i in range(len(values))], values)
+
+
+def fit(lengths: Sequence[float], values: Sequence[float]) -> Slope:
+    """The exponent of a power law through positive `values` by least squares of the logarithms."""
+    xs, ys = [math.log(n) for n in lengths], [math.log(v) for v in values]
+    x, y = statistics.fmean(xs), statistics.fmean(ys)
+    spread = sum((a - x) ** 2 for a in xs)
+    exponent = sum((a - x) * (b - y) for a, b in zip(xs, ys, strict=True)) / spread
+    if len(xs) < 3:
+        return Slope(exponent, 0.0)
+    left = sum((b - y - exponent * (a - x)) ** 2 for a, b in zip(xs, ys, strict=True))
+    return Slope(exponent, math.sqrt(left / (len(xs) - 2) / spread))
+
+
+def _timed(module: nn.Module, sample: Tensor, lengths: Sequence[int]) -> tuple[Slope | None, float]:
+    """The exponent of processor time, None where calls are too short, and seconds of the longest."""
+    medians = []
+    with torch.no_grad():
+        for n in lengths:
+            inputs, times = _resized(sample, n), []
+            module(inputs)
+            for _ in range(3):
+                began = _clock()
+                module(inputs)
+                times.append(_clock() - began)
+            medians.append(max(statistics.median(times), 1e-7))
+    return (fit(lengths, medians) if medians[-1] > CLEAR_S else None), medians[-1]
