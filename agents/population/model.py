@@ -72,6 +72,23 @@ class Proposal(_Data):
     exchange: str | None = None
 
 
+class Nearest(_Data):
+    """The earlier candidate that another one is most like.
+
+    Attributes:
+        id: of the earlier one.
+        similarity: of the structure, from 0 to 1; 1 only where both compute the same.
+        difference: what was changed in the genotype, in at most 100 characters; empty when nothing was.
+        agreement: share of the validation samples for which both, trained at rung 0, predict the same class,
+            or the squared correlation of their outputs where there are no classes; None until both are.
+    """
+
+    id: str
+    similarity: float = Field(ge=0, le=1)
+    difference: str = ""
+    agreement: float | None = Field(default=None, ge=0, le=1)
+
+
 class Evaluation(_Data):
     """One measurement of a candidate at one rung. All its numbers are finite.
 
@@ -128,6 +145,7 @@ class Candidate(_Data):
         genotype: canonical once validated, the author's until then.
         identity: versioned functional hash, None until computed.
         duplicate_of: id of the candidate whose evaluation it shares.
+        nearest: which earlier candidate it is most like, None for the first and for those outside the space.
         prediction: what the predictor expected of the metric before training, None when it abstained.
         score: the task's metric at the highest rung reached, None unless evaluated (a duplicate shares
             the score of its original by reference only).
@@ -140,6 +158,7 @@ class Candidate(_Data):
         latency_ratio: latency by that of the reference network.
         throughput: samples a second in batches.
         cost: value of the run's cost objective (such as median latency in ms), None until known.
+        latency_factor: what scores are weighed with where the run's objective is the soft latency, else 1.
         ended_order: which of the run's candidates it was to end, from 1, whatever the clock on the wall said;
             0 until then.
     """
@@ -153,6 +172,7 @@ class Candidate(_Data):
     summary: str = ""
     identity: str | None = None
     duplicate_of: str | None = None
+    nearest: Nearest | None = None
     static: StaticFacts | None = None
     prediction: float | None = None
     score: float | None = None
@@ -165,6 +185,7 @@ class Candidate(_Data):
     latency_ratio: float | None = None
     throughput: float | None = None
     cost: float | None = None
+    latency_factor: float = 1.0
     feasible: bool = True
     created_s: float = 0.0
     ended_s: float | None = None
@@ -184,6 +205,14 @@ class Candidate(_Data):
             "score": self.score,
         }
         return found | {name: value for name, value in measured.items() if value is not None}
+
+    def reward(self, score: float, maximize: bool) -> float:
+        """What `score` is worth under the run's objective, in the same sense: a slow candidate's is worse.
+
+        A factor below 1 brings a positive score down and a negative one, or one that is minimised, up.
+        """
+        shrinks = (score >= 0) == maximize
+        return score * self.latency_factor if shrinks else score / self.latency_factor
 
     def with_latency(self, latency: Latency | None) -> Candidate:
         """The candidate with what was measured; as it is when nothing was."""
