@@ -62,7 +62,7 @@ def test_wider_networks_tell_samples_apart_better() -> None:
 
 
 def test_parts_of_a_sample_belong_to_its_row() -> None:
-    """Windows in the first dimension, as in attention over parts of an image, are of the sample they come from."""
+    """Windows in the first dimension, as of an attention over parts of images, are their sample's."""
 
     class Windows(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
