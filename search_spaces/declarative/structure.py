@@ -28,7 +28,7 @@ class Structure(NamedTuple):
 
     Attributes:
         totals: `live.log_params`, `live.log_macs` (base 10), `live.deepest`, `live.shallowest`, `live.mean`
-            (blocks with weights on a path), `live.log_paths`, `live.blocks`, `live.dead`; always the same keys.
+            (blocks with weights on a path), `live.log_paths`, `live.blocks`, `live.dead`; always these.
         motifs: see `motifs`.
     """
 
