@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cambrian.agents.cli.bench import bench
 from cambrian.agents.cli.sandboxes import sandboxes
 from cambrian.agents.cli.spaces import spaces
 
@@ -148,6 +149,7 @@ def review(
 
 app.add_typer(spaces, name="spaces")
 app.add_typer(sandboxes, name="sandbox")
+app.add_typer(bench, name="bench")
 
 
 @app.command()

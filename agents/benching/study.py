@@ -1,0 +1,132 @@
+"""Every searcher with every seed, on all cores."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from cambrian.agents.benching.benchmark import Benchmark, Options, open_benchmark
+from cambrian.agents.benching.loop import Trace
+from cambrian.agents.benching.searchers import Searcher, run_config, search
+
+FEATURES_PER_EVALUATION = 8
+"""Members whose features a guided search asks for, for each evaluation: the predictor's pool."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is searched.
+
+    Attributes:
+        searchers: who searches.
+        seeds: searches of each, with the seeds from `first_seed` on.
+        evaluations: look-ups that a search may make.
+        warmup: random proposals at the start of a portfolio; None is a run file's default.
+        predictor: whether portfolios have the predictor choose and refuse proposals.
+    """
+
+    searchers: tuple[Searcher, ...]
+    seeds: int
+    evaluations: int
+    first_seed: int = 0
+    warmup: int | None = None
+    predictor: bool = True
+
+    def work(self) -> list[tuple[int, int]]:
+        """(index of the searcher, seed) of every search."""
+        seeds = range(self.first_seed, self.first_seed + self.seeds)
+        return [(index, seed) for seed in seeds for index in range(len(self.searchers))]
+
+
+def run_study(
+    benchmark: Benchmark, plan: Plan, jobs: int, done: Callable[[str, int], None] = lambda _name, _seed: None
+) -> list[list[Trace]]:
+    """All searches of the plan.
+
+    Args:
+        benchmark: what is searched.
+        plan: by whom, how often.
+        jobs: processes; 1 searches in this one.
+        done: told the searcher and the seed of each search that has ended.
+
+    Returns:
+        One list a searcher, with one trace a seed; the same whatever `jobs` is.
+    """
+    portfolios = sum(bool(each.weights) for each in plan.searchers)
+    if portfolios * plan.seeds * plan.evaluations * FEATURES_PER_EVALUATION > benchmark.space.size:
+        benchmark.space.prepare()
+    found: dict[tuple[int, int], Trace] = {}
+    with _one_thread():
+        if jobs == 1:
+            for item in plan.work():
+                found[item] = _search(benchmark, plan, item)
+                done(plan.searchers[item[0]].name, item[1])
+        else:
+            for item, trace in _in_processes(benchmark, plan, jobs):
+                found[item] = trace
+                done(plan.searchers[item[0]].name, item[1])
+    seeds = sorted({seed for _, seed in found})
+    return [[found[index, seed] for seed in seeds] for index in range(len(plan.searchers))]
+
+
+def _search(benchmark: Benchmark, plan: Plan, item: tuple[int, int]) -> Trace:
+    searcher = plan.searchers[item[0]]
+    config = run_config(searcher, item[1], plan.evaluations, warmup=plan.warmup, predictor=plan.predictor)
+    return asyncio.run(search(benchmark, searcher, config))
+
+
+# -- processes -------------------------------------------------------------------------------------------
+
+_shared: tuple[Benchmark, Plan] | None = None
+"""What a worker searches: inherited where processes are forked, else made by `_begin`."""
+
+
+def _in_processes(benchmark: Benchmark, plan: Plan, jobs: int) -> Iterator[tuple[tuple[int, int], Trace]]:
+    global _shared
+    forks = sys.platform == "linux"
+    _shared = (benchmark, plan)
+    context = multiprocessing.get_context("fork" if forks else "spawn")
+    pool = ProcessPoolExecutor(
+        jobs, context, initializer=_begin, initargs=(None if forks else benchmark.options, plan)
+    )
+    try:
+        futures = {pool.submit(_work, item): item for item in plan.work()}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        _shared = None
+
+
+def _begin(options: Options | None, plan: Plan) -> None:
+    global _shared
+    if options is not None:
+        _shared = (open_benchmark(options), plan)
+
+
+def _work(item: tuple[int, int]) -> Trace:
+    assert _shared is not None
+    return _search(*_shared, item)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Linear algebra on one thread: the cores are taken by the searches, and results must not depend on them."""
+    from threadpoolctl import threadpool_limits
+
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
