@@ -45,9 +45,8 @@ def features(definition: Definition, genotype: Genotype) -> dict[str, float]:
     collector: _Collector | None = cache.get("collector")
     if collector is None:
         collector = cache["collector"] = _Collector(definition.grammar)
-        cache["families"] = _families(definition.grammar)
     found = collector.collect(genotype)
-    found.update(_totals(plan(definition, genotype, definition.file.reference), cache["families"]))
+    found.update(_totals(plan(definition, genotype, definition.file.reference), families(definition)))
     for name, expression in definition.feature_hints.items():
         try:
             found[name] = float(expression(genotype))
@@ -56,8 +55,16 @@ def features(definition: Definition, genotype: Genotype) -> dict[str, float]:
     return found
 
 
-def _families(grammar: Grammar) -> tuple[str, ...]:
+def families(definition: Definition) -> tuple[str, ...]:
     """The kinds of block that the layouts can build, in the order of the catalogue's."""
+    cache = definition.cached("features")
+    if "families" not in cache:
+        cache["families"] = _families(definition.grammar)
+    found: tuple[str, ...] = cache["families"]
+    return found
+
+
+def _families(grammar: Grammar) -> tuple[str, ...]:
     found: set[str] = set()
     for domain in walk(grammar.start):
         for part in parts_of(getattr(domain, "layout", None)):

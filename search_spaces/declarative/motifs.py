@@ -35,6 +35,7 @@ class Summary(NamedTuple):
         shallowest: those on the shortest.
         mean: their mean over all paths.
         log_paths: natural logarithm of the number of paths.
+        skips: paths without any operation.
         ends: what its successors see of it: the last operations with weights before each summand.
     """
 
@@ -44,6 +45,7 @@ class Summary(NamedTuple):
     shallowest: float
     mean: float
     log_paths: float
+    skips: int
     ends: str
 
 
@@ -99,7 +101,7 @@ class Operations:
             far[i], near[i] = own + max(far[t] for t in terms), own + min(near[t] for t in terms)
             mean[i] = own + sum(mean[t] * counts[t] for t in terms) / counts[i]
         if not output:
-            return Summary((), {"0|dead": 1.0}, 0.0, 0.0, 0.0, 0.0, "dead")
+            return Summary((), {"0|dead": 1.0}, 0.0, 0.0, 0.0, 0.0, 0, "dead")
         motifs[f"0|{_call('out', [labels[t][0] for t in output])}"] += 1
         motifs[f"1|{_call('out', [labels[t][1] for t in output])}"] += 1
         motifs[f"=|{_call('out', [whole[t] for t in output])}"] += 1
@@ -113,6 +115,7 @@ class Operations:
             min(near[t] for t in output),
             sum(mean[t] * counts[t] for t in output) / total,
             math.log(total),
+            output.count(0),
             _call("", [shown[t] for t in output]),
         )
 

@@ -11,6 +11,7 @@ from collections import Counter
 from typing import Any, NamedTuple
 
 from cambrian.search_spaces.declarative.definition import Definition
+from cambrian.search_spaces.declarative.features import families
 from cambrian.search_spaces.declarative.motifs import Operations, Summary, Terms, chain_motifs
 from cambrian.search_spaces.declarative.plan import Composite, Leaf, Node
 from cambrian.search_spaces.declarative.planning import block_name, plan
@@ -23,12 +24,18 @@ _SAID = frozenset(
 """Whole numbers that tell one operation from another; all others are widths, which features tell."""
 
 
+_Size = tuple[int, int, str]
+"""Parameters, multiply-accumulates and family of an operation."""
+_NO_SIZE: _Size = (0, 0, "")
+
+
 class Structure(NamedTuple):
     """What a network computes, whatever is written beside it that its output does not depend on.
 
     Attributes:
         totals: `live.log_params`, `live.log_macs` (base 10), `live.deepest`, `live.shallowest`, `live.mean`
-            (blocks with weights on a path), `live.log_paths`, `live.blocks`, `live.dead`; always these.
+            (blocks with weights on a path), `live.log_paths`, `live.skips` (paths through units without any
+            operation), `live.dead`, and `live.blocks.FAMILY` for each kind of block that the space has.
         motifs: see `motifs`.
     """
 
@@ -41,7 +48,7 @@ def structure(definition: Definition, genotype: Genotype) -> Structure:
     network = plan(definition, genotype, definition.file.reference)
     reader = _Reader(definition.cached("structure"))
     reader.spine(network)
-    return reader.result()
+    return reader.result(families(definition))
 
 
 class _Reader:
@@ -51,15 +58,16 @@ class _Reader:
         if len(kept) > _KEPT:
             kept.clear()
         self.kept = kept
-        self.met: dict[int, tuple[Summary, int, int, int]] = {}
+        self.met: dict[int, tuple[Summary, list[_Size]]] = {}
         self.words: list[str] = []
         self.units: Counter[int] = Counter()
         self.by_unit: dict[int, Summary] = {}
-        self.params = self.macs = self.blocks = 0
+        self.params = self.macs = self.skips = 0
+        self.blocks: Counter[str] = Counter()
         self.deepest = self.shallowest = self.mean = self.log_paths = 0.0
         self.dead = False
 
-    def result(self) -> Structure:
+    def result(self, families: tuple[str, ...]) -> Structure:
         motifs = chain_motifs(self.words)
         for number, times in self.units.items():
             for label, count in self.by_unit[number].motifs.items():
@@ -71,9 +79,10 @@ class _Reader:
             "live.shallowest": self.shallowest,
             "live.mean": self.mean,
             "live.log_paths": self.log_paths,
-            "live.blocks": float(self.blocks),
+            "live.skips": float(self.skips),
             "live.dead": float(self.dead),
         }
+        totals.update({f"live.blocks.{family}": float(self.blocks[family]) for family in families})
         if self.dead:  # nothing before it matters
             return Structure(dict.fromkeys(totals, 0.0) | {"live.dead": 1.0}, {"0|dead": 1.0})
         return Structure(totals, {label: float(count) for label, count in motifs.items()})
@@ -85,9 +94,7 @@ class _Reader:
                 self.dead = True
             elif node.block.name != "Identity":
                 self.words.append(word_of(node))
-                self.params += node.params
-                self.macs += node.macs
-                self.blocks += 1
+                self.add(_size(node))
                 weighted = float(node.params > 0)
                 self.deepest += weighted
                 self.shallowest += weighted
@@ -105,39 +112,44 @@ class _Reader:
         found = self.met.get(id(node.children))
         if found is None:
             found = self.met[id(node.children)] = self.read(node)
-        summary, params, macs, blocks = found
-        self.params += params
-        self.macs += macs
-        self.blocks += blocks
+        summary, sizes = found
+        for size in sizes:
+            self.add(size)
         self.deepest += summary.deepest
         self.shallowest += summary.shallowest
         self.mean += summary.mean
         self.log_paths += summary.log_paths
+        self.skips += summary.skips
         self.dead = self.dead or summary.ends == "dead"
         self.units[id(summary)] += 1
         self.by_unit[id(summary)] = summary
         self.words.append(node.kind + summary.ends)
 
-    def read(self, node: Composite) -> tuple[Summary, int, int, int]:
-        """The summary of a unit, and live parameters, multiply-accumulates and blocks."""
-        operations, sizes = Operations(), [(0, 0)]
+    def add(self, size: _Size) -> None:
+        params, macs, family = size
+        self.params += params
+        self.macs += macs
+        self.blocks[family] += 1
+
+    def read(self, node: Composite) -> tuple[Summary, list[_Size]]:
+        """The summary of a unit, and the sizes of its live operations."""
+        operations, sizes = Operations(), [_NO_SIZE]
         output = _flow(node, (0,), operations, sizes)
         key = operations.key(output)
         summary = self.kept.get(key)
         if summary is None:
             summary = self.kept[key] = operations.summary(output)
-        live = [sizes[i] for i in summary.live]
-        return summary, sum(p for p, _ in live), sum(m for _, m in live), len(live)
+        return summary, [sizes[i] for i in summary.live]
 
 
-def _flow(node: Node, terms: Terms, found: Operations, sizes: list[tuple[int, int]]) -> Terms:
+def _flow(node: Node, terms: Terms, found: Operations, sizes: list[_Size]) -> Terms:
     """What leaves `node` when `terms` arrive; its operations go to `found`, their sizes to `sizes`."""
     if isinstance(node, Leaf):
         if node.block.name == "Identity":
             return terms
         if node.block.name == "Zero":
             return ()
-        return _add(word_of(node), terms, found, sizes, node.params, node.macs)
+        return _add(word_of(node), terms, found, sizes, _size(node))
     if node.kind == "residual":
         inner = _flow(node.children[0], terms, found, sizes)
         if not node.options["add"]:
@@ -167,7 +179,7 @@ def _flow(node: Node, terms: Terms, found: Operations, sizes: list[tuple[int, in
     return terms
 
 
-def _merged(merge: str, arriving: list[Terms], found: Operations, sizes: list[tuple[int, int]]) -> Terms:
+def _merged(merge: str, arriving: list[Terms], found: Operations, sizes: list[_Size]) -> Terms:
     if len(arriving) == 1:
         return arriving[0]
     if merge == "product" and not all(arriving):
@@ -176,13 +188,15 @@ def _merged(merge: str, arriving: list[Terms], found: Operations, sizes: list[tu
     return terms if merge == "sum" else _add(merge, terms, found, sizes)
 
 
-def _add(
-    word: str, terms: Terms, found: Operations, sizes: list[tuple[int, int]], params: int = 0, macs: int = 0
-) -> Terms:
-    added = found.add(word, terms, params > 0)
+def _add(word: str, terms: Terms, found: Operations, sizes: list[_Size], size: _Size = _NO_SIZE) -> Terms:
+    added = found.add(word, terms, size[0] > 0)
     if added:
-        sizes.append((params, macs))
+        sizes.append(size)
     return added
+
+
+def _size(leaf: Leaf) -> _Size:
+    return leaf.params, leaf.macs, leaf.block.family
 
 
 def word_of(leaf: Leaf) -> str:

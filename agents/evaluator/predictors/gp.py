@@ -179,7 +179,8 @@ def _raw(name: str, keys: tuple[str, ...], encodings: Sequence[Encoding]) -> Flo
 def _scaled(group: _Group, encodings: Sequence[Encoding]) -> Floats:
     """Columns of variance 1 by their number, so that rows of any group are about as far apart."""
     raw = _raw(group.name, group.keys, encodings)
-    return np.clip((raw - group.center) / group.scale, -5, 5) / np.sqrt(max(1, len(group.keys)))
+    scaled: Floats = np.clip((raw - group.center) / group.scale, -5, 5) / np.sqrt(max(1, len(group.keys)))
+    return scaled
 
 
 def _distances(first: Floats, second: Floats) -> Floats:
