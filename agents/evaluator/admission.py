@@ -7,8 +7,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cambrian.agents.evaluator.encoding import HasStructure
 from cambrian.agents.evaluator.ranking import broken
 from cambrian.agents.evaluator.screen import Screen
+from cambrian.agents.evaluator.similarity import Similarity
 from cambrian.agents.population.model import Candidate, CandidateState, Proposal
 from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.runfile import RunConfig
@@ -21,6 +23,8 @@ from cambrian.search_spaces.recipes import recipe_changes, recipe_for, recipe_of
 class Admission:
     """Membership, static checks, hard limits, identity, predictor: in this order, by cost.
 
+    Whatever becomes of a member of the space, it is told which earlier candidate it is most like.
+
     Args:
         config: the run's configuration.
         space: judge of membership.
@@ -31,6 +35,8 @@ class Admission:
     def __init__(self, config: RunConfig, space: Space, task: Task, store: PopulationStore) -> None:
         self._config, self._space, self._task, self._store = config, space, task, store
         self.screen = Screen(config.predictor, space, maximize=task.maximize, seed=config.seed)
+        self.similarity = Similarity(self._motifs)
+        self.similarity.rebuild(store.candidates())
         self.relearn()
 
     def relearn(self) -> None:
@@ -44,7 +50,7 @@ class Admission:
                     by_id[e.candidate_id].prediction,
                 )
                 for e in self._store.evaluations()
-                if e.rung == 0 and e.metrics
+                if e.rung == 0 and e.seed == self._config.seed and e.metrics  # no repeat
             ]
         )
 
@@ -55,6 +61,30 @@ class Admission:
             candidate: as its arm proposed it.
             screened: whether the predictor may end it; False for control arms.
         """
+        return self.relate(self._climbed(candidate, screened))
+
+    def relate(self, candidate: Candidate, motifs: Mapping[str, float] | None = None) -> Candidate:
+        """The candidate with the earlier one that it is most like; as it is outside the space.
+
+        Args:
+            candidate: after the cheap steps. It may come again, when more is known of it.
+            motifs: of its computation graph, where an examination in the sandbox has found them.
+        """
+        if candidate.state is CandidateState.INVALID:
+            return candidate
+        if candidate.duplicate_of is None:
+            return candidate.model_copy(update={"nearest": self.similarity.relate(candidate, motifs)})
+        nearest = self.similarity.equal(candidate, self._store.candidate(candidate.duplicate_of))
+        written = f"written differently: {nearest.difference}" if nearest.difference else "written the same"
+        reason = "; ".join(filter(None, [candidate.reason.partition("; written ")[0], written]))
+        return candidate.model_copy(update={"nearest": nearest, "reason": reason})
+
+    def _motifs(self, genotype: Genotype) -> Mapping[str, float] | None:
+        """Those that the space knows without building anything."""
+        found = self._space.structure(genotype) if isinstance(self._space, HasStructure) else None
+        return None if found is None else found.motifs
+
+    def _climbed(self, candidate: Candidate, screened: bool) -> Candidate:
         try:
             genotype = self._space.validate(candidate.genotype)
             candidate = candidate.model_copy(

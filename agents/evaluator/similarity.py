@@ -29,6 +29,7 @@ ROWS = 2048
 UNEQUAL = 0.99
 """Who is no duplicate is never more similar than this."""
 _SCALE = 16
+_NEVER = np.iinfo(np.int64).max
 _Counts = NDArray[np.uint8]
 _Rows = tuple[NDArray[np.intp], _Counts]
 _Views = tuple[_Rows, _Rows]
@@ -77,6 +78,13 @@ class Similarity:
             )
         self._add(candidate, views)
         return nearest
+
+    def equal(self, candidate: Candidate, original: Candidate) -> Nearest:
+        """What a duplicate is most like: its `original`, written in some other way or in the same."""
+        if candidate.id in self._columns:  # it was not known to be one when it was taken in
+            self._order[self._columns[candidate.id]] = _NEVER
+        words = difference(original.genotype, candidate.genotype)
+        return Nearest(id=original.id, similarity=1.0, difference=words)
 
     def _add(self, candidate: Candidate, views: _Views) -> None:
         column = self._columns.get(candidate.id)
