@@ -125,6 +125,8 @@ class Factorial:
         plan: None while the search goes on.
     """
 
+    purpose = "the parts of the gain"
+
     def __init__(self, services: Services, space: WithRecipe) -> None:
         self._do, self._space = services, space
         self._tried: set[str] = set()

@@ -31,7 +31,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, interrupt
 
 from cambrian.agents.evaluator.admission import Admission
-from cambrian.agents.evaluator.ranking import broken
+from cambrian.agents.evaluator.ranking import broken, soft_latency
 from cambrian.agents.population.model import (
     BASELINE_ARM,
     CONTROL_ARM,
@@ -270,7 +270,10 @@ class Lifecycle:
                 "rung_scores": (*candidate.rung_scores, *climbed),
             }
         changed = candidate.model_copy(update=changes)
-        return changed.model_copy(update={"cost": changed.values().get(self._do.config.cost)})
+        config = self._do.config
+        factor = soft_latency(changed.latency_ms, config.target_ms, config.objective.exponent)
+        values = {"cost": changed.values().get(config.cost), "latency_factor": factor}
+        return changed.model_copy(update=values)
 
     def _compile(self, saver: AsyncSqliteSaver) -> Any:
         graph = StateGraph(LifeState)

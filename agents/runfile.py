@@ -19,10 +19,13 @@ from cambrian.agents.errors import RunFileError, UnknownNameError, UserError
 from cambrian.agents.sections import (
     ArmSection,
     BudgetSection,
+    ChampionsSection,
     Constraint,
     LatencySection,
     LLMSection,
     MLflowSection,
+    NoiseSection,
+    ObjectiveSection,
     PredictorSection,
     SandboxSection,
     Section,
@@ -46,6 +49,7 @@ class RunConfig(Section):
         seed: of proposals and trainings.
         slots: jobs at a time.
         cost: the second objective of the Pareto front, minimised.
+        objective: what candidates are ranked by.
         constraints: hard limits; a candidate outside them cannot win.
         baselines: the space's known networks to evaluate first, for comparison.
         warmup: proposals of the random arm before the others start; they count as its share.
@@ -63,6 +67,7 @@ class RunConfig(Section):
     slots: int = Field(default=2, ge=1, le=256)
     budget: BudgetSection
     cost: Literal["latency_ms", "latency_ratio", "params", "flops"] = "latency_ms"
+    objective: ObjectiveSection = ObjectiveSection()
     constraints: tuple[Constraint, ...] = ()
     baselines: tuple[str, ...] = ()
     warmup: int = Field(default=6, ge=0)
@@ -81,7 +86,14 @@ class RunConfig(Section):
     latency: LatencySection = LatencySection()
     devices: dict[DeviceName, Device] = Field(default_factory=dict)
     predictor: PredictorSection = PredictorSection()
+    noise: NoiseSection = NoiseSection()
+    champions: ChampionsSection = ChampionsSection()
     mlflow: MLflowSection = MLflowSection()
+
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _objective_by_kind(cls, value: object) -> object:
+        return {"kind": value} if isinstance(value, str) else value
 
     @field_validator("task", mode="before")
     @classmethod
@@ -128,6 +140,14 @@ class RunConfig(Section):
         if isinstance(value, int | str) and not isinstance(value, bool):
             return {key.partition(".")[2]: part for key, part in parse_budget(str(value)).items()}
         return value
+
+    @property
+    def target_ms(self) -> float | None:
+        """The target of the soft latency; None when that is not what candidates are ranked by."""
+        if self.objective.kind != "soft-latency":
+            return None
+        bounds = [c.bound for c in self.constraints if c.name == "latency_ms" and c.op == "<="]
+        return self.objective.target_ms or min(bounds, default=None)
 
     @field_validator("budget")
     @classmethod
@@ -189,6 +209,7 @@ def parse_config(
     if not any(arm.weight > 0 for arm in config.arms.values()):
         raise RunFileError(f"{origin}: arms: all weights are 0", hint="give one arm a weight above 0")
     _check_latency(config, origin)
+    _check_ranking(config, origin)
     return config
 
 
@@ -200,6 +221,22 @@ def _check_latency(config: RunConfig, origin: str) -> None:
     if config.latency.throughput_batch is None and any(c.name == "throughput" for c in config.constraints):
         raise RunFileError(
             f"{origin}: latency.throughput_batch: a limit on 'throughput' needs it", hint="set it to 64"
+        )
+
+
+def _check_ranking(config: RunConfig, origin: str) -> None:
+    if config.objective.kind == "soft-latency" and config.target_ms is None:
+        raise RunFileError(
+            f"{origin}: objective.target_ms: 'soft-latency' needs a target",
+            hint="set it, or a constraint such as 'latency_ms <= 2'",
+        )
+    most = config.budget.evaluations
+    top, seeds = config.champions.counts(0)
+    repeats = config.noise.count(0) + top * seeds
+    if most is not None and 2 * repeats > most:
+        raise RunFileError(
+            f"{origin}: noise, champions: {repeats} repeats are more than half of {most} evaluations",
+            hint="ask for fewer, or leave both out: then they go by the budget",
         )
 
 

@@ -22,6 +22,11 @@ ConstraintName = Literal["latency_ms", "latency_ratio", "throughput", "params", 
 CONSTRAINT_NAMES: tuple[str, ...] = get_args(ConstraintName)
 RELATIVE = frozenset({"latency_ratio", "throughput"})
 """Measured values that no job knows a limit of: they are measured before anything is trained."""
+LEAST_FOR_REPEATS = 40
+"""Evaluations from which on a run repeats some with fresh seeds without being asked to."""
+NOISE_SHARE, CHAMPIONS_SHARE = 0.05, 0.1
+"""Of the evaluations at most."""
+TOP_CHAMPIONS, FEWEST_SEEDS, MOST_SEEDS = 3, 2, 5
 
 
 class Section(BaseModel):
@@ -208,6 +213,68 @@ class PredictorSection(Section):
     min_evaluations: int = Field(default=12, ge=5)
     min_tau: float = Field(default=0.3, ge=0, le=1)
     pool: int = Field(default=8, ge=1)
+
+
+class NoiseSection(Section):
+    """How the noise of a task is measured at the start.
+
+    Attributes:
+        repeats: trainings of one known network with fresh seeds; None goes by the budget, 0 is off.
+    """
+
+    repeats: int | None = Field(default=None, ge=0, le=1000)
+
+    def count(self, expected: float) -> int:
+        """Repeats to make, of a run of `expected` evaluations: 5 % of them at most, unless it was said."""
+        if self.repeats is not None:
+            return self.repeats
+        return int(min(NOISE_SHARE * expected, MOST_SEEDS)) if expected >= LEAST_FOR_REPEATS else 0
+
+
+class ChampionsSection(Section):
+    """Who is trained again with fresh seeds before the end. Both together None go by the budget.
+
+    Attributes:
+        top: how many of the best; 0 is off.
+        seeds: fresh seeds for each; 0 is off.
+    """
+
+    top: int | None = Field(default=None, ge=0, le=100)
+    seeds: int | None = Field(default=None, ge=0, le=1000)
+
+    def counts(self, expected: float) -> tuple[int, int]:
+        """`top` and `seeds` for a run of `expected` evaluations: 10 % of them at most, unless it was said."""
+        if self.top is not None or self.seeds is not None:
+            top = TOP_CHAMPIONS if self.top is None else self.top
+            seeds = FEWEST_SEEDS if self.seeds is None else self.seeds
+            return (top, seeds) if top and seeds else (0, 0)
+        if expected < LEAST_FOR_REPEATS:
+            return 0, 0
+        most = int(min(CHAMPIONS_SHARE * expected, TOP_CHAMPIONS * MOST_SEEDS))
+        top = min(TOP_CHAMPIONS, most // FEWEST_SEEDS)
+        return top, most // top
+
+
+class ObjectiveSection(Section):
+    """What candidates are ranked by, within the hard limits.
+
+    Attributes:
+        kind: `pareto`: by score, while parents are drawn from the front of score and cost as well; `score`:
+            by score alone; `soft-latency`: by score * (latency / target)^exponent, the reward of MnasNet (Tan
+            et al., arXiv 1807.11626).
+        target_ms: for `soft-latency`; None takes the bound of `latency_ms <= ...`.
+        exponent: the paper's, by which doubling the latency is worth 5 % of the score.
+    """
+
+    kind: Literal["pareto", "score", "soft-latency"] = "pareto"
+    target_ms: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    exponent: float = Field(default=-0.07, le=0, ge=-10)
+
+    @model_validator(mode="after")
+    def _target_is_for_latency(self) -> ObjectiveSection:
+        if self.target_ms is not None and self.kind != "soft-latency":
+            raise ValueError("'target_ms' goes with 'kind: soft-latency'")
+        return self
 
 
 class MLflowSection(Section):

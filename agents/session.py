@@ -269,7 +269,8 @@ async def _carry_out(
     config: RunConfig, store: PopulationStore, space: Space, task: Task, workspace: Workspace, watch: Watch
 ) -> EndReport:
     torch.set_num_threads(1)  # our own checks are tiny: more threads would only fight the trainings
-    population = Population(task.maximize, store.candidates())
+    pareto = config.objective.kind == "pareto"
+    population = Population(task.maximize, store.candidates(), pareto=pareto)
     exchanges = ExchangeLog(store.folder)
     try:
         with _plain_infrastructure_errors(), _signals() as signals:

@@ -38,6 +38,16 @@ def _shown(value: float, bound: float) -> str:
     return next((text for text in texts if not math.isclose(float(text), bound, rel_tol=1e-12)), repr(value))
 
 
+def soft_latency(latency_ms: float | None, target_ms: float | None, exponent: float) -> float:
+    """What MnasNet weighs a score with: (latency / target)^exponent (Tan et al., arXiv 1807.11626, eq. 2).
+
+    1 where there is no target, and for a latency that was not measured.
+    """
+    if target_ms is None or latency_ms is None or latency_ms <= 0:
+        return 1.0
+    return math.pow(latency_ms / target_ms, exponent)
+
+
 @dataclass(frozen=True)
 class Point:
     """A member of a Pareto front: `score` in the metric's own sense, `cost` to be minimised."""
@@ -124,11 +134,13 @@ def rank_key(candidate: Candidate, maximize: bool) -> RankKey | None:
 
     A higher rung stands above a lower one, whatever the scores: scores after different numbers of epochs do
     not compare, and who reached a higher rung was among the best of the one below. Within a rung the better
-    score stands first, then the lower cost, then the older candidate.
+    score stands first, weighed by latency where the run asks for that, then the lower cost, then the older
+    candidate.
     """
     if candidate.state is not CandidateState.EVALUATED or not candidate.feasible or candidate.score is None:
         return None
-    score = -candidate.score if maximize else candidate.score
+    worth = candidate.reward(candidate.score, maximize)
+    score = -worth if maximize else worth
     return (-candidate.rung, score, math.inf if candidate.cost is None else candidate.cost, candidate.index)
 
 

@@ -39,9 +39,11 @@ class Population:
     Args:
         maximize: whether a higher score is better.
         candidates: those of a resumed run, by index.
+        pareto: whether cost is an objective of its own; without it there is no front.
     """
 
-    def __init__(self, maximize: bool, candidates: Iterable[Candidate] = ()) -> None:
+    def __init__(self, maximize: bool, candidates: Iterable[Candidate] = (), *, pareto: bool = True) -> None:
+        self._pareto = pareto
         self._sign = -1.0 if maximize else 1.0
         self._all: dict[str, Candidate] = {}
         self._maximize = maximize
@@ -87,7 +89,12 @@ class Population:
         return self._last_order + 1
 
     def front(self) -> Sequence[Candidate]:
-        """The Pareto front of score and cost among the feasible evaluated, best score first."""
+        """The Pareto front of score and cost among the feasible evaluated, best score first.
+
+        Empty where the run's objective is one number.
+        """
+        if not self._pareto:
+            return []
         return [self._all[point.id] for point in self._front.points()]
 
     def recent(self, k: int) -> Sequence[Candidate]:
@@ -162,12 +169,13 @@ class Population:
         old = None if before is None else self._key(before)
         new = self._key(candidate)
         league = arm if (arm := candidate.proposal.arm) in {BASELINE_ARM, CONTROL_ARM, FACTORIAL_ARM} else ""
-        had = before.rung_scores if before else ()
-        for rung in range(len(candidate.rung_scores), len(had)):
-            self._rungs[league, rung].remove((self._sign * had[rung], candidate.index, candidate.id))
-        for rung in range(len(had), len(candidate.rung_scores)):
-            entry = (self._sign * candidate.rung_scores[rung], candidate.index, candidate.id)
-            bisect.insort(self._rungs.setdefault((league, rung), []), entry)
+        had, has = ([] if c is None else self._entries(c) for c in (before, candidate))
+        for rung, entry in enumerate(had):
+            if rung >= len(has) or has[rung] != entry:
+                self._rungs[league, rung].remove(entry)
+        for rung, entry in enumerate(has):
+            if rung >= len(had) or had[rung] != entry:
+                bisect.insort(self._rungs.setdefault((league, rung), []), entry)
         if old == new:
             return
         if old is not None:
@@ -178,6 +186,11 @@ class Population:
                 self._front.add(candidate.id, candidate.score, candidate.cost)
         else:
             self._front.remove(candidate.id)
+
+    def _entries(self, candidate: Candidate) -> list[tuple[float, int, str]]:
+        """Where the candidate stands among those of its league, by rung."""
+        scores = (candidate.reward(score, self._maximize) for score in candidate.rung_scores)
+        return [(self._sign * score, candidate.index, candidate.id) for score in scores]
 
     def _key(self, candidate: Candidate) -> RankKey | None:
         return rank_key(candidate, self._maximize)

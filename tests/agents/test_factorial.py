@@ -368,7 +368,7 @@ async def test_when_time_is_over_it_says_so(made: MakeConfig, runs: Path, sandbo
         report, _, _ = await carried_out(made(budget={"wall_s": 100}, slots=1), runs)
         assert report.parts is not None and report.parts.scores is not None, "time is left for it"
         assert report.ledger.evaluations <= 10
-        patch.setattr("cambrian.agents.discovery.Discovery._mean_s", lambda self, rung: 0.0)
+        patch.setattr("cambrian.agents.pace.Pace.mean_s", lambda self, rung: 0.0)
         late, _, _ = await carried_out(made(budget={"wall_s": 100}, slots=1), runs.with_name("late"))
     assert late.parts is not None and "2 of 4 trainings lack: the budget ended before" in late.parts.verdict
 
