@@ -1,0 +1,247 @@
+"""Latency of a device on which few candidates were measured, from other devices' measurements and the graph.
+
+A Gaussian process whose mean and covariance over candidates are those of the other devices, with a covariance
+over graph features for what none of them shows. How much each counts, how noisy measurements are, and whether
+effects add or multiply, is averaged over a grid (`latency_prior.SETTINGS`): its prior weights are what fits
+the other devices when each is treated as the new one (empirical Bayes by expectation maximisation), its
+posterior weights what fits the new one's few measurements as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cambrian.agents.evaluator.encoding import Encoding
+from cambrian.agents.evaluator.latency_prior import (
+    SETTINGS,
+    Columns,
+    Floats,
+    KnownDevice,
+    Parts,
+    Points,
+    Setting,
+    checked,
+    forward,
+    log_evidence,
+    noise_of,
+    own_variances,
+    scales_of,
+    with_noise,
+)
+
+MIN_SAMPLES = 10
+"""Measurements below which no error can be shown."""
+_FOLDS = 10
+_TASKS = 3
+"""How often each known device is treated as the new one."""
+_ROUNDS = 30
+_NEGLIGIBLE = 0.01
+
+
+@dataclass(frozen=True)
+class LatencyError:
+    """The error on candidates that the model had not seen.
+
+    Attributes:
+        mape: mean of |predicted - measured| / measured.
+        spearman: rank correlation of predicted and measured; 0 where either does not vary.
+        z: root mean square of (predicted - measured) / std: above 1 the model was too sure of itself.
+        samples: candidates.
+    """
+
+    mape: float
+    spearman: float
+    z: float
+    samples: int
+
+    def __str__(self) -> str:
+        return f"{100 * self.mape:.0f} % mean error, Spearman {self.spearman:.2f}"
+
+
+def error_of(predicted: Floats, std: Floats, measured: Floats) -> LatencyError:
+    """The error of predictions that were made without the measurements, all of shape `(n,)`."""
+    from scipy.stats import spearmanr
+
+    varies = len(measured) > 1 and np.ptp(predicted) > 0 and np.ptp(measured) > 0
+    return LatencyError(
+        mape=float(np.mean(np.abs(predicted - measured) / measured)),
+        spearman=float(spearmanr(predicted, measured).statistic) if varies else 0.0,
+        z=float(np.sqrt(np.mean(((predicted - measured) / std) ** 2))),
+        samples=len(measured),
+    )
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """What one fit leaves: the points, their targets by their mean, and each setting with its weight."""
+
+    points: Points
+    relative: Floats
+    level: float
+    settings: tuple[tuple[Setting, float, float], ...]  # setting, weight, variance
+
+
+class LatencyModel:
+    """Predicts latencies in ms on one device.
+
+    Args:
+        others: other devices, see `known_devices`; may be empty.
+        reference: encodings that show how the features vary over the space, for a model without `others`;
+            None takes the candidates of each `fit`.
+        max_mape: the largest cross-validated error at which it may be trusted.
+        min_spearman: the lowest cross-validated rank correlation at which it may be trusted.
+    """
+
+    def __init__(
+        self,
+        others: Sequence[KnownDevice] = (),
+        *,
+        reference: Sequence[Encoding] | None = None,
+        max_mape: float = 0.25,
+        min_spearman: float = 0.7,
+    ) -> None:
+        self.error: LatencyError | None = None
+        """Cross-validated on the measurements of the last fit; None before, and below `MIN_SAMPLES`."""
+        self._max_mape, self._min_spearman = max_mape, min_spearman
+        self._devices = tuple(others)
+        if len({id(device.columns) for device in others}) > 1:
+            raise ValueError("the other devices have been made with different columns")
+        self._columns = others[0].columns if others else Columns(reference) if reference else None
+        self._fixed = self._columns is not None
+        # the same rows whatever is asked later: the first device's stand for the space
+        self._scales = scales_of(self._shapes(others[0].rows[:500])) if others else (1.0, 1.0)
+        self._priors: dict[int, Floats] = {}
+        self._fitted: _Fitted | None = None
+
+    @property
+    def trusted(self) -> bool:
+        """Whether its error on held-out measurements is small enough for it to rank or to filter."""
+        found = self.error
+        return found is not None and found.mape <= self._max_mape and found.spearman >= self._min_spearman
+
+    def prepare(self, encodings: Sequence[Encoding]) -> Points:
+        """The candidates as `fit` and `predict` need them, for who asks about the same ones often."""
+        if self._columns is None:
+            raise ValueError("nothing was given to learn the columns from")
+        rows = self._columns(encodings)
+        return Points(rows, self._shapes(rows), self._scales)
+
+    def fit(self, candidates: Sequence[Encoding] | Points, milliseconds: Sequence[float] | Floats) -> None:
+        """Learn from scratch from the measurements on the device, and find the cross-validated error.
+
+        Args:
+            candidates: encodings, or what `prepare` made of them.
+            milliseconds: their latencies, positive.
+
+        Raises:
+            ValueError: no candidates, as many latencies as there are not, or one that is not positive.
+        """
+        values = checked(candidates, milliseconds)
+        if not isinstance(candidates, Points):
+            if not self._fixed:
+                self._columns = Columns(candidates)
+            candidates = self.prepare(candidates)
+        self.error = None
+        self._fitted = self._learn(candidates, values)
+        if len(values) >= MIN_SAMPLES:
+            self.error = self._cross_validated(candidates, values)
+
+    def predict(self, candidates: Sequence[Encoding] | Points) -> tuple[Floats, Floats]:
+        """Mean and standard deviation of a measurement in ms, each of shape `(len(candidates),)`.
+
+        The deviation is widened by what cross-validation found it to be too small by.
+
+        Raises:
+            ValueError: not fitted.
+        """
+        if self._fitted is None:
+            raise ValueError("the latency model is not fitted")
+        points = candidates if isinstance(candidates, Points) else self.prepare(candidates)
+        mean, std = _predicted(self._fitted, points)
+        return mean, std * (max(self.error.z, 1.0) if self.error is not None else 1.0)
+
+    # -- inside -------------------------------------------------------------------------------------
+
+    def _learn(self, points: Points, values: Floats) -> _Fitted:
+        level = float(values.mean())
+        relative = values / level
+        evidence, variances = log_evidence(points, relative)
+        weights = self._prior(len(values)) * np.exp(evidence - evidence.max())
+        weights /= weights.sum()
+        kept = np.flatnonzero(weights >= min(_NEGLIGIBLE, float(weights.max())))
+        total = float(weights[kept].sum())
+        settings = tuple((SETTINGS[i], float(weights[i]) / total, float(variances[i])) for i in kept)
+        return _Fitted(points, relative, level, settings)
+
+    def _cross_validated(self, points: Points, values: Floats) -> LatencyError:
+        n = len(values)
+        folds = n if n <= 2 * _FOLDS else _FOLDS
+        fold_of = np.random.default_rng(0).permutation(n) % folds
+        mean, std = np.empty(n), np.empty(n)
+        for fold in range(folds):
+            known, held = np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
+            fitted = self._learn(points.take(known), values[known])
+            mean[held], std[held] = _predicted(fitted, points.take(held))
+        return error_of(mean, std, values)
+
+    def _shapes(self, rows: Floats) -> Floats:
+        shapes = [device.shape(rows) for device in self._devices]
+        return np.stack(shapes, axis=1) if shapes else np.zeros((len(rows), 0))
+
+    def _prior(self, samples: int) -> Floats:
+        """Weights of the settings before anything is measured on the device, for so many samples."""
+        found = self._priors.get(samples)
+        if found is None:
+            found = self._priors[samples] = self._learnt_prior(samples)
+        return found
+
+    def _learnt_prior(self, samples: int) -> Floats:
+        even = np.full(len(SETTINGS), 1.0 / len(SETTINGS))
+        if len(self._devices) < 3:
+            return even
+        rng = np.random.default_rng(0)
+        likely = []
+        for place, device in enumerate(self._devices):
+            for _ in range(_TASKS):
+                taken = rng.permutation(len(device.rows))[:samples]
+                rows = device.rows[taken]
+                points = Points(rows, self._shapes(rows), self._scales).without(place)
+                evidence, _ = log_evidence(points, device.relative[taken] / device.relative[taken].mean())
+                likely.append(np.exp(evidence - evidence.max()))
+        tasks, weights = np.array(likely), even
+        for _ in range(_ROUNDS):
+            shares = tasks * weights
+            shares /= shares.sum(axis=1, keepdims=True)
+            weights = (shares.sum(axis=0) + 0.5 * even) / (len(tasks) + 0.5)
+        return weights
+
+
+def _predicted(fitted: _Fitted, points: Points) -> tuple[Floats, Floats]:
+    """Mean and deviation in ms, averaged over the settings."""
+    parts = {
+        log: (Parts(fitted.points, fitted.points, log), Parts(points, fitted.points, log))
+        for log in {setting.log for setting, _, _ in fitted.settings}
+    }
+    first, second = np.zeros(len(points)), np.zeros(len(points))
+    for setting, weight, variance in fitted.settings:
+        known, new = parts[setting.log]
+        covariance = with_noise(known.weigh(setting), fitted.points, setting)
+        across = new.weigh(setting)
+        solved = np.linalg.solve(covariance, across.T)
+        mean = across @ np.linalg.solve(covariance, forward(fitted.relative, setting.log))
+        left = np.maximum(own_variances(points, setting) - np.sum(across.T * solved, axis=0), 0.0)
+        left += noise_of(points, setting)
+        spread = np.sqrt(variance * left)
+        if setting.log:
+            mean = np.exp(np.clip(mean, -20.0, 20.0))
+            spread = mean * spread
+        else:
+            mean = 1.0 + mean
+        first += weight * mean
+        second += weight * (mean**2 + spread**2)
+    lowest = 0.1 * float(fitted.relative.min())
+    std = np.sqrt(np.maximum(second - first**2, 1e-18))
+    return fitted.level * np.maximum(first, lowest), fitted.level * std
