@@ -6,12 +6,11 @@ from cambrian.sandbox.protocol import (
     Job,
     JobLimits,
     JobState,
-    Latency,
     LatencySpec,
     Outcome,
     Sandbox,
-    WorkerReport,
 )
+from cambrian.sandbox.reports import Latency, WorkerReport
 from cambrian.search_spaces import Registry
 
 SANDBOXES: Registry[Sandbox] = Registry(

@@ -25,10 +25,10 @@ import docker
 from docker.models.containers import Container
 from requests.exceptions import RequestException
 
-from cambrian.sandbox.conversation import HeldOut
 from cambrian.sandbox.cores import Cores, Place, engine_cores, shared_cores
 from cambrian.sandbox.engine import ENGINE_S, connect, engine_errors, is_local
 from cambrian.sandbox.errors import InfrastructureError
+from cambrian.sandbox.held_out import HeldOut
 from cambrian.sandbox.image.build import ensure_image
 from cambrian.sandbox.job_folder import JobFolder
 from cambrian.sandbox.protocol import Isolation, Job, JobLimits, Outcome

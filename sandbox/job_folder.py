@@ -7,6 +7,7 @@ worker hands in comes over the link, and the host puts it down, capped.
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cambrian.sandbox.errors import InfrastructureError
+from cambrian.sandbox.examination.report import Examination, ExamineSpec
 from cambrian.sandbox.outputs import (
     OUTPUTS_BYTES,
     OutputError,
@@ -27,16 +29,19 @@ from cambrian.sandbox.outputs import (
     read_regular,
     remove_tree,
 )
-from cambrian.sandbox.protocol import Isolation, Job, JobState, Outcome, WorkerReport, write_atomically
+from cambrian.sandbox.protocol import Isolation, Job, JobState, Outcome, write_atomically
+from cambrian.sandbox.reports import WorkerReport
 from cambrian.sandbox.reproduction import check_claimed_latency, differences, slower_than_claimed
 from cambrian.sandbox.worker.messages import Ending
 
 RESULTS = {
     "train": ("weights.safetensors", "outputs.npz", "report.json"),
     "measure": ("report.json",),
+    "examine": ("report.json",),
     "reproduce": ("outputs.npz", "report.json"),
 }
 """What a worker hands in, by purpose, in its order."""
+_STATUS = {"train": "trained", "measure": "measured", "examine": "examined", "reproduce": "reproduced"}
 LOG, ANSWERS, ENDING = "log.txt", "answers", "ending.json"
 REPORT_BYTES = 1 << 20
 REASON = 2000
@@ -239,11 +244,14 @@ class JobFolder:
             check_claimed_latency(report.latency, self.job.latency, ending.timed)
         if report.status == "over-limit":
             return JobState.OVER_LIMIT, self._over_limit(report)
-        expected = {"train": "trained", "measure": "measured", "reproduce": "reproduced"}[self.job.purpose]
+        expected = _STATUS[self.job.purpose]
         if report.status != expected:
             raise OutputError(f"report.json says {report.status!r}, expected {expected!r}")
         if self.job.purpose == "reproduce":
             return self._compare(ending)
+        if self.job.examine is not None:
+            check_examination(report.examination, self.job.examine)
+            return JobState.EXAMINED, ""
         if self.job.latency is not None and report.latency is None:
             raise OutputError("report.json holds no latency")
         if self.job.purpose == "measure":
@@ -301,6 +309,32 @@ class JobFolder:
         if len(seen) and not np.array_equal(seen[-1], last):
             raise OutputError("val_epochs does not end with the predictions on val")
         return outputs
+
+
+def check_examination(found: Examination | None, spec: ExamineSpec) -> None:
+    """See that an examination tells of what was asked, and of nothing else.
+
+    Raises:
+        OutputError: it does not.
+    """
+    if found is None:
+        raise OutputError("report.json holds no examination")
+    unasked = {
+        "an identity": found.identity is not None and not spec.identity,
+        "findings": bool(found.findings) and not spec.behaviour,
+        "motifs": bool(found.motifs) and not spec.motifs,
+        "proxies": not found.proxies.keys() <= set(spec.proxies),
+    }
+    for what, is_there in unasked.items():
+        if is_there:
+            raise OutputError(f"report.json holds {what} that nobody asked for")
+    if spec.behaviour and not found.findings:
+        raise OutputError("report.json holds no findings")
+    if found.identity is not None and not re.fullmatch(r"[a-z][0-9]{1,3}:[0-9a-f]{32}", found.identity):
+        raise OutputError("report.json holds an identity that is none")
+    names = [finding.check for finding in found.findings]
+    if len(names) != len(set(names)):
+        raise OutputError("report.json holds two findings of one check")
 
 
 def _by_split(answers: NDArray[np.float32], asked: Mapping[str, int]) -> dict[str, NDArray[np.float32]]:

@@ -38,11 +38,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from cambrian.sandbox.conversation import Conversation, HeldOut
+from cambrian.sandbox.conversation import Conversation
 from cambrian.sandbox.cores import Cores, shared_cores
 from cambrian.sandbox.cores import Place as CorePlace
 from cambrian.sandbox.errors import InfrastructureError
 from cambrian.sandbox.forkclient import ForkClient, ServerDied
+from cambrian.sandbox.held_out import HeldOut
 from cambrian.sandbox.job_folder import JobFolder
 from cambrian.sandbox.outputs import disk, remove_tree, write_arrays
 from cambrian.sandbox.protocol import SPACE, Isolation, Job, Outcome

@@ -1,9 +1,10 @@
 """The `Sandbox` protocol and the data that cross its boundary.
 
-A job is one piece of work for one genotype: train it for the epochs of one rung with one seed, measure its
-latency alone, or reproduce from its weights what it predicted. Everything that crosses the boundary is data:
-a `Job` and arrays go in; a `WorkerReport`, arrays of raw outputs and safetensors weights come out. Held-out
-labels never go in; inputs of the test split go in when the weights have come out.
+A job is one piece of work for one genotype: examine it before anything is trained, train it for the epochs
+of one rung with one seed, measure its latency alone, or reproduce from its weights what it predicted.
+Everything that crosses the boundary is data: a `Job` and arrays go in; a `WorkerReport`, arrays of outputs
+and safetensors weights come out. Held-out labels never go in; inputs of the test split go in when the weights
+have come out.
 
 Files of one job, under `<run folder>/jobs/<job id>/`:
     job.json             the `Job`
@@ -21,10 +22,12 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from cambrian.sandbox.examination.report import ExamineSpec
+from cambrian.sandbox.reports import WorkerReport
 from cambrian.search_spaces import Loss, Recipe, Signature, Splits, TableRow
 
 CONTEXT = "context_"
@@ -83,7 +86,7 @@ class LatencySpec(_Data):
     limit_ms: float | None = Field(default=None, gt=0)
 
 
-Purpose = Literal["train", "measure", "reproduce"]
+Purpose = Literal["train", "measure", "examine", "reproduce"]
 
 
 class Job(_Data):
@@ -96,11 +99,13 @@ class Job(_Data):
             unless the user trusts it.
         latency: None when latency is not to be measured (again).
         loss: what training minimises.
-        purpose: `train`: measure and train; `measure`: measure only; `reproduce`: load the weights of the job
-            `weights_of` into a fresh network, in a fresh sandbox, and see whether it predicts the same.
+        purpose: `train`: measure and train; `measure`: measure only; `examine`: find out what `examine` asks
+            for, on the CPU and without any training; `reproduce`: load the weights of the job `weights_of`
+            into a fresh network, in a fresh sandbox, and see whether it predicts the same.
         weights_of: id of a job that ended `TRAINED`; given if and only if `purpose` is `reproduce`.
         claimed_ms: for reproducing: milliseconds per call that were claimed of the network on this device,
             for the batch of `latency`; None when nothing but the original's report tells of it.
+        examine: what to find out; given if and only if `purpose` is `examine`.
     """
 
     id: str = Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,79}$")
@@ -119,93 +124,14 @@ class Job(_Data):
     purpose: Purpose = "train"
     weights_of: str | None = None
     claimed_ms: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    examine: ExamineSpec | None = None
 
     @model_validator(mode="after")
-    def _weights_are_for_reproducing(self) -> Job:
-        if (self.weights_of is None) == (self.purpose == "reproduce"):
-            raise ValueError("'weights_of' goes with the purpose 'reproduce'")
+    def _fields_fit_the_purpose(self) -> Job:
+        for field, purpose in (("weights_of", "reproduce"), ("examine", "examine")):
+            if (getattr(self, field) is None) == (self.purpose == purpose):
+                raise ValueError(f"{field!r} goes with the purpose {purpose!r}")
         return self
-
-
-def _printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("holds characters that cannot be printed")
-    return text
-
-
-Name = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
-"""A short text of the worker's that people will read."""
-Finite = Annotated[float, Field(allow_inf_nan=False, ge=-1e30, le=1e30)]
-Seconds = Annotated[float, Field(allow_inf_nan=False, ge=0, le=1e8)]
-Milliseconds = Annotated[float, Field(allow_inf_nan=False, gt=0, le=1e9)]
-Amount = Annotated[float, Field(allow_inf_nan=False, ge=0, le=1e15)]
-
-
-class Latency(_Data):
-    """A latency measured on a named device; all times in milliseconds per call.
-
-    Of a latency that was looked up in a table no spread is known: `repeats` is 1, the quartiles are the
-    median, and `threads` is 0, which means not known.
-
-    Attributes:
-        calls: calls in each of the `repeats` timed blocks.
-        noisy: whether the spread was still too wide after every repetition.
-        alone: whether nothing else of ours ran on the same cores or GPU meanwhile.
-        reference: name and version of the network that was timed in turns with this one; empty for none.
-        reference_ms: its median per call.
-        ratio: median over pairs of blocks of this network's time by the reference's: survives a busy
-            machine, and tells more of another machine than milliseconds do.
-        throughput: samples a second in batches of `throughput_batch`.
-        memory_mb: peak of one call, in MiB: parameters, buffers and all tensors alive at a time.
-    """
-
-    device: Name
-    threads: int = Field(ge=0, le=10**6)
-    batch: int = Field(ge=1, le=10**9)
-    warmup: int = Field(ge=0, le=10**9)
-    repeats: int = Field(ge=1, le=10**6)
-    median_ms: Milliseconds
-    q1_ms: Milliseconds
-    q3_ms: Milliseconds
-    calls: int = Field(default=1, ge=1, le=10**6)
-    noisy: bool = False
-    alone: bool = False
-    reference: Name = ""
-    reference_ms: Milliseconds | None = None
-    ratio: Milliseconds | None = None
-    throughput_batch: int | None = Field(default=None, ge=1, le=10**9)
-    throughput: Amount | None = None
-    memory_mb: Amount | None = None
-
-    @property
-    def place(self) -> str:
-        """Device and number of threads, as people read it."""
-        threads = f", {self.threads} thread{'s' if self.threads > 1 else ''}" if self.threads else ""
-        return self.device + threads
-
-
-class WorkerReport(_Data):
-    """What the worker says of a job. Its numbers describe the run; the score is computed by the host.
-
-    Attributes:
-        status: `trained`, `measured`, `reproduced` (predictions were made; the host compares them) by the
-            job's purpose; `over-limit` when latency passed the job's limit and nothing was trained; `error`
-            when the candidate raised.
-        error: the last line of the exception and its place, at most 2,000 characters.
-        train_loss: mean training loss of each epoch.
-        epoch_s: seconds of each epoch.
-        setup_s: seconds from process start to first training step, imports included.
-    """
-
-    status: Literal["trained", "measured", "reproduced", "over-limit", "error"]
-    error: str = Field(default="", max_length=2000)
-    train_loss: tuple[Finite, ...] = ()
-    epoch_s: tuple[Seconds, ...] = ()
-    setup_s: Seconds = 0.0
-    latency: Latency | None = None
-    parameters: int = Field(default=0, ge=0, le=10**13)
-    peak_memory_mb: Amount = 0.0
-    torch: Name = ""
 
 
 class JobState(StrEnum):
@@ -213,6 +139,7 @@ class JobState(StrEnum):
 
     TRAINED = "trained"
     MEASURED = "measured"
+    EXAMINED = "examined"  # whatever was found
     REPRODUCED = "reproduced"  # a fresh network with the same weights predicted the same
     NOT_REPRODUCED = "not-reproduced"  # it did not, or took far longer than was claimed
     OVER_LIMIT = "over-limit"  # latency above the job's limit, nothing trained

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cambrian.sandbox.outputs import OutputError, Outputs
-from cambrian.sandbox.protocol import Latency, LatencySpec
+from cambrian.sandbox.protocol import LatencySpec
+from cambrian.sandbox.reports import Latency
 
 TOLERANCE = 0.01
 """Largest difference that other batch sizes explain: of a class's probability, or of a value by the spread of

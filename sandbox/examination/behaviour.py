@@ -196,7 +196,8 @@ def _other_sizes(subject: Subject) -> dict[str, Tensor]:
 
 
 def _input_sizes(subject: Subject, module: nn.Module, sizes: dict[str, Tensor]) -> Finding:
-    taken, refused = [], []
+    taken: list[str] = []
+    refused: list[str] = []
     for name, inputs in sizes.items():
         try:
             outputs = _evaluated(module, inputs)

@@ -37,7 +37,7 @@ def causality(module: nn.Module, samples: Tensor, signature: Signature, demanded
         return Finding(
             check=CHECK,
             verdict="failed" if demanded else "skipped",
-            detail="no submodule returns features per position (n, length, channels): causality cannot be seen",
+            detail="cannot be seen: no submodule returns features per position, (n, length, channels)",
         )
     leaks, numbers = {}, {"sequences": float(len(before))}
     for at in sorted({length // 4, length // 2, 3 * length // 4, length - 1} - {0}):
@@ -141,9 +141,9 @@ def _changed(samples: Tensor, at: int, signature: Signature) -> Tensor:
 
 
 def _of_telling_length(module: nn.Module, samples: Tensor) -> Tensor:
-    """The samples, cut so that no axis of features has as many elements as there are positions, if that works.
+    """The samples, cut so that no axis of features has as many elements as there are positions.
 
-    A network may refuse all lengths but its task's.
+    They are as they were where that cannot be had, as of a network that refuses other lengths.
     """
     sizes = {size for tensor in module.state_dict().values() for size in tensor.shape} | {len(samples)}
     length = samples.shape[1]

@@ -1,31 +1,29 @@
 """Growth: how work, memory and time of a network grow with the length of its sequences.
 
-Work and memory are counted call by call, so they are exact and say the same on every machine. Work is
-2 operations per multiply-add of products of matrices and convolutions, and one for each element that any other
-call reads or writes; memory is what a forward pass keeps for the backward pass, and its largest tensor.
+Work and memory are counted call by call (see `counting`), so they are exact and say the same on every
+machine; memory is what a forward pass keeps for the backward pass, and its largest tensor.
 
 A network's work is a constant, a part that is linear in the length (its perceptrons), and the part that its
 mixer adds, which alone decides what becomes of long sequences. At lengths that double, the differences
 D(n) = w(2n) - w(n) know nothing of the constant, and D(2n) - 2 D(n) nothing of the linear part: of a
-quadratic mixer it is 6 c n^2, of one in n log n it grows linearly, of a linear one it is 0. The exponent is the
-slope of that on a doubly logarithmic scale, however small the mixer's share. Time is too noisy for differences:
-its exponent is the plain slope over the longest sequences, which the linear part can only lower.
+quadratic mixer it is 6 c n^2, of one in n log n it grows linearly, of a linear one it is 0. The exponent is
+the slope of that on a doubly logarithmic scale, however small the mixer's share. Time is too noisy for
+differences: its exponent is the plain slope over the longest sequences, which the linear part can only lower.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from cambrian.sandbox.examination.counting import count
 from cambrian.sandbox.examination.report import Finding
 
 CHECK = "growth"
@@ -69,7 +67,7 @@ def growth(module: nn.Module, sample: Tensor, max_exponent: float | None) -> Fin
         return Finding(
             check=CHECK,
             verdict="skipped",
-            detail=f"takes too few lengths of sequences to fit anything: {', '.join(map(str, lengths)) or 'none'}",
+            detail=f"takes too few lengths to fit anything: {', '.join(map(str, lengths)) or 'none'}",
         )
     slopes = {
         "work": long_run([counted[n][0] for n in lengths]),
@@ -110,7 +108,7 @@ def _climb(module: nn.Module, sample: Tensor) -> tuple[dict[int, tuple[int, int]
         for n in ladder:
             began = time.perf_counter()
             try:
-                counted[n] = _count(module, _resized(sample, n))
+                counted[n] = _work_and_memory(module, _resized(sample, n))
             except Exception:  # a length that the network does not take
                 break
             if time.perf_counter() - began > PATIENCE_S or counted[n][1] > MEMORY:
@@ -120,115 +118,20 @@ def _climb(module: nn.Module, sample: Tensor) -> tuple[dict[int, tuple[int, int]
     return counted, sorted(counted)
 
 
+def _work_and_memory(module: nn.Module, inputs: Tensor) -> tuple[int, int]:
+    """Operations, and bytes kept for the backward pass and in the largest tensor."""
+    counted = count(module, inputs)
+    return counted.work, counted.kept + counted.largest
+
+
 def _resized(sample: Tensor, length: int) -> Tensor:
     return sample[:, torch.arange(length) % sample.shape[1]]
 
 
-def _count(module: nn.Module, inputs: Tensor) -> tuple[int, int]:
-    """Operations, and bytes kept for the backward pass and in the largest tensor."""
-    own = {tensor.untyped_storage().data_ptr() for tensor in (*module.parameters(), *module.buffers())}
-    kept: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    counter = Counter()
-    torch.manual_seed(0)
-    with torch.enable_grad(), saved_tensors_hooks(keep, lambda tensor: tensor), counter:
-        outputs = module(inputs)
-    del outputs
-    return counter.work, sum(kept.values()) + counter.largest
-
-
-class Counter(TorchDispatchMode):
-    """Counts the work of every call below autograd.
-
-    Attributes:
-        work: operations so far.
-        largest: bytes of the largest tensor made.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.work = 0
-        self.largest = 0
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """What torch would do for its compiler, which is not used here, imports it first: a CPU second."""
-        return False
-
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if not _is_view(func):
-            made = _tensors(result)
-            product = _PRODUCTS.get(func.overloadpacket.__name__)
-            if product is not None:
-                self.work += product(args, made[0])
-            self.work += sum(t.numel() for t in (*made, *_tensors(args)))
-            self.largest = max(self.largest, *(t.numel() * t.element_size() for t in made), 0)
-        return result
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, list | tuple):
-        return [tensor for item in value for tensor in _tensors(item)]
-    return []
-
-
-_views: dict[Any, bool] = {}
-
-
-def _is_view(func: Any) -> bool:
-    if func not in _views:
-        returned = [r.alias_info for r in func._schema.returns]
-        _views[func] = any(info is not None and not info.is_write for info in returned)
-    return _views[func]
-
-
-def _matrices(a: Tensor, b: Tensor) -> int:
-    return 2 * a.numel() * b.shape[-1]
-
-
-def _convolved(args: tuple[Any, ...], made: Tensor) -> int:
-    inputs, weight = args[0], args[1]
-    transposed = len(args) > 6 and bool(args[6])
-    return 2 * (inputs.numel() if transposed else made.numel()) * weight[0].numel()
-
-
-def _attended(args: tuple[Any, ...], made: Tensor) -> int:
-    query, key, value = args[:3]
-    return 2 * query[..., 0].numel() * key.shape[-2] * (query.shape[-1] + value.shape[-1])
-
-
-_PRODUCTS: dict[str, Callable[[tuple[Any, ...], Tensor], int]] = {
-    "mm": lambda args, made: _matrices(args[0], args[1]),
-    "bmm": lambda args, made: _matrices(args[0], args[1]),
-    "addmm": lambda args, made: _matrices(args[1], args[2]),
-    "baddbmm": lambda args, made: _matrices(args[1], args[2]),
-    "mv": lambda args, made: 2 * args[0].numel(),
-    "convolution": _convolved,
-    "_scaled_dot_product_flash_attention_for_cpu": _attended,
-    "_scaled_dot_product_flash_attention": _attended,
-    "_scaled_dot_product_efficient_attention": _attended,
-}
-
-
 def long_run(values: Sequence[float]) -> Slope:
     """The exponent that decides what becomes of `values` at lengths that double, see the module's text."""
-    first = [b - a for a, b in zip(values, values[1:], strict=False)]
-    beyond = [b - 2 * a for a, b in zip(first, first[1:], strict=False)]
+    first = [b - a for a, b in itertools.pairwise(values)]
+    beyond = [b - 2 * a for a, b in itertools.pairwise(first)]
     least = SHARE * values[-1]
     if beyond and beyond[-1] > least:
         run: list[float] = []

@@ -8,11 +8,20 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("holds characters that cannot be printed")
+    return text
+
+
+Printable = AfterValidator(_printable)
+"""Of text that people will read, and that a candidate may have written."""
 Finite = Annotated[float, Field(allow_inf_nan=False, ge=-1e30, le=1e30)]
-Short = Annotated[str, Field(max_length=400)]
-Key = Annotated[str, Field(max_length=120)]
+Short = Annotated[str, Field(max_length=400), Printable]
+Key = Annotated[str, Field(max_length=120), Printable]
 
 
 class _Data(BaseModel):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode
 
 Rule = Callable[..., Any]
 _META = torch.device("meta")
@@ -117,6 +117,10 @@ def _flat(values: Iterable[Any]) -> Iterable[Any]:
         else:
             yield value
 
+
+# Torch would keep its compiler out of the counter, and imports it first: seconds, and 90 MB in every worker.
+_counted: Any = _FlopCounterMode.__torch_dispatch__
+_counted.__wrapped__.__dynamo_disable = _counted.__wrapped__
 
 _QUERIES = frozenset({"__get__", "__len__", "dim", "is_contiguous", "numel", "size", "stride"})
 _CUTS = frozenset(

@@ -1,4 +1,4 @@
-"""One job inside a worker: build, measure, train, hand in what came out; or reproduce what was handed in.
+"""One job inside a worker: build, measure, train, hand in what came out; or examine, or reproduce.
 
 What is held out is not in the data folder. Inputs of the validation split come from the host when the first
 epoch has ended, those of the test split when the trained weights have been handed in, labels never.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import random
 import sys
 import time
 import traceback
@@ -20,13 +19,24 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from cambrian.sandbox.protocol import CONTEXT, SPACE, Job, Latency, WorkerReport
+from cambrian.sandbox.examination.report import Examination
+from cambrian.sandbox.protocol import Job
+from cambrian.sandbox.reports import Latency, WorkerReport
 from cambrian.sandbox.worker.channel import Channel
+from cambrian.sandbox.worker.examine import examine
 from cambrian.sandbox.worker.latency import measure
+from cambrian.sandbox.worker.network import (
+    array_of,
+    check_outputs,
+    count_trainable,
+    load_data,
+    make_network,
+    seed_everything,
+    some_samples,
+    space_of,
+)
 from cambrian.sandbox.worker.training import CandidateError, Data, History, predict, seen_of, train
-from cambrian.search_spaces import SPACES, ProposalError, Signature
-from cambrian.search_spaces.blocks.graph import set_context
-from cambrian.search_spaces.finding import open_folder
+from cambrian.search_spaces import ProposalError
 
 AGAIN_BATCH = 200
 """Samples per forward pass when predictions are reproduced: others than in training, so that a network whose
@@ -44,6 +54,7 @@ class _Progress:
         self.started, self.channel = started, channel
         self.history = History()
         self.latency: Latency | None = None
+        self.examination: Examination | None = None
         self.parameters = 0
         self.setup_s = 0.0
 
@@ -60,6 +71,7 @@ class _Progress:
                 "epoch_s": self.history.epoch_s,
                 "setup_s": self.setup_s or time.monotonic() - self.started,
                 "latency": self.latency,
+                "examination": self.examination,
                 "parameters": self.parameters,
                 "peak_memory_mb": peak_memory_mb(),
                 "torch": torch.__version__,
@@ -119,20 +131,22 @@ def _build(job: Job, data_folder: Path, progress: _Progress) -> tuple[nn.Module,
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     seed_everything(job.seed)
     data = load_data(data_folder, device, progress.channel)
-    folder = data_folder / SPACE
-    space = open_folder(folder) if folder.is_dir() else SPACES.create(job.space)
-    module = space.build(job.genotype, job.signature)
-    if not isinstance(module, nn.Module):
-        raise CandidateError(f"the space built a {type(module).__name__}, not an nn.Module")
-    module = module.to(device)
-    if data.context:
-        set_context(module, data.context)
-    if len(job.signature.input_shape) == 3:
-        # channels last: a quarter less time on CPUs, for training and for the latency, in every candidate
-        module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module = make_network(space_of(job, data_folder), job, data)
     check_outputs(module, data.x_train, job.signature)
-    progress.parameters = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    progress.parameters = count_trainable(module)
     return module, data
+
+
+def _examine(job: Job, data_folder: Path, progress: _Progress) -> str:
+    torch.set_num_threads(1)
+    seed_everything(job.seed)
+    data = load_data(data_folder, torch.device("cpu"), progress.channel)
+    space = space_of(job, data_folder)
+    module = make_network(space, job, data)
+    check_outputs(module, data.x_train, job.signature)
+    progress.parameters = count_trainable(module)
+    progress.examination = examine(job, space, data)
+    return "examined"
 
 
 def _train(job: Job, data_folder: Path, progress: _Progress) -> str:
@@ -202,11 +216,11 @@ def _answer_questions(module: nn.Module, channel: Channel, device: torch.device)
     channel.ask_for_questions()
     with torch.inference_mode():
         while "over" not in (question := channel.receive()).header:
-            inputs = _array(question.header, question.payload).to(device)
+            inputs = array_of(question.header, question.payload).to(device)
             channel.answer(module(inputs).float().cpu().contiguous().numpy().tobytes())
 
 
-_PURPOSES = {"train": _train, "measure": _measure_only, "reproduce": _reproduce}
+_PURPOSES = {"train": _train, "measure": _measure_only, "examine": _examine, "reproduce": _reproduce}
 
 
 def _hand_in(channel: Channel, arrays: dict[str, Any]) -> None:
@@ -221,59 +235,6 @@ def state_of(module: nn.Module) -> dict[str, Tensor]:
         k: v.detach().clone(memory_format=torch.contiguous_format).cpu()
         for k, v in module.state_dict().items()
     }
-
-
-def seed_everything(seed: int) -> None:
-    """Seed every generator that a candidate may draw from, and ask torch for deterministic kernels."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-    # a warning where torch has no deterministic kernel: such a candidate may still be trained
-    # (`use_deterministic_algorithms` would set the same, and import torch's compiler first: a CPU second)
-    torch.set_deterministic_debug_mode("warn")
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # slow
-    torch.backends.cudnn.benchmark = False
-
-
-def load_data(folder: Path, device: torch.device, channel: Channel) -> Data:
-    """The training split and the task's constants as tensors on `device`; the rest comes when asked for.
-
-    On the CPU arrays stay on disk until they are read.
-    """
-
-    def read(path: Path) -> Tensor:
-        # mode c: private pages, so that torch gets a writable array while the file stays as it is
-        return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False)).to(device)
-
-    def ask(name: str) -> Tensor:
-        return _array(*channel.ask(name)).to(device)
-
-    context = {path.stem.removeprefix(CONTEXT): read(path) for path in sorted(folder.glob(f"{CONTEXT}*.npy"))}
-    return Data(read(folder / "x_train.npy"), read(folder / "y_train.npy"), ask, context)
-
-
-def _array(header: dict[str, Any], content: bytes | bytearray) -> Tensor:
-    """The array that came with `header`."""
-    flat = np.frombuffer(bytearray(content), dtype=np.dtype(header["dtype"]))
-    return torch.from_numpy(flat.reshape(header["shape"]))
-
-
-def check_outputs(module: nn.Module, inputs: Tensor, signature: Signature) -> None:
-    """One small forward pass, so that a wrong shape is named before anything is paid for."""
-    module.eval()
-    batch = inputs[:2]
-    with torch.inference_mode():
-        outputs = module(batch)
-    expected = (len(batch), signature.n_outputs)
-    if not isinstance(outputs, Tensor):
-        raise CandidateError(f"forward returns a {type(outputs).__name__}, expected a tensor {expected}")
-    if tuple(outputs.shape) != expected:
-        raise CandidateError(f"forward returns shape {tuple(outputs.shape)}, expected {expected}")
-
-
-def some_samples(inputs: Tensor, n: int) -> Tensor:
-    """`n` real samples, repeated where there are not enough of them."""
-    return inputs[torch.arange(n, device=inputs.device) % len(inputs)]
 
 
 def peak_memory_mb() -> float:

@@ -22,7 +22,8 @@ from torch.autograd.profiler import profile
 from torch.nn.parameter import is_lazy
 from torch.utils.benchmark import Timer
 
-from cambrian.sandbox.protocol import Latency, LatencySpec
+from cambrian.sandbox.protocol import LatencySpec
+from cambrian.sandbox.reports import Latency
 from cambrian.sandbox.worker.reference import NAME, reference
 
 ROUNDS = 3

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cambrian.sandbox.conversation import Conversation, HeldOut
+from cambrian.sandbox.conversation import Conversation
 from cambrian.sandbox.forkclient import SocketLink
+from cambrian.sandbox.held_out import HeldOut
 from cambrian.sandbox.job_folder import JobFolder
 from cambrian.sandbox.protocol import Job, JobLimits
 from cambrian.sandbox.worker.__main__ import keep
