@@ -34,7 +34,7 @@ def roles(made: ProxyTrust) -> dict[str, str]:
 class TestBound:
     @pytest.mark.parametrize("tau", [0.0, 0.4])
     def test_covers_the_truth(self, tau: float) -> None:
-        """Of pairs from a normal distribution with this tau, at most about one bound in a hundred is above it."""
+        """Of normally distributed pairs with this tau, one bound in a hundred or so is above it."""
         rng = np.random.default_rng(0)
         slope = np.sin(np.pi * tau / 2)
         above = 0
