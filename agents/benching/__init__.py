@@ -1,4 +1,4 @@
-"""Searches on tabular benchmarks: what the arms would find, over many seeds, where every result is known already.
+"""Searches on tabular benchmarks: what the arms find, over many seeds, where every result is known already.
 
     table       parquet files, joined; columns by what they hold
     members     which rows are members of a space, and the spaces that know only these

@@ -1,4 +1,4 @@
-"""A table ready to be searched: members, what a searcher sees of them, what they are judged by, what they cost."""
+"""A table ready to be searched: members, what a searcher sees of them, what they are judged by."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class TableTask:
     version = "1"
     loss: Loss = "cross-entropy"
     recipe = Recipe()
-    rungs = (Rung(epochs=1),)
+    rungs: tuple[Rung, ...] = (Rung(epochs=1),)
 
     def __init__(self, name: str, metric: str, maximize: bool, signature: Signature) -> None:
         self.name, self.metric, self.maximize, self.signature = name, metric, maximize, signature
@@ -256,7 +256,7 @@ def _genotypes(options: Options, table: Table) -> list[Genotype | None]:
         reals = {value for value in values if isinstance(value, float)}
         if reals and len(set(values)) > MOST_REALS:
             raise UserError(
-                f"--genotype-columns: column {name!r} holds {len(set(values))} different real numbers, no choice",
+                f"--genotype-columns: column {name!r} holds {len(set(values))} different real numbers",
                 hint="name categorical or integer columns",
             )
     found: list[Genotype | None] = []
@@ -316,9 +316,9 @@ def _merged(
 
 
 def _proxies(columns: dict[str, Floats], notes: list[str]) -> dict[str, Floats]:
-    """Feature columns without gaps: a gap takes the median of the others, and a feature says that there was one.
+    """Feature columns without gaps: a gap takes the median of the others.
 
-    Columns with the same gaps share that feature.
+    A further feature says where there were gaps; columns with the same gaps share it.
     """
     found: dict[str, Floats] = {}
     gaps: dict[bytes, str] = {}
@@ -334,9 +334,7 @@ def _proxies(columns: dict[str, Floats], notes: list[str]) -> dict[str, Floats]:
     for pattern, name in gaps.items():
         found[f"{name}.missing"] = np.frombuffer(pattern, dtype=bool).astype(np.float64)
     if filled:
-        notes.append(
-            f"gaps of {', '.join(filled)} are filled with the column's median, and a feature tells which rows had them"
-        )
+        notes.append(f"gaps in {', '.join(filled)} are filled with the column's median; a feature says where")
     return found
 
 
@@ -358,11 +356,11 @@ def _check_directions(
     metric, report = numbers["metric"][feasible], numbers["report"][feasible]
     if report_column != options.metric and np.ptp(metric) > 0 and np.ptp(report) > 0:
         ranks = [np.argsort(np.argsort(values)).astype(np.float64) for values in (metric, report)]
-        correlation = float(np.corrcoef(*ranks)[0, 1])
+        correlation = float(np.corrcoef(ranks[0], ranks[1])[0, 1])
         if correlation < 0:
             word = "lower" if options.minimize else "higher"
             notes.append(
-                f"{options.metric} and {report_column} fall where the other rises (rank correlation {correlation:.2f}), "
+                f"{options.metric} and {report_column} have a rank correlation of {correlation:.2f}, "
                 f"but {word} counts as better in both"
             )
 

@@ -83,7 +83,7 @@ class FlatSpace(RowSpace):
         return self._copy(row)
 
     def mutate(self, genotype: Genotype, rng: random.Random) -> tuple[Genotype, str]:
-        """See `Space.mutate`: one gene gets another value whose row exists; without such a row, several do."""
+        """See `Space.mutate`: one gene gets another value whose row exists; several where none does."""
         near = self._near(genotype)
         if not near:
             return self._nearest(genotype, rng), "to the nearest row of the table"
@@ -118,8 +118,8 @@ class FlatSpace(RowSpace):
     def describe(self) -> str:
         """See `Space.describe`."""
         lines = [
-            f"{self.size} rows of the table {self.name}: an architecture is one row, and only combinations of "
-            "values that have a row are members. What each column means is not known beyond its name.",
+            f"{self.size} rows of the table {self.name}: an architecture is one row, and only combinations "
+            "of values that have a row are members. What a column means is not known beyond its name.",
             "",
         ]
         for gene, values in self.genes.items():

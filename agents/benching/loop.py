@@ -1,20 +1,21 @@
 """The discovery loop on a table: a real run's parts, without sandbox, graph and store.
 
-As in `agents.discovery` with one slot: the portfolio chooses the arm, the arm drafts, the predictor chooses among
-the drafts; what is known already is refused, what the predictor sees no chance for is not looked up, and the rest
-is looked up at the price of one evaluation. Which arm proposes and with which random numbers is a function of seed
-and population alone, as there.
+As in `agents.discovery` with one slot: the portfolio chooses the arm, the arm drafts, the predictor chooses
+among the drafts; what is known already is refused, what the predictor sees no chance for is not looked up,
+and the rest is looked up at the price of one evaluation. Which arm proposes and with which random numbers is
+a function of seed and population alone, as there.
 """
 
 from __future__ import annotations
 
+import functools
 import random
 import time
 from dataclasses import dataclass, field
 
 from cambrian.agents.benching.benchmark import Benchmark
 from cambrian.agents.errors import LimitReached, ModelUnavailable, ProposalError
-from cambrian.agents.evaluator.encoding import Encoder
+from cambrian.agents.evaluator.encoding import encode
 from cambrian.agents.evaluator.screen import Screen
 from cambrian.agents.planner import Arm, ProposalContext
 from cambrian.agents.planner.portfolio import Portfolio
@@ -67,7 +68,7 @@ class TableLoop:
         self._screen = Screen(
             config.predictor, benchmark.space, maximize=benchmark.maximize, seed=config.seed
         )
-        self._encode = Encoder(benchmark.space)
+        self._encode = functools.partial(encode, benchmark.space)
         self._first_of: dict[str, str] = {}
         self._draws = 0
         self._trace = Trace()

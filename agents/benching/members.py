@@ -5,15 +5,17 @@ from __future__ import annotations
 import copy
 import json
 import random
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cambrian.agents.benching.table import Floats
 from cambrian.agents.errors import ProposalError, UserError
+from cambrian.agents.evaluator.encoding import HasStructure, Structure
 from cambrian.search_spaces import Genotype, Signature, Space
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 32
 """Edits that are tried for one child before the nearest row is taken."""
+MOST_PREPARED = 50_000
+"""Members up to which features are computed before the searches begin."""
 
 
 class RowSpace(ABC):
@@ -49,6 +53,7 @@ class RowSpace(ABC):
         self._proxies = np.stack(list(proxies.values()), axis=1) if proxies else np.zeros((self.size, 0))
         self._feature_names: tuple[str, ...] = ()
         self._features: NDArray[np.float64] | None = None
+        self._structures: list[Structure | None] | None = None
 
     # -- rows ---------------------------------------------------------------------------------------
 
@@ -135,12 +140,19 @@ class RowSpace(ABC):
             return {**dict(zip(self._feature_names, self._features[row].tolist(), strict=True)), **proxies}
         return {**self._own_features(genotype), **proxies}
 
+    def structure(self, genotype: Genotype) -> Structure | None:
+        """See `HasStructure`; None where the space knows none."""
+        if self._structures is not None and (row := self.row_of(genotype)) is not None:
+            return self._structures[row]
+        return self._own_structure(genotype)
+
     def prepare(self) -> None:
-        """Compute the features of all members now: each costs up to half a millisecond, and searches share them."""
-        if self._features is None:
-            rows = [self._own_features(genotype) for genotype in self._members]
-            self._feature_names = tuple(rows[0])
-            self._features = np.array([list(row.values()) for row in rows], dtype=np.float64)
+        """Find features and structures of all members now, for all searches: a millisecond each, perhaps."""
+        if self._features is None and self.size <= MOST_PREPARED:
+            rows = [list(self._own_features(genotype).values()) for genotype in self._members]
+            self._structures = [self._own_structure(genotype) for genotype in self._members]
+            self._feature_names = tuple(self._own_features(self._members[0]))
+            self._features = np.array(rows, dtype=np.float64)
 
     def recipe(self, genotype: Genotype) -> Mapping[str, Any]:
         """See `Space.recipe`: what is in a table was trained already."""
@@ -149,9 +161,48 @@ class RowSpace(ABC):
     @abstractmethod
     def _own_features(self, genotype: Genotype) -> dict[str, float]: ...
 
+    def _own_structure(self, genotype: Genotype) -> Structure | None:
+        return None
+
+    @abstractmethod
+    def schema(self) -> dict[str, Any]:
+        """See `Space.schema`."""
+
+    @abstractmethod
+    def validate(self, data: object) -> Genotype:
+        """See `Space.validate`."""
+
     @abstractmethod
     def mutate(self, genotype: Genotype, rng: random.Random) -> tuple[Genotype, str]:
         """See `Space.mutate`."""
+
+    @abstractmethod
+    def crossover(self, first: Genotype, second: Genotype, rng: random.Random) -> tuple[Genotype, str]:
+        """See `Space.crossover`."""
+
+    @abstractmethod
+    def build(self, genotype: Genotype, signature: Signature) -> nn.Module:
+        """See `Space.build`."""
+
+    @abstractmethod
+    def draw(self, genotype: Genotype, signature: Signature) -> str:
+        """See `Space.draw`."""
+
+    @abstractmethod
+    def source(self, genotype: Genotype, signature: Signature) -> str:
+        """See `Space.source`."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """See `Space.describe`."""
+
+    @abstractmethod
+    def summarise(self, genotype: Genotype) -> str:
+        """See `Space.summarise`."""
+
+    @abstractmethod
+    def baselines(self) -> Mapping[str, Genotype]:
+        """See `Space.baselines`."""
 
 
 class TableSpace(RowSpace):
@@ -223,13 +274,23 @@ class TableSpace(RowSpace):
         """See `Space.baselines`: those that the table holds."""
         return {n: g for n, g in self.inner.baselines().items() if self.row_of(g) is not None}
 
-    def structure(self, genotype: Genotype) -> Any:
-        """See `encoding.HasStructure`; None where the space knows of none."""
-        method = getattr(self.inner, "structure", None)
-        return None if method is None else method(genotype)
-
     def _own_features(self, genotype: Genotype) -> dict[str, float]:
         return self.inner.features(genotype)
+
+    def _own_structure(self, genotype: Genotype) -> Structure | None:
+        found = self.inner.structure(genotype) if isinstance(self.inner, HasStructure) else None
+        return None if found is None else _Kept(_interned(found.totals), _interned(found.motifs))
+
+
+class _Kept(NamedTuple):
+    """A structure whose labels are the same objects as those of all others: thousands are kept."""
+
+    totals: dict[str, float]
+    motifs: dict[str, float]
+
+
+def _interned(numbers: Mapping[str, float]) -> dict[str, float]:
+    return {sys.intern(name): value for name, value in numbers.items()}
 
 
 def not_built(name: str) -> UserError:

@@ -11,7 +11,8 @@ from cambrian.agents.errors import UserError
 
 KINDS = (".png", ".svg")
 _COLOURS = (
-    "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7b4fa3", "#8f98a3", "#1d2530", "#b5a500"
+    "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7b4fa3", "#8f98a3", "#1d2530",
+    "#b5a500",
 )  # fmt: skip
 
 
@@ -58,7 +59,7 @@ def plot_regret(study: Study, path: Path) -> None:
         axes.set_xlabel("evaluations")
         axes.set_ylabel(f"regret of the incumbent in {study.report}")
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
-        below = f"{study.space}: {study.members} members of {study.table}, {study.seeds} seeds; best by {study.metric}"
+        below = f"{study.table}: {study.members} members, {study.seeds} seeds; searched by {study.metric}"
         style.title(axes, "Regret over evaluations: median and quartiles", below)
         try:
             metadata = {"Date": None} if path.suffix.lower() == ".svg" else None

@@ -2,14 +2,15 @@
 
 The peers propose by the space's own samples and edits, see the same look-ups, and pay for none twice:
 
-* `regularized-evolution`: Real et al., Regularized Evolution for Image Classifier Architecture Search, AAAI 2019:
-  a queue of the youngest, the best of a random sample of it is mutated, the oldest dies.
-* `local-search`: White et al., Exploring the Loss Landscape in Neural Architecture Search, UAI 2021: neighbours of
-  the best so far in random order until one is better; from a new random row where none is.
+* `regularized-evolution`: Real et al., Regularized Evolution for Image Classifier Architecture Search, AAAI
+  2019: a queue of the youngest, the best of a random sample of it is mutated, the oldest dies.
+* `local-search`: White et al., Exploring the Loss Landscape in Neural Architecture Search, UAI 2021:
+  neighbours of the best so far in random order until one is better; from a new random row where none is.
 """
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 import time
@@ -95,7 +96,7 @@ def _weights(text: str) -> dict[str, float]:
         name, colon, number = part.strip().partition(":")
         if name == ASKS_MODEL:
             raise UserError(
-                f"--arms: arm {name!r} asks a model for every proposal, which no benchmark over many seeds can pay",
+                f"--arms: arm {name!r} asks a model for every proposal: too dear for many seeds",
                 hint="search a table with it by `cambrian run runs/cell-table.yaml`",
             )
         if name not in ARMS.names():
@@ -155,7 +156,7 @@ class _Counter:
         self._idle = 0
 
     def fitness(self, genotype: Genotype) -> float:
-        """Higher is better, whatever the metric's direction; rows that break a limit are worse than all others."""
+        """Higher is better, whatever the metric's direction; a row that breaks a limit is the worst."""
         bench, trace = self.bench, self.trace
         row = bench.space.row_of(genotype)
         assert row is not None
@@ -186,10 +187,8 @@ class _Counter:
 def _run_peer(benchmark: Benchmark, name: str, config: RunConfig) -> Trace:
     began = time.perf_counter()
     counter = _Counter(benchmark, name, config.budget.evaluations or 0)
-    try:
+    with contextlib.suppress(_Spent):
         PEERS[name](counter, random.Random(f"{config.seed}/{name}"))
-    except _Spent:
-        pass
     counter.trace.seconds = time.perf_counter() - began
     return counter.trace
 

@@ -59,7 +59,8 @@ def run_study(
         One list a searcher, with one trace a seed; the same whatever `jobs` is.
     """
     portfolios = sum(bool(each.weights) for each in plan.searchers)
-    if portfolios * plan.seeds * plan.evaluations * FEATURES_PER_EVALUATION > benchmark.space.size:
+    guided = portfolios * plan.seeds * plan.evaluations * FEATURES_PER_EVALUATION
+    if guided > benchmark.space.size:
         benchmark.space.prepare()
     found: dict[tuple[int, int], Trace] = {}
     with _one_thread():
@@ -117,8 +118,8 @@ def _work(item: tuple[int, int]) -> Trace:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Linear algebra on one thread: the cores are taken by the searches, and results must not depend on them."""
-    from threadpoolctl import threadpool_limits
+    """Linear algebra on one thread: other searches take the other cores, and sums must not depend on them."""
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     before = os.environ.get("OMP_NUM_THREADS")
     os.environ["OMP_NUM_THREADS"] = "1"

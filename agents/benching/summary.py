@@ -27,7 +27,7 @@ class _Data(BaseModel):
 
 
 class Curve(_Data):
-    """One search. The lists have one entry an evaluation; the incumbent is the best feasible row so far by metric.
+    """One search. Lists have one entry an evaluation; the incumbent is the best feasible row so far.
 
     Attributes:
         found_at: evaluation by which a best row was found; None if it was not.
@@ -95,8 +95,8 @@ class Comparison(_Data):
     """A searcher against its best single arm in one measure, paired by seed.
 
     Attributes:
-        measure: `report after 100`, or `evaluations to best` (those that did not find it count as one more than
-            the search may make).
+        measure: `report after 100`, or `evaluations to best` (a search that did not find it counts as one
+            more than it may make).
         best_single: the single arm with the best mean in this measure.
         difference: mean advantage of the searcher over it; positive is better.
         low: lower end of the paired bootstrap interval of `difference` (95 %).

@@ -24,8 +24,8 @@ Value = str | int | float | bool
 class Table:
     """The rows of a parquet file, with those of others beside them.
 
-    Further files are joined on the columns that they share with those before them, and each of their rows must
-    be told by these; rows that a further file lacks have no values in its columns.
+    Further files are joined on the columns that they share with those before them, which must tell each of
+    their rows from the others; rows that a further file lacks have no values in its columns.
 
     Args:
         files: the first one says which rows there are.

@@ -135,9 +135,9 @@ def print_study(study: Study) -> None:
         )
     Console(width=max(110, 52 + 16 * (len(study.lines[0].incumbents) + 1))).print(table)
     print(
-        f"evaluations to best: median (quartiles) over all seeds, > {study.evaluations} where the best row was not "
-        f"found. after N: mean ± deviation of the best row so far in {study.report}. regret: its mean distance from "
-        "the table's best at the end. ms: the search's own time for one evaluation."
+        f"evaluations to best: median (quartiles) over all seeds, > {study.evaluations} where it was not "
+        f"found. after N: mean ± deviation of {study.report} of the best row so far. regret: its mean "
+        "distance from the table's best at the end. ms: the search's own time for one evaluation."
     )
     for each in study.comparisons:
         sign = "worse" if each.worse else "better" if each.low > 0 and each.p < 0.05 else "no difference"
