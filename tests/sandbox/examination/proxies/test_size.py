@@ -49,3 +49,12 @@ def test_frozen_parameters_do_not_count() -> None:
     _, inputs, targets, loss = CASES["regression"]
     found = compute(["params"], lambda: nn.Linear(6, 2).requires_grad_(False), inputs, targets, loss)
     assert found == {"params": 0}
+
+
+def test_networks_that_look_at_values_are_counted_on_real_samples() -> None:
+    class Looks(nn.Linear):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return super().forward(input if float(input.detach().sum()) < 1e9 else -input)
+
+    _, inputs, targets, loss = CASES["regression"]
+    assert compute(["flops"], lambda: Looks(6, 2), inputs, targets, loss) == {"flops": 2 * 6 * 2}
