@@ -24,8 +24,8 @@ class Parameters:
 class Flops:
     """Operations of one sample, as the static check counts them.
 
-    2 per multiply-add, of convolutions and matrix products; in a graph, of one pass over all nodes. Counted on
-    the meta device, or on two real samples where what a network does depends on their values.
+    2 per multiply-add, of convolutions and matrix products; in a graph, of one pass over all nodes. Counted
+    on the meta device, or on two real samples where what a network does depends on their values.
     """
 
     name = "flops"
