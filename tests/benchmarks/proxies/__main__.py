@@ -13,6 +13,8 @@ Columns: `published` is Spearman's rank correlation of our numbers with the publ
 with the test accuracy after 200 epochs on CIFAR-10; `theirs` the same of the published numbers for the same
 cells, `theirs, all` for all cells that they have. Each of these has its sampling error: 0.06 for 0.8 of 60
 cells. Milliseconds are of the process, one thread, building included, each proxy alone.
+
+A second table, see `trust`, tells what a filter by proxies that have proved themselves drops.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from cambrian.search_spaces import SPACES, TASKS, Signature
 from cambrian.search_spaces.tasks.files import find, places
 from cambrian.search_spaces.tasks.nasbench201 import EDGES
 from tests.benchmarks.harness import publish
+from tests.benchmarks.proxies.trust import FINAL, SEEN, simulate
 
 PUBLISHED = {
     "fisher": "fisher",
@@ -45,7 +48,7 @@ PUBLISHED = {
     "synflow": "synflow",
 }
 SIGNATURE = Signature(input_shape=(3, 32, 32), n_outputs=10)
-ACCURACY = "cifar10_test_acc_200ep"
+TRUST_SEEDS = 20
 
 
 def read_tables(folder: Path | None) -> dict[str, np.ndarray]:
@@ -55,7 +58,7 @@ def read_tables(folder: Path | None) -> dict[str, np.ndarray]:
         sys.exit("no nb201.parquet and nb201_zc.parquet; say where they are with --data or CAMBRIAN_DATA")
     columns = [f"cifar10_{name}" for name in PUBLISHED.values()]
     proxies = pyarrow.parquet.read_table(found[0], columns=["arch_index", *columns]).to_pandas()
-    cells = pyarrow.parquet.read_table(found[1], columns=["arch_index", *EDGES, ACCURACY]).to_pandas()
+    cells = pyarrow.parquet.read_table(found[1], columns=["arch_index", *EDGES, SEEN, FINAL]).to_pandas()
     joined = proxies.merge(cells, on="arch_index").dropna().sort_values("arch_index")
     return {name: joined[name].to_numpy() for name in joined}
 
@@ -110,7 +113,7 @@ def main() -> None:
         print(f"\r{at + 1} of {len(chosen)} cells", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
 
-    accuracy = tables[ACCURACY]
+    accuracy = tables[FINAL]
     rows = []
     for name, column in PUBLISHED.items():
         theirs = tables[f"cifar10_{column}"]
@@ -127,6 +130,8 @@ def main() -> None:
         )
     note = f"{len(chosen)} of {known} cells, {options.samples} samples of {options.images}"
     publish("proxies", rows, note=note)
+    rows = simulate(tables, PUBLISHED, TRUST_SEEDS)
+    publish("proxies-trust", rows, note=f"means of {TRUST_SEEDS} runs on published numbers")
 
 
 if __name__ == "__main__":
