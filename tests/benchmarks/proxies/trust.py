@@ -1,4 +1,4 @@
-"""What filtering by proxies costs and saves: published proxies and accuracies of NAS-Bench-201, no network run.
+"""What a filter by proxies drops: published proxies and accuracies of NAS-Bench-201, nothing is run.
 
 A run sees cells drawn at random, with their validation accuracy after 12 epochs. Once proxies have proved
 themselves, other cells are put before the filter; what it drops is judged by their test accuracy after 200.
