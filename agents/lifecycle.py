@@ -1,8 +1,10 @@
 """The life of one candidate, as a LangGraph: one candidate is one thread, checkpointed at every step.
 
-    admit -> (review) -> evaluate -> judge
+    admit -> examine -> (review) -> evaluate -> judge
 
-`admit` climbs the cheap steps in order of cost: membership, static checks, hard limits, identity, predictor.
+`admit` climbs the steps that need no sandbox: membership, static checks, hard limits, identity. `examine`
+finds out what needs one: how the network behaves, and what generated code computes; then the predictor has
+its say.
 `review` interrupts the graph until a person has decided. `evaluate` runs the sandbox jobs of one rung, see
 `agents.trial`; among them the one that reproduces the score of who would enter the first places. `judge`
 gives the candidate its place in the population. A promoted candidate enters its thread again at `evaluate`
@@ -173,10 +175,19 @@ class Lifecycle:
     async def _admit(self, state: LifeState) -> LifeState:
         candidate = self._candidate(state)
         self._do.activity(candidate.id, "checking")
-        admitted = await asyncio.to_thread(
-            self._do.admission.admit, candidate, candidate.proposal.arm not in UNSCREENED
-        )
-        self._do.save(admitted)
+        self._do.save(await asyncio.to_thread(self._do.admission.admit, candidate))
+        return {}
+
+    async def _examine(self, state: LifeState) -> LifeState:
+        candidate, do = self._candidate(state), self._do
+        if (spec := do.trials.examine_spec()) is not None:
+            do.activity(candidate.id, "examining")
+            outcome = await do.trials.examine(candidate, spec)
+            candidate = await asyncio.to_thread(do.admission.examined, candidate, outcome)
+        if not candidate.state.ended:
+            may_end = candidate.proposal.arm not in UNSCREENED
+            candidate = await asyncio.to_thread(do.admission.screened, candidate, may_end)
+        do.save(candidate)
         return {}
 
     async def _review(self, state: LifeState) -> LifeState:
@@ -278,11 +289,13 @@ class Lifecycle:
     def _compile(self, saver: AsyncSqliteSaver) -> Any:
         graph = StateGraph(LifeState)
         graph.add_node("admit", self._admit)
+        graph.add_node("examine", self._examine)
         graph.add_node("review", self._review)
         graph.add_node("evaluate", self._evaluate)
         graph.add_node("judge", self._judge)
         graph.add_conditional_edges(START, self._enter, ["admit", "evaluate"])
-        graph.add_conditional_edges("admit", self._after_admit, ["review", "evaluate", END])
+        graph.add_conditional_edges("admit", self._after_admit, ["examine", END])
+        graph.add_conditional_edges("examine", self._after_examine, ["review", "evaluate", END])
         graph.add_conditional_edges("review", self._after_review, ["evaluate", END])
         graph.add_edge("evaluate", "judge")
         graph.add_edge("judge", END)
@@ -292,6 +305,9 @@ class Lifecycle:
         return "admit" if self._candidate(state).state is CandidateState.PROPOSED else "evaluate"
 
     def _after_admit(self, state: LifeState) -> str:
+        return END if self._candidate(state).state.ended else "examine"
+
+    def _after_examine(self, state: LifeState) -> str:
         if self._candidate(state).state.ended:
             return END
         return "review" if self._do.config.review == "gate" else "evaluate"

@@ -10,10 +10,12 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    field_validator,
     model_validator,
 )
 
 from cambrian.sandbox.devices import EngineAddress, GpuId
+from cambrian.sandbox.examination.report import CheckName
 from cambrian.search_spaces import near_names
 
 _UNITS = {"k": 1e3, "m": 1e6, "g": 1e9}
@@ -275,6 +277,42 @@ class ObjectiveSection(Section):
         if self.target_ms is not None and self.kind != "soft-latency":
             raise ValueError("'target_ms' goes with 'kind: soft-latency'")
         return self
+
+
+class ChecksSection(Section):
+    """What is found out of a candidate before it is trained, beside its identity.
+
+    Attributes:
+        behaviour: `auto` checks generated code, and whatever is held to one of the demands below: the
+            networks of trusted blocks are known to behave. A check costs some tenths of a second.
+        proxies: names of zero-cost proxies to compute.
+        causal: of sequences, a later position must not change features of an earlier one.
+        max_exponent: of sequences, largest growth of work, memory and time with the length, as a power of it.
+        forbid: checks whose notes are failures too, such as `determinism`.
+    """
+
+    behaviour: Literal["auto", "on", "off"] = "auto"
+    proxies: tuple[str, ...] = ()
+    causal: bool = False
+    max_exponent: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    forbid: tuple[CheckName, ...] = ()
+
+    @field_validator("behaviour", mode="before")
+    @classmethod
+    def _yaml_reads_on_as_true(cls, value: object) -> object:
+        return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def _demands_need_checks(self) -> ChecksSection:
+        if self.behaviour == "off" and self.demands:
+            raise ValueError(f"'{self.demands[0]}' needs the checks: leave out 'behaviour: off'")
+        return self
+
+    @property
+    def demands(self) -> tuple[str, ...]:
+        """Which of the demands are made."""
+        made = {"causal": self.causal, "max_exponent": self.max_exponent is not None, "forbid": self.forbid}
+        return tuple(name for name, is_made in made.items() if is_made)
 
 
 class MLflowSection(Section):

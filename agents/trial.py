@@ -1,5 +1,6 @@
 """A candidate's jobs at one rung: measured where latency counts, trained, and, among the best, reproduced.
 
+    c-0007-x            examined before anything is trained, where the run's checks or its space ask for it
     c-0007-r0-s0-m      measured on the device that the run file names, or before a limit that no job knows
     c-0007-r0-s0        trained, and measured unless that was done
     c-0007-r0-s0-again  its weights in a fresh network, in a fresh sandbox: does it predict the same, as fast?
@@ -25,13 +26,14 @@ from cambrian.agents.population.view import Population
 from cambrian.agents.runfile import RunConfig
 from cambrian.agents.sections import RELATIVE
 from cambrian.sandbox import Isolation, Job, JobLimits, JobState, LatencySpec, Outcome, Sandbox
+from cambrian.sandbox.examination.report import ExamineSpec, is_sequence
 from cambrian.sandbox.outputs import disk, remove_tree
 from cambrian.search_spaces import Space, TabularTask, Task
 from cambrian.search_spaces.recipes import architecture_of, recipe_for
 
 TOP = 10
 """Who enters so many places of the leaderboard must be reproduced first."""
-MEASURE = "-m"
+MEASURE, EXAMINE = "-m", "-x"
 AGAIN = ("-again", "-again2", "-again3")
 """What the jobs that reproduce are called: the first that succeeds is enough, and none comes after it."""
 _REPRODUCED_FROM = ("job.json", "outputs.npz", "weights.safetensors", "outcome.json")
@@ -133,6 +135,35 @@ class Trials:
                 "isolation": _weakest(measured.isolation, trained.isolation),
             }
         )
+
+    def examine_spec(self) -> ExamineSpec | None:
+        """What candidates of this run are examined for; None where there is nothing to find out."""
+        checks, is_code = self.config.checks, self.space.kind == "code"
+        if isinstance(self.task, TabularTask):
+            return None
+        automatic = checks.behaviour == "auto" and (is_code or bool(checks.demands))
+        behaviour = checks.behaviour == "on" or automatic
+        if not (is_code or behaviour or checks.proxies):
+            return None
+        return ExamineSpec(
+            identity=is_code,  # elsewhere the host finds that out by itself, and believes nobody
+            behaviour=behaviour,
+            proxies=checks.proxies,
+            motifs=is_code,
+            sequence=is_sequence(self.task.signature),
+            causal=checks.causal,
+            max_exponent=checks.max_exponent,
+        )
+
+    async def examine(self, candidate: Candidate, spec: ExamineSpec) -> Outcome:
+        """Find out of `candidate` what `spec` asks for, before anything is trained.
+
+        Raises:
+            InfrastructureError: as `run`.
+        """
+        job = self._job(candidate, 0, measured=False)
+        changes: dict[str, Any] = {"id": f"{candidate.id}{EXAMINE}", "purpose": "examine", "examine": spec}
+        return await self.sandbox.run(job.model_copy(update={**changes, "epochs": 0}))
 
     async def repeat(self, candidate: Candidate, rung: int, seed: int) -> Evaluation:
         """Train once more, with a seed that the run has not used for it.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from cambrian.agents.evaluator.encoding import HasStructure
 from cambrian.agents.evaluator.ranking import broken
@@ -14,14 +13,21 @@ from cambrian.agents.evaluator.similarity import Similarity
 from cambrian.agents.population.model import Candidate, CandidateState, Proposal
 from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.runfile import RunConfig
+from cambrian.sandbox import JobState, Outcome
 from cambrian.sandbox.examination.identity import identity
 from cambrian.sandbox.examination.static import check
 from cambrian.search_spaces import Genotype, ProposalError, Space, Task
 from cambrian.search_spaces.recipes import recipe_changes, recipe_for, recipe_of
 
+MOTIFS = 1024
+"""Most motifs that are kept of a candidate; networks have a few hundred."""
+
 
 class Admission:
-    """Membership, static checks, hard limits, identity, predictor: in this order, by cost.
+    """Membership, static checks, hard limits, identity, what an examination found, predictor: by cost.
+
+    Generated code is never built here: its static facts and its identity are what an examination in the
+    sandbox tells; until then it is known by its text.
 
     Whatever becomes of a member of the space, it is told which earlier candidate it is most like.
 
@@ -37,6 +43,11 @@ class Admission:
         self.screen = Screen(config.predictor, space, maximize=task.maximize, seed=config.seed)
         self.similarity = Similarity(self._motifs)
         self.similarity.rebuild(store.candidates())
+        self._texts: dict[str, str] = {}
+        if space.kind == "code":
+            members = [c for c in store.candidates() if c.summary]
+            for candidate in sorted(members, key=lambda c: c.duplicate_of is not None):
+                self._texts.setdefault(self._text_of(candidate.genotype), candidate.id)
         self.relearn()
 
     def relearn(self) -> None:
@@ -54,14 +65,55 @@ class Admission:
             ]
         )
 
-    def admit(self, candidate: Candidate, screened: bool) -> Candidate:
-        """The candidate after the cheap steps: ended with a reason, or ready to be paid for.
+    def admit(self, candidate: Candidate) -> Candidate:
+        """The candidate after the steps that need no sandbox: ended with a reason, or to be examined.
 
         Args:
             candidate: as its arm proposed it.
-            screened: whether the predictor may end it; False for control arms.
         """
-        return self.relate(self._climbed(candidate, screened))
+        return self.relate(self._climbed(candidate))
+
+    def examined(self, candidate: Candidate, outcome: Outcome) -> Candidate:
+        """The candidate with what its examination found: ended with a reason, or as it was.
+
+        Args:
+            candidate: after `admit`.
+            outcome: of the job that examined it.
+        """
+        candidate = candidate.model_copy(update={"examined_s": outcome.wall_s})
+        found = outcome.report.examination if outcome.report is not None else None
+        if outcome.state is not JobState.EXAMINED or found is None:
+            return _end(candidate, CandidateState.FAILED, f"{outcome.state}: {outcome.reason}")
+        candidate = candidate.model_copy(
+            update={
+                "static": found.static or candidate.static,
+                "findings": found.findings,
+                "proxies": found.proxies,
+                "motifs": _shortest(found.motifs),
+            }
+        )
+        if faults := found.faults(self._config.checks.forbid):
+            return _end(candidate, CandidateState.INVALID, *faults)
+        if self._space.kind == "code":
+            candidate = self._limited(candidate)
+            if candidate.state.ended:
+                return candidate
+            if found.identity is not None:
+                candidate = self._claimed(candidate, self._identity_of_code(candidate, found.identity))
+        return self.relate(candidate, candidate.motifs or None)
+
+    def screened(self, candidate: Candidate, may_end: bool) -> Candidate:
+        """The candidate with what the predictor expects of it, ended where that is hopeless.
+
+        Args:
+            candidate: after `admit`, and `examined` where it was.
+            may_end: False for control arms.
+        """
+        screening = self.screen.verdict(candidate.genotype)
+        candidate = candidate.model_copy(update={"prediction": screening.predicted})
+        if screening.keep or not may_end:
+            return candidate
+        return _end(candidate, CandidateState.SCREENED, screening.reason)
 
     def relate(self, candidate: Candidate, motifs: Mapping[str, float] | None = None) -> Candidate:
         """The candidate with the earlier one that it is most like; as it is outside the space.
@@ -84,7 +136,7 @@ class Admission:
         found = self._space.structure(genotype) if isinstance(self._space, HasStructure) else None
         return None if found is None else found.motifs
 
-    def _climbed(self, candidate: Candidate, screened: bool) -> Candidate:
+    def _climbed(self, candidate: Candidate) -> Candidate:
         try:
             genotype = self._space.validate(candidate.genotype)
             candidate = candidate.model_copy(
@@ -93,31 +145,60 @@ class Admission:
             signature = self._task.signature
             recipe = recipe_for(self._space, genotype, self._task.recipe)
             changes = recipe_changes(self._space, genotype, self._task.recipe)
-            # Generated code is never built here: what it is like shows in the sandbox only.
             is_code = self._space.kind == "code"
             facts = None if is_code else check(self._space, genotype, signature, recipe.batch_size)
         except ProposalError as error:
             return _end(candidate, CandidateState.INVALID, error.message)
-        candidate = candidate.model_copy(update={"static": facts})
+        candidate = self._limited(candidate.model_copy(update={"static": facts}))
+        if candidate.state.ended:
+            return candidate
+        if is_code:
+            return self._of_new_text(candidate)
+        return self._claimed(candidate, identity(self._space, genotype, signature, changes))
+
+    def _limited(self, candidate: Candidate) -> Candidate:
+        """The candidate with its cost, as far as it is known; ended where it breaks a hard limit."""
         candidate = candidate.model_copy(update={"cost": candidate.values().get(self._config.cost)})
         faults = broken(self._config.constraints, candidate.values())
-        if faults:
-            return _end(candidate.model_copy(update={"feasible": False}), CandidateState.INFEASIBLE, *faults)
-        own = (
-            _identity_of_text(genotype, changes)
-            if is_code
-            else identity(self._space, genotype, signature, changes)
-        )
+        if not faults:
+            return candidate
+        return _end(candidate.model_copy(update={"feasible": False}), CandidateState.INFEASIBLE, *faults)
+
+    def _claimed(self, candidate: Candidate, own: str) -> Candidate:
+        """The candidate as the owner of its identity, or as a duplicate of the one that is."""
         candidate = self._store.claim(candidate, own)
-        if candidate.state is CandidateState.DUPLICATE:
-            trained = ", trained in the same way" if recipe_of(self._space, genotype) else ""
-            reason = f"computes the same as {candidate.duplicate_of}{trained}"
-            return _end(candidate, CandidateState.DUPLICATE, reason)
-        screening = self.screen.verdict(genotype)
-        candidate = candidate.model_copy(update={"prediction": screening.predicted})
-        if screened and not screening.keep:
-            return _end(candidate, CandidateState.SCREENED, screening.reason)
-        return candidate
+        if candidate.state is not CandidateState.DUPLICATE:
+            return candidate
+        trained = ", trained in the same way" if recipe_of(self._space, candidate.genotype) else ""
+        reason = f"computes the same as {candidate.duplicate_of}{trained}"
+        return _end(candidate, CandidateState.DUPLICATE, reason)
+
+    def _of_new_text(self, candidate: Candidate) -> Candidate:
+        """Code is new while nobody wrote the same: else what became of that one holds for it."""
+        text = self._text_of(candidate.genotype)
+        first = self._texts.setdefault(text, candidate.id)  # of two slots at once, one
+        original = self._store.candidate(first)
+        owner = original.duplicate_of or first
+        if owner == candidate.id:
+            return candidate.model_copy(update={"identity": text})
+        changes = {"identity": original.identity, "duplicate_of": owner}
+        why = f": {original.reason}" if original.state is CandidateState.INVALID else ""
+        return _end(
+            candidate.model_copy(update=changes), CandidateState.DUPLICATE, f"is the source of {first}{why}"
+        )
+
+    def _text_of(self, genotype: Genotype) -> str:
+        """Equal for equal source and recipe."""
+        changes = recipe_changes(self._space, genotype, self._task.recipe)
+        text = json.dumps([genotype, dict(changes)], sort_keys=True, default=str)
+        return f"code:{_digest(text)}"
+
+    def _identity_of_code(self, candidate: Candidate, functional: str) -> str:
+        """What a sandbox found, told apart by the recipe, of which the sandbox knows nothing."""
+        changes = recipe_changes(self._space, candidate.genotype, self._task.recipe)
+        if not changes:
+            return functional
+        return f"{functional}+{_digest(json.dumps(dict(changes), sort_keys=True, default=str))}"
 
     def choose(self, drafts: Sequence[Proposal]) -> Proposal:
         """The draft that the predictor likes best; the arm's favourite while it abstains."""
@@ -140,10 +221,14 @@ class Admission:
         self.screen.observe(candidate.genotype, candidate.rung_scores[0], candidate.prediction)
 
 
-def _identity_of_text(genotype: Genotype, changes: Mapping[str, Any]) -> str:
-    """Equal for equal source and recipe; what else computes the same cannot be told without running it."""
-    text = json.dumps([genotype, dict(changes)], sort_keys=True, default=str)
-    return f"code:{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}"
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _shortest(motifs: Mapping[str, float]) -> dict[str, float]:
+    """At most `MOTIFS` of them, those that say least and so are shared most."""
+    kept = sorted(motifs, key=lambda name: (len(name), name))[:MOTIFS]
+    return {name: motifs[name] for name in sorted(kept)}
 
 
 def _end(candidate: Candidate, state: CandidateState, *reasons: str) -> Candidate:

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from cambrian.sandbox import Isolation, Latency
-from cambrian.sandbox.examination.report import StaticFacts
+from cambrian.sandbox.examination.report import Finding, StaticFacts
 
 
 class _Data(BaseModel):
@@ -146,6 +146,11 @@ class Candidate(_Data):
         identity: versioned functional hash, None until computed.
         duplicate_of: id of the candidate whose evaluation it shares.
         nearest: which earlier candidate it is most like, None for the first and for those outside the space.
+        static: what is known of it before anything is run; of generated code, its own word.
+        findings: of the checks of its behaviour, in the sandbox.
+        proxies: zero-cost proxies by name, where they were asked for.
+        motifs: counts of the patterns of its computation graph, where its space does not know them.
+        examined_s: seconds that its examination in the sandbox took.
         prediction: what the predictor expected of the metric before training, None when it abstained.
         score: the task's metric at the highest rung reached, None unless evaluated (a duplicate shares
             the score of its original by reference only).
@@ -174,6 +179,10 @@ class Candidate(_Data):
     duplicate_of: str | None = None
     nearest: Nearest | None = None
     static: StaticFacts | None = None
+    findings: tuple[Finding, ...] = ()
+    proxies: dict[str, float] = Field(default_factory=dict)
+    motifs: dict[str, float] = Field(default_factory=dict)
+    examined_s: float = 0.0
     prediction: float | None = None
     score: float | None = None
     test_score: float | None = None

@@ -28,7 +28,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from cambrian.sandbox.examination.causality import causality
 from cambrian.sandbox.examination.growth import growth
-from cambrian.sandbox.examination.report import ExamineSpec, Finding
+from cambrian.sandbox.examination.report import ExamineSpec, Finding, is_sequence
 from cambrian.search_spaces import Loss, Signature
 
 SEED = 17
@@ -82,11 +82,6 @@ class Subject:
         if loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call]
         return outputs.detach(), loss.detach()
-
-
-def is_sequence(signature: Signature) -> bool:
-    """Whether inputs have an axis of length: ids `(length,)`, or `(length, channels)`."""
-    return signature.graph is None and (signature.vocabulary is not None or len(signature.input_shape) == 2)
 
 
 def check_behaviour(subject: Subject, spec: ExamineSpec) -> tuple[Finding, ...]:

@@ -6,9 +6,12 @@ An examination runs a candidate's real module on a few probes before anything is
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Collection
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from cambrian.search_spaces import Signature
 
 
 def _printable(text: str) -> str:
@@ -20,12 +23,30 @@ def _printable(text: str) -> str:
 Printable = AfterValidator(_printable)
 """Of text that people will read, and that a candidate may have written."""
 Finite = Annotated[float, Field(allow_inf_nan=False, ge=-1e30, le=1e30)]
+CheckName = Literal[
+    "output-shape",
+    "input-sizes",
+    "finite",
+    "determinism",
+    "gradients",
+    "batch-independence",
+    "train-eval",
+    "causality",
+    "growth",
+]
+CHECKS: tuple[str, ...] = get_args(CheckName)
+"""What is checked of a network's behaviour, in this order."""
 Short = Annotated[str, Field(max_length=400), Printable]
 Key = Annotated[str, Field(max_length=120), Printable]
 
 
 class _Data(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def is_sequence(signature: Signature) -> bool:
+    """Whether inputs have an axis of length: ids `(length,)`, or `(length, channels)`."""
+    return signature.graph is None and (signature.vocabulary is not None or len(signature.input_shape) == 2)
 
 
 class StaticFacts(_Data):
@@ -58,8 +79,8 @@ class ExamineSpec(_Data):
         sequence: whether the task is about sequences: inputs have an axis of length, so that causality and
             growth can be checked.
         causal: whether a later position must not change an earlier output: then it is a failure if it does.
-        max_exponent: largest growth of time with length, as the exponent of a power law, that is no failure;
-            None only reports it.
+        max_exponent: largest growth of work, memory and time with length, as the exponent of a power law,
+            that is no failure; None only reports it.
     """
 
     identity: bool = False
@@ -107,6 +128,14 @@ class Examination(_Data):
     motifs: dict[Key, Finite] = Field(default_factory=dict, max_length=4096)
     seconds: dict[Key, Finite] = Field(default_factory=dict, max_length=16)
 
-    def faults(self) -> list[str]:
-        """Why the candidate is not to be trained, one line each; empty when nothing speaks against it."""
-        return [f"{f.check}: {f.detail}" for f in self.findings if f.verdict == "failed"]
+    def faults(self, forbidden: Collection[str] = ()) -> list[str]:
+        """Why the candidate is not to be trained, one line each; empty when nothing speaks against it.
+
+        Args:
+            forbidden: names of checks of which a note is a fault as well.
+        """
+        return [
+            f"{f.check}: {f.detail}"
+            for f in self.findings
+            if f.verdict == "failed" or (f.verdict == "noted" and f.check in forbidden)
+        ]
