@@ -8,6 +8,7 @@ trained.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
@@ -61,11 +62,11 @@ class ProxyVerdict(BaseModel):
 
 
 class ProxyTrust:
-    """Watches proxies of candidates and their scores, in the order in which scores came.
+    """Watches proxies of candidates and their scores.
 
-    Everything is a function of that list alone: a resumed run that shows it the same list goes on as an
-    unbroken one. Show it scores of one rung and one metric only. Control arms are not to be filtered, which
-    is the caller's to see to.
+    Everything is a function of what it has seen, in whatever order: a resumed run that shows it the same goes
+    on as an unbroken one. Show it scores of one rung and one metric only. Control arms are not to be
+    filtered, which is the caller's to see to. Threads may share it.
 
     Args:
         maximize: whether a higher score is better.
@@ -84,25 +85,28 @@ class ProxyTrust:
     ) -> None:
         self._sign = 1.0 if maximize else -1.0
         self._min_tau, self._min_evaluations, self._lowest = min_tau, min_evaluations, lowest
+        self._lock = threading.RLock()
         self._seen: dict[str, tuple[list[float], list[float]]] = {}
         self._records: dict[str, RankRecord] = {}
         self._bars: dict[str, float] = {}
 
     def observe(self, proxies: Mapping[str, float], score: float) -> None:
         """Learn that a candidate with these `proxies` scored `score`; what is missing tells nothing."""
-        for name, value in proxies.items():
-            if math.isfinite(value) and math.isfinite(score):
-                values, scores = self._seen.setdefault(name, ([], []))
-                values.append(value)
-                scores.append(self._sign * score)
-                self._records.pop(name, None)
-                self._bars.pop(name, None)
+        with self._lock:
+            for name, value in proxies.items():
+                if math.isfinite(value) and math.isfinite(score):
+                    values, scores = self._seen.setdefault(name, ([], []))
+                    values.append(value)
+                    scores.append(self._sign * score)
+                    self._records.pop(name, None)
+                    self._bars.pop(name, None)
 
     def rebuild(self, observations: Iterable[tuple[Mapping[str, float], float]]) -> None:
-        """Forget everything, then observe all of `observations` in order."""
-        self._seen, self._records, self._bars = {}, {}, {}
-        for proxies, score in observations:
-            self.observe(proxies, score)
+        """Forget everything, then observe all of `observations`."""
+        with self._lock:
+            self._seen, self._records, self._bars = {}, {}, {}
+            for proxies, score in observations:
+                self.observe(proxies, score)
 
     def verdict(self, proxies: Mapping[str, float]) -> ProxyVerdict:
         """Whether the candidate with these `proxies` is worth a training.
@@ -111,11 +115,12 @@ class ProxyTrust:
         below each of the best quarter.
         """
         for name in sorted(proxies):
-            record = self._record(name)
-            if record.role != "filters" or record.tau is None:
-                continue
-            direction = math.copysign(1.0, record.tau)
-            bar = self._bar(name, direction)
+            with self._lock:
+                record = self._record(name)
+                if record.role != "filters" or record.tau is None:
+                    continue
+                direction = math.copysign(1.0, record.tau)
+                bar = self._bar(name, direction)
             if direction * proxies[name] < bar:
                 side = "below" if direction > 0 else "above"
                 return ProxyVerdict(
@@ -127,12 +132,12 @@ class ProxyTrust:
 
     def summary(self) -> tuple[RankRecord, ...]:
         """Every proxy that was seen, by name."""
-        return tuple(self._record(name) for name in sorted(self._seen))
+        with self._lock:
+            return tuple(self._record(name) for name in sorted(self._seen))
 
     def lines(self) -> list[str]:
-        """The summary for people: one line, those that filter first; none while nothing was seen."""
-        records = sorted(self.summary(), key=lambda r: (r.role != "filters", -abs(r.tau or 0.0), r.name))
-        return [f"proxies: {'; '.join(map(str, records))}"] if records else []
+        """The summary for people, see `rank_lines`."""
+        return rank_lines(self.summary())
 
     def _record(self, name: str) -> RankRecord:
         if name not in self._records:
@@ -149,10 +154,16 @@ class ProxyTrust:
             values, scores = self._seen[name]
             better = [direction * value for value in values]
             low = sorted(better)[int(self._lowest * len(better))]
-            order = sorted(range(len(scores)), key=lambda i: -scores[i])
-            good = order[: max(1, math.ceil(BEST * len(order)))]
-            self._bars[name] = min(low, *(better[i] for i in good))
+            good = sorted(scores)[-math.ceil(BEST * len(scores))]
+            worst = min(value for value, score in zip(better, scores, strict=True) if score >= good)
+            self._bars[name] = min(low, worst)
         return self._bars[name]
+
+
+def rank_lines(records: Iterable[RankRecord], what: str = "proxies") -> list[str]:
+    """One line for people, `filters` first, then by |tau|; none without records."""
+    ranked = sorted(records, key=lambda r: (r.role != "filters", -abs(r.tau or 0.0), r.name))
+    return [f"{what}: {'; '.join(map(str, ranked))}"] if ranked else []
 
 
 def rank_record(name: str, estimates: Sequence[float], scores: Sequence[float]) -> RankRecord:
