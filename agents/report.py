@@ -12,6 +12,7 @@ from cambrian.agents.budget import clock_text
 from cambrian.agents.evaluator.gain import Gain, gain_over_control
 from cambrian.agents.evaluator.parts import GainParts
 from cambrian.agents.evaluator.ranking import Standing, leaderboard, rank_key
+from cambrian.agents.evaluator.savings import Savings, savings
 from cambrian.agents.factorial import FACTORIAL_KEY, read_parts
 from cambrian.agents.population.model import (
     BASELINE_ARM,
@@ -40,6 +41,7 @@ class Ledger(_Data):
     Attributes:
         train_s: seconds inside sandboxes, over all slots.
         saved: evaluations that were not paid for, by reason.
+        identity: who proposed duplicates, and what they did not cost.
     """
 
     evaluations: int
@@ -50,6 +52,14 @@ class Ledger(_Data):
     candidates: int
     saved: dict[str, int]
     by_arm: dict[str, int]
+    identity: Savings = Savings()
+
+    def told(self, state: str) -> str:
+        """In brackets the arms of duplicates and what they saved; empty for other states."""
+        if state != CandidateState.DUPLICATE or not self.identity.duplicates:
+            return ""
+        arms = [f"{n} of {self.by_arm.get(arm, n)} by {arm}" for arm, n in self.identity.duplicates.items()]
+        return f" ({', '.join(arms)}; saved {clock_text(self.identity.seconds)})"
 
 
 class IsolationUse(_Data):
@@ -106,7 +116,7 @@ class EndReport(_Data):
         if said := "; ".join(filter(None, [self._reproduced(), self._isolation()])):
             out.append(said)
         cost = self.ledger
-        spent = ", ".join(f"{n} {state}" for state, n in cost.saved.items() if n) or "none"
+        spent = ", ".join(f"{n} {state}{cost.told(state)}" for state, n in cost.saved.items() if n) or "none"
         out.append(
             f"cost: {cost.evaluations} evaluations, {clock_text(cost.wall_s)} of wall time, "
             f"{clock_text(cost.train_s)} in the sandbox, {cost.tokens} tokens in {cost.calls} calls; "
@@ -207,6 +217,7 @@ def end_report(
             candidates=len(candidates),
             saved={state.value: states[state] for state in unpaid if states[state]},
             by_arm=dict(Counter(c.proposal.arm for c in candidates)),
+            identity=savings(candidates, evaluations),
         ),
         predictor=predictor,
         next=f"`cambrian ui`, `cambrian show {run.run_id}`"

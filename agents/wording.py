@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
+from cambrian.agents.population.model import Nearest
 from cambrian.sandbox import Isolation, Latency
 from cambrian.search_spaces.recipes import split
 
@@ -131,6 +132,14 @@ def flatten_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, str
 def show_reproduced(reproduced: bool | None) -> str:
     """Whether predictions came out of their weights again; empty while nobody has tried."""
     return "" if reproduced is None else "yes" if reproduced else "no"
+
+
+def show_nearest(nearest: Nearest) -> str:
+    """`c-0007, similarity 0.94: stem.width 16 -> 24`; how alike both predict where that is known."""
+    said = f"{nearest.id}, similarity {nearest.similarity:.2f}"
+    if nearest.agreement is not None:
+        said += f", predictions alike {nearest.agreement:.2f}"
+    return said + (f": {nearest.difference}" if nearest.difference else "")
 
 
 def show_isolation(isolation: Isolation) -> str:

@@ -17,7 +17,7 @@ from cambrian.agents.population.model import Candidate
 from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.population.view import Population
 from cambrian.agents.report import PREDICTOR_KEY, EndReport, count_text, end_report
-from cambrian.agents.wording import latency_facts, one_line, show_reproduced
+from cambrian.agents.wording import latency_facts, one_line, show_nearest, show_reproduced
 from cambrian.agents.workspace import Workspace, kept_space, space_of
 from cambrian.search_spaces import near_names
 
@@ -237,6 +237,7 @@ def _show_candidate(store: PopulationStore, candidate: Candidate, as_json: bool)
         "expected effect": proposal.expected_effect,
         "identity": candidate.identity,
         "duplicate of": candidate.duplicate_of,
+        "nearest": show_nearest(candidate.nearest) if candidate.nearest is not None else None,
         store.run.metric: candidate.score,
         f"test {store.run.metric}": candidate.test_score,
         "reproduced": show_reproduced(candidate.reproduced),

@@ -16,7 +16,7 @@ from cambrian.agents.planner.evolution import Parents
 from cambrian.agents.planner.knowledge import knowledge_of
 from cambrian.agents.population.model import Candidate, CandidateState
 from cambrian.agents.spaces.fit import inputs_in_words
-from cambrian.agents.wording import one_line
+from cambrian.agents.wording import one_line, show_nearest
 from cambrian.search_spaces import Genotype, Task
 from cambrian.search_spaces.recipes import task_in_words
 
@@ -25,6 +25,8 @@ FRONT = 5
 EFFECTS = 8
 REJECTED = 10
 SETBACKS = 8
+ALIKE = 0.6
+"""From this similarity on it is worth telling which earlier candidate one is most like."""
 LOOK_BACK = 64
 """How many of the newest setbacks are looked through for what is worth telling."""
 _GENOTYPE_LIMIT = 8000
@@ -101,6 +103,7 @@ def _shown(candidate: Candidate, on_front: bool, task: Task) -> dict[str, Any]:
         "parents": list(proposal.parents),
         "edit": quoted(proposal.edit, 120),
         "summary": quoted(candidate.summary, 120),
+        "nearest": _nearest(candidate),
         "genotype": genotype_json(candidate.genotype),
     }
 
@@ -132,6 +135,7 @@ def _effect(candidate: Candidate, context: ProposalContext) -> dict[str, Any]:
         "latency_ms": _number(candidate.latency_ms),
         "latency_change": slower,
         "feasible": candidate.feasible,
+        "nearest": _nearest(candidate),
         "hypothesis": quoted(proposal.hypothesis, 160),
         "expected_effect": quoted(proposal.expected_effect, 120),
     }
@@ -166,8 +170,17 @@ def _setback(candidate: Candidate) -> dict[str, Any]:
         "state": candidate.state.value,
         "what": quoted(what, 120),
         "edit": quoted(candidate.proposal.edit, 120),
+        "nearest": _nearest(candidate),
         "reason": quoted(candidate.reason, 400),
     }
+
+
+def _nearest(candidate: Candidate) -> str:
+    """The earlier candidate that it is most like, where that is news: no parent, nor what it duplicates."""
+    nearest = candidate.nearest
+    if nearest is None or nearest.similarity < ALIKE or candidate.duplicate_of is not None:
+        return ""
+    return "" if nearest.id in candidate.proposal.parents else quoted(show_nearest(nearest), 200)
 
 
 def _telling(setbacks: Iterable[Candidate]) -> list[Candidate]:

@@ -123,7 +123,8 @@ class Delivery:
                 parents.append(self._store.candidate(parent_id))
             except KeyError:
                 continue
-        named = [parent.id for parent in parents] + [candidate.duplicate_of or ""]
+        like = candidate.nearest.id if candidate.nearest is not None else ""
+        named = [*(parent.id for parent in parents), candidate.duplicate_of or "", like]
         return candidate_note(
             candidate,
             evaluations,

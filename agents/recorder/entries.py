@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cambrian.agents.evaluator.ranking import RankKey, rank_key
+from cambrian.agents.evaluator.savings import savings
 from cambrian.agents.population.model import CONTROL_ARM, Candidate, CandidateState, Evaluation
 from cambrian.agents.population.store import RunRecord
 from cambrian.agents.recorder.tracking import MetricPoint
@@ -71,6 +72,7 @@ def candidate_entry(candidate: Candidate, evaluations: Sequence[Evaluation], run
                 "arm": arm,
                 "identity": candidate.identity or "",
                 "duplicate_of": candidate.duplicate_of or "",
+                "nearest": candidate.nearest.id if candidate.nearest is not None else "",
                 "exchange": candidate.proposal.exchange or "",
                 "feasible": "" if candidate.score is None else "yes" if candidate.feasible else "no",
                 "reproduced": show_reproduced(candidate.reproduced),
@@ -140,9 +142,12 @@ def run_metrics(
     """
     scored = [c for c in candidates if c.state is CandidateState.EVALUATED and c.score is not None]
     at = max([c.ended_s or 0.0 for c in candidates], default=0.0) or run.created
+    saved = savings(candidates, evaluations)
     points = [
         MetricPoint("candidates", float(len(candidates)), at, len(candidates)),
         MetricPoint("evaluated", float(len(scored)), at, len(candidates)),
+        MetricPoint("duplicates", float(sum(saved.duplicates.values())), at, len(candidates)),
+        MetricPoint("saved_s", saved.seconds, at, len(candidates)),
     ]
     control = [c for c in scored if c.proposal.arm == CONTROL_ARM]
     for key, group in ((f"best_{run.metric}", scored), (f"random_best_{run.metric}", control)):
@@ -221,6 +226,7 @@ def _metrics(candidate: Candidate, evaluations: Sequence[Evaluation], run: RunRe
         step = max(candidate.tried_rung, 0)  # after everything that was written before it lost its score
     values: dict[str, float | None] = dict(candidate.values())
     values["predicted"] = candidate.prediction
+    values["similarity"] = candidate.nearest.similarity if candidate.nearest is not None else None
     values[run.metric] = candidate.score
     values[f"test_{run.metric}"] = candidate.test_score
     values["standing"] = standing(candidate, run.maximize)

@@ -6,7 +6,7 @@ Everything that a model or another person wrote is escaped: see `wording.escape_
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cambrian.agents.population.model import Candidate, CandidateState, Evaluation
@@ -20,6 +20,7 @@ from cambrian.agents.wording import (
     show_cost,
     show_count,
     show_isolation,
+    show_nearest,
     show_score,
 )
 
@@ -131,6 +132,7 @@ def run_note(
     links: Mapping[str, str],
     all_candidates: str,
     parts: str = "",
+    identity: str = "",
 ) -> str:
     """The description of a discovery run: how it stands, the leaderboard and the pictures.
 
@@ -143,6 +145,7 @@ def run_note(
         links: page of a candidate's run by its id.
         all_candidates: page of them all.
         parts: what architecture and recipe each brought, in a sentence; may be empty.
+        identity: what duplicates did not cost, in a sentence; may be empty.
     """
     states = ", ".join(f"{n} {state}" for state, n in sorted(counts.items(), key=lambda item: -item[1]))
     reason = f" ({_plain(run.stop_reason)})" if run.stop_reason else ""
@@ -154,8 +157,7 @@ def run_note(
         f"Discovery in **{run.space}** on **{run.task}**, {run.status}{reason}: "
         f"[{sum(counts.values())} candidates]({all_candidates}) ({states}).\n"
     )
-    if parts:
-        paragraphs.append(f"{_plain(parts[:1].upper() + parts[1:], 500)}\n")
+    paragraphs += [f"{_plain(said[:1].upper() + said[1:], 500)}\n" for said in (parts, identity) if said]
     if board:
         paragraphs.append(board)
     paragraphs += [f"![{title}]({address})\n" for title, address in pictures.items()]
@@ -194,8 +196,7 @@ def _facts(
     if candidate.proposal.parents:
         made += " from " + ", ".join(linked(parent) for parent in candidate.proposal.parents)
     rows = [("state", state), ("proposed by", made)]
-    if candidate.duplicate_of:
-        rows.append(("same network as", linked(candidate.duplicate_of)))
+    rows += _relatives(candidate, linked)
     if candidate.score is not None:
         test = (
             f" (test {show_score(run.metric, candidate.test_score)})"
@@ -220,6 +221,15 @@ def _facts(
     if evaluations:
         rows.append(("isolation", _plain(show_isolation(evaluations[-1].isolation), 500)))
     return rows
+
+
+def _relatives(candidate: Candidate, linked: Callable[[str], str]) -> list[tuple[str, str]]:
+    if candidate.duplicate_of:
+        return [("same network as", linked(candidate.duplicate_of))]
+    nearest = candidate.nearest
+    if nearest is None:
+        return []
+    return [("most like", linked(nearest.id) + _plain(show_nearest(nearest).removeprefix(nearest.id)))]
 
 
 def _changes(candidate: Candidate, parent: Candidate) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+from cambrian.agents.evaluator.savings import savings
 from cambrian.agents.factorial import FACTORIAL_KEY, read_parts
 from cambrian.agents.population.model import Candidate
 from cambrian.agents.population.store import PopulationStore
@@ -101,7 +102,8 @@ class Parent:
         noise = sampling_noise(candidates, run)
         parts = read_parts(self._store.get_meta(FACTORIAL_KEY), run, candidates, evaluations, noise)
         said = parts.verdict if parts is not None else ""
-        note = run_note(run, scene.best, scene.counts, board, shown, links, everybody, said)
+        saved = savings(candidates, evaluations)
+        note = run_note(run, scene.best, scene.counts, board, shown, links, everybody, said, saved.sentence)
         is_edited = edited(self._tracking.get(self.info.run_id).tags)
         self._tracking.log(
             self.info.run_id,
