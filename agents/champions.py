@@ -43,6 +43,10 @@ class ChampionsPlan(BaseModel):
     search_ended: str
     orders: tuple[Order, ...] = ()
 
+    def ids(self) -> frozenset[str]:
+        """Of those who are trained again."""
+        return frozenset(order.candidate for order in self.orders)
+
 
 class Champions:
     """What the discovery loop asks about the champions.

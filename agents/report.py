@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
 from cambrian.agents.budget import clock_text
-from cambrian.agents.evaluator.gain import Gain, gain_over_control
+from cambrian.agents.champions import CHAMPIONS_KEY, ChampionsPlan, read_champions
+from cambrian.agents.evaluator.arms import ArmRow, arm_table, run_gain
+from cambrian.agents.evaluator.gain import Gain
+from cambrian.agents.evaluator.hypervolume import HYPERVOLUME_KEY, Hypervolume, hypervolume_of_run
+from cambrian.agents.evaluator.leaderboard import Standing, rank_run
+from cambrian.agents.evaluator.noise import NoiseFloor
 from cambrian.agents.evaluator.parts import GainParts
-from cambrian.agents.evaluator.ranking import Standing, leaderboard, rank_key
 from cambrian.agents.evaluator.savings import Savings, savings
 from cambrian.agents.factorial import FACTORIAL_KEY, read_parts
 from cambrian.agents.population.model import (
     BASELINE_ARM,
-    CONTROL_ARM,
-    FACTORIAL_ARM,
-    Candidate,
     CandidateState,
 )
-from cambrian.agents.population.store import PopulationStore, RunRecord
+from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.wording import show_isolation
 from cambrian.sandbox import Isolation
 
@@ -73,6 +73,11 @@ class EndReport(_Data):
     """A run in short.
 
     Attributes:
+        objective: what candidates are ranked by.
+        noise: what two scores may differ by without meaning anything.
+        champions: who was trained again with fresh seeds, and how far that came; empty when nobody was to be.
+        hypervolume: of score and cost over the run; None while nobody feasible has both.
+        arms: what each arm proposed, gained and cost.
         isolation: what the evaluations ran in, the most frequent first.
         lost: candidates that lost their score, as it could not be reproduced.
         metric: name of the score.
@@ -86,7 +91,12 @@ class EndReport(_Data):
     stop_reason: str
     metric: str
     maximize: bool
+    objective: str = "pareto"
     leaderboard: tuple[Standing, ...]
+    noise: NoiseFloor = NoiseFloor()
+    champions: str = ""
+    hypervolume: Hypervolume | None = None
+    arms: tuple[ArmRow, ...] = ()
     isolation: tuple[IsolationUse, ...] = ()
     lost: tuple[str, ...] = ()
     gain: Gain | None
@@ -102,6 +112,8 @@ class EndReport(_Data):
         out = []
         if not self.leaderboard:
             out.append("no candidate was evaluated within the limits")
+        else:
+            out.append(self._ranking())
         if self.baselines:
             known = ", ".join(
                 f"{name} {_score(value, self.metric)}" for name, value in self.baselines.items()
@@ -109,6 +121,8 @@ class EndReport(_Data):
             out.append(f"baselines: {known}")
         if self.gain is not None:
             out.append(self.gain.verdict)
+        elif self.leaderboard:
+            out.append("gain over random unknown: the random arm was off")
         if self.parts is not None:
             out.append(self.parts.verdict)
         if self.predictor:
@@ -125,6 +139,15 @@ class EndReport(_Data):
         out.append(f"next: {self.next}")
         top = min(top, LINES - 1 - len(out))
         return [head, *(row_text(row, self.metric) for row in self.leaderboard[:top]), *out]
+
+    def _ranking(self) -> str:
+        """By what the leaderboard is ordered, what may be chance, and how far the front came."""
+        by = {"soft-latency": "score weighed by latency", "score": "score"}.get(self.objective, "score")
+        said = [f"ranked by {by}, {self.champions or 'single trainings'}", self.noise.in_words(self.metric)]
+        front = sum(row.on_front for row in self.leaderboard)
+        if self.hypervolume is not None:
+            said.append(f"front of {self.hypervolume.front or front}, {self.hypervolume.verdict}")
+        return "; ".join(said)
 
     def _reproduced(self) -> str:
         """How much of the leaderboard came out of its weights again."""
@@ -143,9 +166,10 @@ class EndReport(_Data):
 
 def row_text(row: Standing, metric: str) -> str:
     """One line of the leaderboard for people."""
-    parts = [f"{row.place:>2}. {row.id}", f"{metric} {_score(row.score, metric)}"]
-    if row.test_score is not None:
-        parts.append(f"(test {_score(row.test_score, metric)})")
+    parts = [f"{row.place:>2}. {row.id}", f"{metric} {score_text(row, metric)}"]
+    test = row.test_mean if row.champion else row.test_score
+    if test is not None:
+        parts.append(f"(test {_score(test, metric)})")
     if row.latency_ms is not None:
         parts.append(f"{row.latency_ms:.2f} ms")
     if row.parameters is not None:
@@ -154,6 +178,15 @@ def row_text(row: Standing, metric: str) -> str:
     if not row.reproduced:
         tie += ", not reproduced yet"
     return " ".join(parts) + f"{tie}, {row.arm}: {row.summary}"
+
+
+def score_text(row: Standing, metric: str) -> str:
+    """A score; of a champion its mean over fresh seeds, and the score that got it chosen."""
+    if not row.champion or row.mean is None:
+        return _score(row.score, metric)
+    width = "" if row.half_width is None else f" ± {_score(row.half_width, metric)}"
+    seeds = f"{row.seeds} fresh seed{'s' if row.seeds > 1 else ''}"
+    return f"{_score(row.mean, metric)}{width} over {seeds} ({_score(row.score, metric)} when chosen)"
 
 
 def count_text(n: float) -> str:
@@ -186,8 +219,9 @@ def end_report(
         CandidateState.INVALID,
         CandidateState.REJECTED,
     )
-    noise = sampling_noise(candidates, run)
-    board = leaderboard(candidates, k, maximize=run.maximize, noise=noise)
+    plan = read_champions(store.get_meta(CHAMPIONS_KEY), run.config.get("budget", {}))
+    ranked = rank_run(run, candidates, evaluations, plan.ids() if plan is not None else ())
+    board, noise = ranked.board[:k], ranked.noise
     best = board[0].id if board else None
     return EndReport(
         run_id=run.run_id,
@@ -195,14 +229,19 @@ def end_report(
         stop_reason=run.stop_reason,
         metric=run.metric,
         maximize=run.maximize,
+        objective=(run.config.get("objective") or {}).get("kind", "pareto"),
         leaderboard=board,
+        noise=noise,
+        champions=_champions(plan, ranked.board),
+        hypervolume=hypervolume_of_run(run, candidates, evaluations, store.get_meta(HYPERVOLUME_KEY)),
+        arms=arm_table(run, candidates, evaluations),
         isolation=tuple(
             IsolationUse(isolation=isolation, evaluations=n)
             for isolation, n in Counter(e.isolation for e in evaluations).most_common()
         ),
         lost=tuple(c.id for c in candidates if c.reproduced is False),
-        gain=_gain(candidates, run.maximize),
-        parts=read_parts(store.get_meta(FACTORIAL_KEY), run, candidates, evaluations, noise),
+        gain=run_gain(run, candidates),
+        parts=read_parts(store.get_meta(FACTORIAL_KEY), run, candidates, evaluations, noise.error),
         baselines={
             c.proposal.edit: c.score
             for c in candidates
@@ -225,30 +264,25 @@ def end_report(
     )
 
 
-def sampling_noise(candidates: Sequence[Candidate], run: RunRecord) -> float:
-    """Standard error of the difference of two accuracies near the best one, each read from a finite sample.
-
-    A lower bound of the real noise, which different seeds add to; 0 for metrics that are no shares.
-    """
-    scores = [c.score for c in candidates if c.score is not None and rank_key(c, run.maximize) is not None]
-    if "accuracy" not in run.metric or not run.validation_samples or not scores:
-        return 0.0
-    best = max(scores)
-    return math.sqrt(2 * best * (1 - best) / run.validation_samples)
+def leader_of(store: PopulationStore) -> Standing | None:
+    """The first of a run's leaderboard; None while nobody ranks."""
+    run = store.run
+    plan = read_champions(store.get_meta(CHAMPIONS_KEY), run.config.get("budget", {}))
+    evaluations = store.evaluations() if plan is not None else []
+    board = rank_run(run, store.candidates(), evaluations, plan.ids() if plan is not None else ()).board
+    return board[0] if board else None
 
 
-def _gain(candidates: Sequence[Candidate], maximize: bool) -> Gain | None:
-    """Compare scores of rung 0, which all arms' candidates have; yardsticks belong to neither side.
-
-    All have one recipe, or choose theirs from the same genes: then the gain is of both together.
-    """
-    arms: dict[bool, list[float]] = {True: [], False: []}
-    for c in candidates:
-        if c.rung_scores and c.feasible and c.proposal.arm not in {BASELINE_ARM, FACTORIAL_ARM}:
-            arms[c.proposal.arm == CONTROL_ARM].append(c.rung_scores[0])
-    if not arms[True] and not any(c.proposal.arm == CONTROL_ARM for c in candidates):
-        return None
-    return gain_over_control(arms[False], arms[True], maximize=maximize)
+def _champions(plan: ChampionsPlan | None, board: Sequence[Standing]) -> str:
+    """What ranks the first places, in words; empty when nobody was to be trained again."""
+    if plan is None or not plan.orders:
+        return ""
+    ids = plan.ids()
+    made = sum(row.seeds for row in board if row.id in ids)
+    wanted = sum(order.seeds for order in plan.orders)
+    who = "the first" if len(plan.orders) == 1 else f"the first {len(plan.orders)}"
+    said = f"{who} by the mean over {plan.orders[0].seeds} fresh seeds"
+    return said + (f" ({made} of {wanted} trainings gave a score)" if made < wanted else "")
 
 
 def _score(value: float, metric: str) -> str:

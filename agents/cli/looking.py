@@ -11,12 +11,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cambrian.agents.budget import clock_text
 from cambrian.agents.cli.app import emit
 from cambrian.agents.errors import UnknownNameError, UserError
+from cambrian.agents.evaluator.arms import ArmRow
+from cambrian.agents.evaluator.leaderboard import Standing
 from cambrian.agents.population.model import Candidate
 from cambrian.agents.population.store import PopulationStore
-from cambrian.agents.population.view import Population
-from cambrian.agents.report import PREDICTOR_KEY, EndReport, count_text, end_report
+from cambrian.agents.report import PREDICTOR_KEY, EndReport, count_text, end_report, leader_of
 from cambrian.agents.wording import latency_facts, one_line, show_nearest, show_reproduced
 from cambrian.agents.workspace import Workspace, kept_space, space_of
 from cambrian.search_spaces import near_names
@@ -32,8 +34,7 @@ def runs_command(as_json: bool, runs: Path | None) -> None:
     workspace, rows = Workspace(runs), []
     for run_id in workspace.run_ids():
         store = workspace.open(run_id)
-        record, candidates = store.run, store.candidates()
-        best = Population(record.maximize, candidates).elite(1)
+        record, best = store.run, leader_of(store)
         rows.append(
             {
                 "run_id": run_id,
@@ -41,9 +42,9 @@ def runs_command(as_json: bool, runs: Path | None) -> None:
                 "task": record.task,
                 "status": _status(store),
                 "created": time.strftime("%Y-%m-%d %H:%M", time.localtime(record.created)),
-                "candidates": len(candidates),
-                "best": best[0].score if best else None,
-                "best_candidate": best[0].id if best else None,
+                "candidates": len(store.candidates()),
+                "best": None if best is None else best.mean if best.champion else best.score,
+                "best_candidate": None if best is None else best.id,
                 "metric": record.metric,
             }
         )
@@ -88,6 +89,7 @@ def show_command(name: str, as_json: bool, runs: Path | None) -> None:
         "candidate",
         "arm",
         report.metric,
+        "fresh seeds",
         "rung",
         "test",
         "latency",
@@ -101,9 +103,10 @@ def show_command(name: str, as_json: bool, runs: Path | None) -> None:
             f"{row.place}{'=' if row.tied else ''}",
             row.id,
             row.arm,
-            f"{row.score:.4f}",
+            f"{row.score:.4f}{'*' if row.champion else ''}",
+            fresh_text(row),
             str(row.rung),
-            "" if row.test_score is None else f"{row.test_score:.4f}",
+            _number(row.test_mean if row.champion else row.test_score),
             "" if row.latency_ms is None else f"{row.latency_ms:.2f} ms",
             "" if row.parameters is None else count_text(row.parameters),
             "*" if row.on_front else "",
@@ -113,6 +116,35 @@ def show_command(name: str, as_json: bool, runs: Path | None) -> None:
     _console().print(table)
     if report.leaderboard:
         print("front: nobody beats it in score and cost; again: reproduced from its weights")
+    if any(row.tied for row in report.leaderboard):
+        print("=: differs from the first by no more than the noise (t-test at 5 %)")
+    if any(row.champion for row in report.leaderboard):
+        print(
+            "fresh seeds: mean ± 95 % (trainings); *: got it chosen, which flatters it, so it does not count"
+        )
+    for arm in report.arms:
+        print(_arm_text(arm, report.metric))
+
+
+def fresh_text(row: Standing) -> str:
+    """Mean over fresh seeds with its interval and the number of trainings; empty without any."""
+    if row.mean is None:
+        return ""
+    width = "" if row.half_width is None else f" ± {row.half_width:.4f}"
+    return f"{row.mean:.4f}{width} ({row.seeds})"
+
+
+def _arm_text(arm: ArmRow, metric: str) -> str:
+    said = f"arm {arm.arm}: {arm.proposals} proposals, {arm.duplicates} duplicates, {arm.evaluated} evaluated"
+    if arm.best is not None:
+        said += f", best {metric} {arm.best:.4f}"
+    if arm.gain is not None and arm.low is not None and arm.high is not None:
+        said += f", {arm.gain:+.2f} % over random ({arm.low:+.2f} to {arm.high:+.2f})"
+    return f"{said}, {clock_text(arm.cost_s)} in the sandbox"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
 
 
 def export_command(name: str, out: Path | None, as_json: bool, runs: Path | None) -> None:
@@ -121,10 +153,10 @@ def export_command(name: str, out: Path | None, as_json: bool, runs: Path | None
     run, cid = workspace.split_candidate(name) or (name, "")
     store = workspace.open(run)
     if not cid:
-        best = Population(store.run.maximize, store.candidates()).elite(1)
-        if not best:
+        best = leader_of(store)
+        if best is None:
             raise UserError(f"run {store.run.run_id} has no evaluated candidate", hint="let it run longer")
-        cid = best[0].id
+        cid = best.id
     candidate = _candidate(store, cid)
     if candidate.duplicate_of is not None:
         candidate = _candidate(store, candidate.duplicate_of)
@@ -247,10 +279,12 @@ def _show_candidate(store: PopulationStore, candidate: Candidate, as_json: bool)
         facts["parameters"] = candidate.static.parameters
         facts["FLOPs"] = count_text(candidate.static.flops)
         facts["training memory"] = f"{candidate.static.peak_memory_mb:.1f} MiB (estimated)"
+    seed = store.run.config.get("seed", 0)
     for evaluation in evaluations:
         shown = ", ".join(f"{k} {v:.4f}" for k, v in evaluation.metrics.items())
         shown = shown or one_line(evaluation.reason, REASON)
-        facts[f"rung {evaluation.rung}"] = (
+        again = "" if evaluation.seed == seed else f", fresh seed {evaluation.seed}"
+        facts[f"rung {evaluation.rung}{again}"] = (
             f"{evaluation.state}: {shown}; {evaluation.epochs} epochs in {evaluation.train_s:.1f} s, "
             f"isolation {evaluation.isolation.level}"
         )

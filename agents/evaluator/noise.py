@@ -18,7 +18,10 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
+from cambrian.agents.evaluator.ranking import rank_key
 from cambrian.agents.population.model import Candidate, Evaluation
+from cambrian.agents.population.store import RunRecord
+from cambrian.agents.wording import is_ratio, show_score
 
 LEVEL = 0.95
 """Coverage of intervals; two means are tied unless a two-sided t-test at 1 - LEVEL tells them apart."""
@@ -96,7 +99,6 @@ class NoiseFloor(BaseModel):
         sampling: standard error of the difference of two scores that comes from the finite validation sample
             alone; 0 where it is not known. Seeds add to it, so that it is a bound from below.
         factor: quantile of t by which standard errors are multiplied.
-        verdict: one plain sentence.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -109,7 +111,11 @@ class NoiseFloor(BaseModel):
     trainings: int = 0
     sampling: float = 0.0
     factor: float = 0.0
-    verdict: str = ""
+
+    @property
+    def error(self) -> float:
+        """Standard error of the difference of two single scores."""
+        return max(self.sampling, math.sqrt(2) * (self.std or 0.0))
 
     def difference(self, first: int = 1, second: int = 1, weights: tuple[float, float] = (1.0, 1.0)) -> float:
         """The largest difference of two means that may be chance.
@@ -127,9 +133,35 @@ class NoiseFloor(BaseModel):
         one, two = weights
         return max(self.sampling, self.factor * self.std * math.sqrt(one * one / first + two * two / second))
 
+    def in_words(self, metric: str) -> str:
+        """One plain phrase."""
+        if self.std is not None and self.low is not None and self.high is not None:
+            low, high = show_score(metric, self.low), show_score(metric, self.high)
+            return (
+                f"noise over seeds: std {show_score(metric, self.std)} (95 % interval {low} to {high}, "
+                f"{self.trainings} trainings of {self.networks} network{'s' if self.networks > 1 else ''})"
+            )
+        if not self.sampling:
+            return "noise not measured"
+        bound = f"{100 * self.sampling:.2f} points" if is_ratio(metric) else f"{self.sampling:.3g}"
+        return f"noise not measured: the validation sample alone makes {bound} of difference"
+
     def half_width(self, n: int) -> float | None:
         """Half of the interval of a mean of `n` scores; None without repeats."""
         return None if self.std is None or n < 1 else self.factor * self.std / math.sqrt(n)
+
+
+def sampling_noise(candidates: Iterable[Candidate], run: RunRecord) -> float:
+    """Standard error of the difference of two accuracies near the best one, each read from a finite sample.
+
+    A lower bound of the real noise, which different seeds add to; 0 for metrics that are no shares.
+    """
+    ranked = (c for c in candidates if rank_key(c, run.maximize) is not None)
+    scores = [c.score for c in ranked if c.score is not None]
+    if "accuracy" not in run.metric or not run.validation_samples or not scores:
+        return 0.0
+    best = max(scores)
+    return math.sqrt(2 * best * (1 - best) / run.validation_samples)
 
 
 def noise_floor(groups: Iterable[Sequence[float]], *, sampling: float = 0.0) -> NoiseFloor:

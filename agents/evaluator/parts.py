@@ -42,8 +42,8 @@ class GainParts(BaseModel):
         architecture: mean of the two effects of the architecture, in the task's metric, positive is better.
         recipe: mean of the two effects of the recipe.
         interaction: effect of the recipe on the best architecture less that on the reference.
-        noise: standard error of a part that comes from the finite validation sample; 0 when not known. Other
-            seeds would add to it.
+        noise: standard error of a part, by the noise over seeds where the run measured it and by the finite
+            validation sample, whichever is larger; 0 when neither is known.
         verdict: one plain sentence.
     """
 

@@ -1,14 +1,11 @@
-"""Constraints, the order of candidates, the Pareto front of score and cost, and the leaderboard."""
+"""Constraints, the order of candidates, and the Pareto front of score and cost."""
 
 from __future__ import annotations
 
 import bisect
-import heapq
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-
-from pydantic import BaseModel, ConfigDict
 
 from cambrian.agents.population.model import Candidate, CandidateState
 from cambrian.agents.sections import Constraint
@@ -142,70 +139,3 @@ def rank_key(candidate: Candidate, maximize: bool) -> RankKey | None:
     worth = candidate.reward(candidate.score, maximize)
     score = -worth if maximize else worth
     return (-candidate.rung, score, math.inf if candidate.cost is None else candidate.cost, candidate.index)
-
-
-class Standing(BaseModel):
-    """One line of a leaderboard.
-
-    Attributes:
-        place: from 1.
-        score: the task's metric at `rung`, the highest rung that the candidate reached.
-        on_front: whether no other candidate of the board's population beats it in score and cost at once.
-        tied: whether its score differs from the leader's by no more than the noise, at the same rung.
-        reproduced: whether its predictions came out of its weights again; None while nobody has tried.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    place: int
-    id: str
-    arm: str
-    summary: str
-    score: float
-    test_score: float | None
-    rung: int
-    cost: float | None
-    latency_ms: float | None
-    parameters: int | None
-    on_front: bool
-    tied: bool
-    reproduced: bool | None = None
-
-
-def leaderboard(
-    candidates: Iterable[Candidate], k: int, *, maximize: bool = True, noise: float = 0.0
-) -> tuple[Standing, ...]:
-    """The `k` best of the feasible, evaluated candidates, by `rank_key`.
-
-    Args:
-        candidates: the population, in any order.
-        k: lines of the board.
-        maximize: whether a higher score is better.
-        noise: largest difference of two scores that may be chance; 0 marks exact ties only.
-    """
-    ranked = [(key, each) for each in candidates if (key := rank_key(each, maximize)) is not None]
-    front = ParetoFront(maximize=maximize)
-    for _, each in sorted(ranked, key=lambda entry: entry[1].index):
-        if each.score is not None and each.cost is not None and math.isfinite(each.cost):
-            front.add(each.id, each.score, each.cost)
-    on_front = {point.id for point in front.points()}
-    best = heapq.nsmallest(k, ranked, key=lambda entry: entry[0])
-    top_rung, top_score = best[0][0][:2] if best else (0, 0.0)
-    return tuple(
-        Standing(
-            place=place,
-            id=each.id,
-            arm=each.proposal.arm,
-            summary=each.summary,
-            score=score if not maximize else -score,
-            test_score=each.test_score,
-            rung=each.rung,
-            cost=each.cost,
-            latency_ms=each.latency_ms,
-            parameters=None if each.static is None else each.static.parameters,
-            on_front=each.id in on_front,
-            tied=place > 1 and rung == top_rung and score - top_score <= noise,
-            reproduced=each.reproduced,
-        )
-        for place, ((rung, score, _, _), each) in enumerate(best, start=1)
-    )

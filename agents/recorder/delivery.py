@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from cambrian.agents.champions import CHAMPIONS_KEY, read_champions
 from cambrian.agents.population.model import Candidate, CandidateState, Evaluation
 from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.recorder.artifacts import write_candidate_files
@@ -67,7 +68,10 @@ class Delivery:
         """
         candidate = self._store.candidate(candidate_id)
         evaluations = self._store.evaluations(candidate_id)
-        entry = candidate_entry(candidate, evaluations, self._store.run)
+        run = self._store.run
+        plan = read_champions(self._store.get_meta(CHAMPIONS_KEY), run.config.get("budget", {}))
+        champion = plan is not None and candidate_id in plan.ids()
+        entry = candidate_entry(candidate, evaluations, run, champion)
         child = self._known_child(candidate_id)
         if child is not None and child.deleted:
             return  # a person deleted it

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cambrian.agents.evaluator.noise import repeats_by_candidate
 from cambrian.agents.evaluator.ranking import RankKey, rank_key
 from cambrian.agents.evaluator.savings import savings
 from cambrian.agents.population.model import CONTROL_ARM, Candidate, CandidateState, Evaluation
@@ -48,8 +49,10 @@ class Entry:
     tags: dict[str, str] = field(default_factory=dict)
 
 
-def candidate_entry(candidate: Candidate, evaluations: Sequence[Evaluation], run: RunRecord) -> Entry:
-    """The child run of a candidate.
+def candidate_entry(
+    candidate: Candidate, evaluations: Sequence[Evaluation], run: RunRecord, champion: bool = False
+) -> Entry:
+    """The child run of a candidate; `champion`: it was chosen to be trained again with fresh seeds.
 
     Equal candidates give equal entries, times of metrics included, so that a repeated delivery adds nothing.
     """
@@ -62,7 +65,7 @@ def candidate_entry(candidate: Candidate, evaluations: Sequence[Evaluation], run
         start=start,
         end=(candidate.ended_s or start) if ended else None,
         params=_params(candidate),
-        metrics=tuple(_metrics(candidate, evaluations, run)),
+        metrics=tuple(_metrics(candidate, evaluations, run, champion)),
         tags=_drop_empty(
             {
                 TAG_CANDIDATE: candidate.id,
@@ -117,6 +120,11 @@ def run_entry(run: RunRecord) -> Entry:
     )
 
 
+def seed_of(run: RunRecord) -> int:
+    """The run's own seed; evaluations with another one are repeats."""
+    return int(run.config.get("seed", 0))
+
+
 def read_constraints(config: Mapping[str, Any]) -> tuple[Constraint, ...]:
     """The hard limits in a resolved configuration."""
     return tuple(Constraint.model_validate(item) for item in config.get("constraints") or ())
@@ -159,24 +167,40 @@ def run_metrics(
     return tuple(point for point in points if math.isfinite(point.value))
 
 
+def moments(
+    run: RunRecord, group: Sequence[Candidate], evaluations: Sequence[Evaluation], now: float
+) -> list[float]:
+    """When each evaluation ended, about, for MLflow's curves; those of others than `group` take no time.
+
+    The curves are append-only, so that a time is reckoned from what the store will never change.
+    """
+    by_id = {c.id: c for c in group}
+    spent: dict[str, float] = {}
+    at, found = run.created, []
+    for evaluation in evaluations:
+        candidate = by_id.get(evaluation.candidate_id)
+        if candidate is not None:
+            spent[candidate.id] = spent.get(candidate.id, 0.0) + evaluation.wall_s
+            at = min(now, max(at, candidate.created_s + spent[candidate.id]))
+        found.append(at)
+    return found
+
+
 def _best_so_far(
     key: str, run: RunRecord, group: Sequence[Candidate], evaluations: Sequence[Evaluation], now: float
 ) -> list[MetricPoint]:
     """The best of `group` over the evaluations, up to now.
 
-    MLflow's curves are append-only: a step is an evaluation, which stays what it was when its candidate
-    climbs on, and so does its time, reckoned from what the store will never change.
+    A step is an evaluation, which stays what it was when its candidate climbs on.
     """
     by_id = {c.id: c for c in group}
-    spent: dict[str, float] = {}
     top: RankKey | None = None
-    at, points = run.created, []
-    for step, evaluation in enumerate(evaluations, start=1):
+    points: list[MetricPoint] = []
+    times = moments(run, group, evaluations, now)
+    for step, (at, evaluation) in enumerate(zip(times, evaluations, strict=True), start=1):
         candidate = by_id.get(evaluation.candidate_id)
-        if candidate is None:
+        if candidate is None or evaluation.seed != seed_of(run):
             continue
-        spent[candidate.id] = spent.get(candidate.id, 0.0) + evaluation.wall_s
-        at = min(now, max(at, candidate.created_s + spent[candidate.id]))
         if evaluation.rung >= len(candidate.rung_scores):
             continue  # gave no score
         score = candidate.rung_scores[evaluation.rung]
@@ -190,19 +214,29 @@ def _best_so_far(
     return points
 
 
-def standing(candidate: Candidate, maximize: bool) -> float | None:
+def standing(candidate: Candidate, maximize: bool, mean: float | None = None) -> float | None:
     """The leaderboard's order as one number, by which a table of MLflow's can be sorted; more is better.
 
-    Its whole part is the rung; the fraction rises with the score. Equal scores are equal here, where the
-    leaderboard goes on to compare costs. -1 for those that break a limit, -2 for those that lost their score
-    as it could not be reproduced, None without a score.
+    Its whole part is the rung; the fraction rises with the score, and of a champion, above one half, with the
+    mean over fresh seeds. Equal scores are equal here, where the leaderboard goes on to compare costs. -1 for
+    those that break a limit, -2 for those that lost their score as it could not be reproduced, None without a
+    score.
+
+    Args:
+        candidate: to be placed.
+        maximize: whether a higher score is better.
+        mean: over fresh seeds, of a champion; None for all others.
     """
     if candidate.reproduced is False:
         return -2.0
     if candidate.state is not CandidateState.EVALUATED or candidate.score is None:
         return None
-    key = rank_key(candidate, maximize)
-    return -1.0 if key is None else -key[0] + 0.5 - math.atan(key[1]) / math.pi
+    told = candidate if mean is None else candidate.model_copy(update={"score": mean})
+    key = rank_key(told, maximize)
+    if key is None:
+        return -1.0
+    share = 0.5 - math.atan(key[1]) / math.pi
+    return -key[0] + share / 2 + (0.5 if mean is not None else 0.0)
 
 
 def _params(candidate: Candidate) -> dict[str, str]:
@@ -219,7 +253,9 @@ def _params(candidate: Candidate) -> dict[str, str]:
     return _drop_empty(params)
 
 
-def _metrics(candidate: Candidate, evaluations: Sequence[Evaluation], run: RunRecord) -> list[MetricPoint]:
+def _metrics(
+    candidate: Candidate, evaluations: Sequence[Evaluation], run: RunRecord, champion: bool
+) -> list[MetricPoint]:
     at = candidate.ended_s or candidate.created_s or run.created
     step = max(candidate.rung, 0)
     if candidate.reproduced is False:
@@ -229,11 +265,21 @@ def _metrics(candidate: Candidate, evaluations: Sequence[Evaluation], run: RunRe
     values["similarity"] = candidate.nearest.similarity if candidate.nearest is not None else None
     values[run.metric] = candidate.score
     values[f"test_{run.metric}"] = candidate.test_score
-    values["standing"] = standing(candidate, run.maximize)
+    again = repeats_by_candidate(evaluations, metric=run.metric, seed=seed_of(run))
+    repeats = again.get((candidate.id, candidate.rung))
+    if repeats is not None:
+        values |= {"fresh_seeds": float(len(repeats.scores)), f"mean_{run.metric}": repeats.mean}
+        values |= {f"std_{run.metric}": repeats.std, f"mean_test_{run.metric}": repeats.test_mean}
+    values["standing"] = standing(
+        candidate, run.maximize, repeats.mean if champion and repeats is not None else None
+    )
+    if candidate.latency_factor != 1.0 and candidate.score is not None:
+        values["reward"] = candidate.reward(candidate.score, run.maximize)
     if candidate.static is not None:
         values["depth"] = float(candidate.static.depth)
-    if evaluations:
-        last = evaluations[-1]
+    own = [e for e in evaluations if e.seed == seed_of(run)]
+    if own:
+        last = own[-1]
         values |= {k: v for k, v in last.metrics.items() if k not in values}
         values |= {f"test_{k}": v for k, v in last.test_metrics.items() if f"test_{k}" not in values}
         values["peak_memory_mb"] = last.peak_memory_mb or None

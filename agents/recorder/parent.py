@@ -9,6 +9,9 @@ from pathlib import Path
 
 import yaml
 
+from cambrian.agents.champions import CHAMPIONS_KEY, read_champions
+from cambrian.agents.evaluator.arms import arm_markdown, arm_table
+from cambrian.agents.evaluator.hypervolume import HYPERVOLUME_KEY
 from cambrian.agents.evaluator.savings import savings
 from cambrian.agents.factorial import FACTORIAL_KEY, read_parts
 from cambrian.agents.population.model import Candidate
@@ -16,8 +19,8 @@ from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.recorder.delivery import edited, get_run, links_of, note_tags, upload
 from cambrian.agents.recorder.entries import TAG_ROLE, TAG_RUN, run_entry, run_metrics
 from cambrian.agents.recorder.notes import artifact_link, run_note, view_link
+from cambrian.agents.recorder.ranks import ranking_metrics
 from cambrian.agents.recorder.tracking import Tracking
-from cambrian.agents.report import sampling_noise
 from cambrian.search_spaces import Space, Task
 
 logger = logging.getLogger(__name__)
@@ -88,7 +91,14 @@ class Parent:
         run = self._store.run
         if last and run.status == "running":
             run = run.model_copy(update={"status": "stopped"})
-        scene = Scene(run, tuple(candidates), tuple(evaluations))
+        plan = read_champions(self._store.get_meta(CHAMPIONS_KEY), run.config.get("budget", {}))
+        scene = Scene(
+            run,
+            tuple(candidates),
+            tuple(evaluations),
+            champions=plan.ids() if plan is not None else frozenset(),
+            reference=self._store.get_meta(HYPERVOLUME_KEY),
+        )
         top = scene.ranking[:_DRAWN_ON_PAGE]
         drawings = {c.id: svg for c in top if (svg := self._draw(c)) is not None}
         links = links_of(self._store, self._tracking, [c.id for c in (*top, *scene.scored[:50])])
@@ -99,15 +109,17 @@ class Parent:
         shown = {t: artifact_link(self.info.run_id, f"{t}.png") for t in PICTURES if t != "leaderboard"}
         board = markdown(scene, links=links)
         everybody = view_link(self._tracking.experiment_id, "candidates")
-        noise = sampling_noise(candidates, run)
+        noise = scene.ranked.noise.error
         parts = read_parts(self._store.get_meta(FACTORIAL_KEY), run, candidates, evaluations, noise)
         said = parts.verdict if parts is not None else ""
         saved = savings(candidates, evaluations)
+        arms = arm_table(run, candidates, evaluations)
         note = run_note(run, scene.best, scene.counts, board, shown, links, everybody, said, saved.sentence)
+        note += f"\n{arm_markdown(arms, run.metric)}"
         is_edited = edited(self._tracking.get(self.info.run_id).tags)
         self._tracking.log(
             self.info.run_id,
-            run_metrics(run, candidates, evaluations, scene.best),
+            (*run_metrics(run, candidates, evaluations, scene.best), *ranking_metrics(scene, arms)),
             tags={} if is_edited else note_tags(note),
         )
         self._drawn, self._drawn_at = ended, time.monotonic()

@@ -2,10 +2,11 @@ from pathlib import Path
 
 import pytest
 
+from cambrian.agents.evaluator.noise import sampling_noise
 from cambrian.agents.population import Candidate, CandidateState, Proposal, candidate_id
 from cambrian.agents.population.model import Evaluation
 from cambrian.agents.population.store import PopulationStore, RunRecord
-from cambrian.agents.report import count_text, end_report, sampling_noise
+from cambrian.agents.report import count_text, end_report
 from cambrian.sandbox import Isolation
 from cambrian.sandbox.examination.report import StaticFacts
 

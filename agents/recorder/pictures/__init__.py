@@ -1,10 +1,11 @@
-"""Pictures of a run that people want to look at: leaderboard, Pareto plot, lineage tree, progress curve."""
+"""Pictures of a run that people want to look at: leaderboard, Pareto plot, lineage tree, progress curves."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
+from cambrian.agents.recorder.pictures.hypervolume import hypervolume
 from cambrian.agents.recorder.pictures.leaderboard import leaderboard, markdown, page
 from cambrian.agents.recorder.pictures.lineage import lineage
 from cambrian.agents.recorder.pictures.pareto import pareto
@@ -12,7 +13,13 @@ from cambrian.agents.recorder.pictures.progress import progress
 from cambrian.agents.recorder.pictures.scene import Scene
 from cambrian.agents.recorder.pictures.style import our_style, save
 
-PICTURES = {"pareto": pareto, "progress": progress, "lineage": lineage, "leaderboard": leaderboard}
+PICTURES = {
+    "pareto": pareto,
+    "progress": progress,
+    "hypervolume": hypervolume,
+    "lineage": lineage,
+    "leaderboard": leaderboard,
+}
 """Drawing functions by the name of the file they fill."""
 
 
@@ -55,6 +62,7 @@ __all__ = [
     "PICTURES",
     "Scene",
     "draw_all",
+    "hypervolume",
     "leaderboard",
     "lineage",
     "markdown",

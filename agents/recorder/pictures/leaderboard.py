@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from cambrian.agents.evaluator.leaderboard import Standing
 from cambrian.agents.population.model import BASELINE_ARM, CONTROL_ARM, Candidate
 from cambrian.agents.recorder.pictures import style
 from cambrian.agents.recorder.pictures.scene import Scene
@@ -20,6 +21,7 @@ _LINE_INCH = 0.34
 _TOP = 3.1  # lines above the first row
 _TRACK = (20.0, 31.0)
 _SHORT_TRACK = (23.5, 31.0)  # where a column stands before it
+_ROOM_FOR_INTERVAL = 2.0
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Row:
         rank: the place, with `=` when it is tied with the first; `-` for one that breaks a limit.
         effort: how long it was trained; empty when all lines were trained alike.
         is_extra: shown for comparison only.
+        standing: None for one that breaks a limit.
     """
 
     rank: str
@@ -38,6 +41,31 @@ class Row:
     name: str
     on_front: bool
     is_extra: bool
+    standing: Standing | None = None
+
+    @property
+    def score(self) -> float:
+        """What decides the place: a mean over fresh seeds, or the score of the only training."""
+        told = self.standing
+        if told is not None and told.champion and told.mean is not None:
+            return told.mean
+        return self.candidate.score or 0.0
+
+    @property
+    def test_score(self) -> float | None:
+        """On the test split, over the same trainings."""
+        told = self.standing
+        return told.test_mean if told is not None and told.champion else self.candidate.test_score
+
+    def score_text(self, metric: str) -> str:
+        """The score with its interval and the number of seeds behind it, where there is more than one."""
+        told, text = self.standing, show_score(metric, self.score)
+        if told is None or not told.champion:
+            return text
+        if told.half_width is None:
+            return f"{text} ({told.seeds})"
+        width = show_score(metric, told.half_width)
+        return f"{text.removesuffix(' %')} ± {width} ({told.seeds})"
 
 
 def rows(scene: Scene, n: int = 12) -> list[Row]:
@@ -60,6 +88,7 @@ def rows(scene: Scene, n: int = 12) -> list[Row]:
                 name=_name(scene, c),
                 on_front=standing is not None and standing.on_front,
                 is_extra=place >= n,
+                standing=standing,
             )
         )
     return found
@@ -81,7 +110,9 @@ def _legend(found: Sequence[Row]) -> str:
     """What the signs in the table mean, those that occur."""
     said = ["◆ on the Pareto front"]
     if any(row.rank.endswith("=") for row in found):
-        said.append("= differs from the first by no more than the sampling noise")
+        said.append("= differs from the first by no more than the noise")
+    if any(row.standing is not None and row.standing.champion for row in found):
+        said.append("± 95 % of a mean over (n) fresh seeds; ○ the score that got it chosen does not count")
     if any(row.candidate.reproduced for row in found):
         said.append("✓ reproduced from its weights")
     if any(row.rank == "-" for row in found):
@@ -107,7 +138,7 @@ def markdown(scene: Scene, n: int = 12, links: Mapping[str, str] | None = None) 
     for row in found:
         c = row.candidate
         name = f"[{c.id}]({links[c.id]})" if links and c.id in links else c.id
-        score = show_score(metric, c.score)
+        score = row.score_text(metric)
         parameters = c.static.parameters if c.static is not None else None
         cells = [
             row.rank,
@@ -115,7 +146,7 @@ def markdown(scene: Scene, n: int = 12, links: Mapping[str, str] | None = None) 
             c.proposal.arm,
             row.effort,
             f"**{score}**" if row.rank == "1" else score,
-            show_score(metric, c.test_score),
+            show_score(metric, row.test_score),
             show_cost("latency_ms", c.latency_ms),
             show_count(parameters),
             escape_markdown(row.name),
@@ -150,8 +181,8 @@ def page(scene: Scene, drawings: Mapping[str, str], n: int = 12) -> str:
             f"<tr><td class=n>{row.rank}</td><td><b>{c.id}</b>{_signs(row)}<br>"
             f'<span class=arm style="background:{style.arm_colour(c.proposal.arm)}">'
             f"{html.escape(c.proposal.arm)}</span></td>"
-            f"{worked}<td class=n><b>{show_score(metric, c.score)}</b><br><small>test "
-            f"{show_score(metric, c.test_score)}</small></td>"
+            f"{worked}<td class=n><b>{row.score_text(metric)}</b><br><small>test "
+            f"{show_score(metric, row.test_score)}</small></td>"
             f"<td class=n>{show_cost('latency_ms', c.latency_ms)}<br><small>{show_count(parameters)} "
             f"parameters</small></td><td>{html.escape(row.name)}{image}</td></tr>"
         )
@@ -176,7 +207,9 @@ def leaderboard(scene: Scene, n: int = 12) -> Figure:
         axes.text(50, lines / 2, "no candidate has a score yet", color=style.SOFT, fontsize=12, ha="center")
         return figure
     effort = _effort_title(scene, found)
-    track = _SHORT_TRACK if effort else _TRACK
+    left, right = _SHORT_TRACK if effort else _TRACK
+    verified = any(row.standing is not None and row.standing.champion for row in found)
+    track = (left, right - _ROOM_FOR_INTERVAL if verified else right)
     for x, text, side in (
         (2.5, "#", "right"),
         (4, "candidate", "left"),
@@ -190,7 +223,7 @@ def leaderboard(scene: Scene, n: int = 12) -> Figure:
     ):
         axes.text(x, 2.5, text, ha=side, va="center", fontsize=8.5, color=style.SOFT)
     axes.plot([0, 100], [2.95, 2.95], color=style.SOFT, linewidth=0.8)
-    scores = [row.candidate.score or 0.0 for row in found]
+    scores = [score for row in found for score in (row.score, row.candidate.score or 0.0)]
     scale = style.ScoreScale(scores, scene.run.metric, scene.run.maximize)
     for place, row in enumerate(found):
         if place and row.is_extra and not found[place - 1].is_extra:
@@ -218,13 +251,24 @@ def _draw_row(
     axes.text(12.8, y, c.proposal.arm, va="center", fontsize=8, color=style.PAPER, bbox=chip)
     left, right = track
     axes.plot([left, right], [y, y], color=style.FAINT, linewidth=1.4, solid_capstyle="round")
-    at = left + (right - left) * scale.share(c.score or 0.0)
+    told = row.standing
+    if told is not None and told.champion:
+        wide = told.half_width or 0.0
+        ends = [left + (right - left) * scale.share(row.score + side * wide) for side in (-1, 1)]
+        axes.plot(ends, [y, y], color=colour, linewidth=2.2, alpha=0.45, solid_capstyle="butt")
+        chosen = left + (right - left) * scale.share(told.score)
+        axes.plot(
+            [chosen], [y], marker="o", markerfacecolor="none", markeredgecolor=style.SOFT, markersize=5.5
+        )
+    at = left + (right - left) * scale.share(row.score)
     axes.plot([at], [y], marker=style.arm_marker(c.proposal.arm), color=colour, markersize=7.5, clip_on=False)
-    axes.text(right + 1.2, y, show_score(scene.run.metric, c.score), va="center", fontweight=weight)
+    size = 8.5 if told is not None and told.champion else 9.5
+    text = row.score_text(scene.run.metric)
+    axes.text(right + 1.2, y, text, va="center", fontweight=weight, fontsize=size)
     parameters = c.static.parameters if c.static is not None else None
     for x, text in (
         (22.0, row.effort),
-        (44.5, show_score(scene.run.metric, c.test_score)),
+        (44.5, show_score(scene.run.metric, row.test_score)),
         (52, show_cost("latency_ms", c.latency_ms)),
         (58.5, show_count(parameters)),
     ):

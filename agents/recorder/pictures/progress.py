@@ -99,21 +99,5 @@ def _lines(axes: Axes, scene: Scene, scale: style.ScoreScale) -> list[Line2D]:
         )
         handles.append(Line2D([], [], color=colour, linestyle=dashes, linewidth=1.9, label=name))
         ends.append((ys[-1], show_score(scene.run.metric, last), colour))
-    _ends(axes, ends)
+    style.line_ends(axes, ends)
     return handles[::-1]
-
-
-def _ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
-    """Values at the right end of the lines, moved apart where they would touch."""
-    low, high = axes.get_ylim()
-    previous = float("-inf")
-    for share, text, colour in sorted(((y - low) / (high - low), text, colour) for y, text, colour in ends):
-        previous = max(share, previous + 0.045)
-        axes.text(
-            *(1.01, previous, text),
-            transform=axes.transAxes,
-            va="center",
-            color=colour,
-            fontsize=9,
-            fontweight="bold",
-        )

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from cambrian.agents.evaluator.ranking import RankKey, Standing, leaderboard, rank_key
+from cambrian.agents.evaluator.hypervolume import Hypervolume, hypervolume_of_run
+from cambrian.agents.evaluator.leaderboard import Ranked, Standing, rank_run
+from cambrian.agents.evaluator.ranking import RankKey, rank_key
 from cambrian.agents.population.model import BASELINE_ARM, CONTROL_ARM, Candidate, CandidateState, Evaluation
 from cambrian.agents.population.store import RunRecord
 from cambrian.agents.recorder.entries import read_constraints
-from cambrian.agents.report import sampling_noise
 from cambrian.agents.sections import Constraint
 
 
@@ -22,11 +23,15 @@ class Scene:
     Attributes:
         candidates: all of them, by index.
         evaluations: theirs, as far as known; pictures tell from them how long who was trained.
+        champions: ids of those that were trained again with fresh seeds at the end.
+        reference: the reference point of the hypervolume as the store keeps it; None takes a provisional one.
     """
 
     run: RunRecord
     candidates: tuple[Candidate, ...]
     evaluations: tuple[Evaluation, ...] = ()
+    champions: frozenset[str] = frozenset()
+    reference: str | None = None
 
     @cached_property
     def scored(self) -> tuple[Candidate, ...]:
@@ -43,9 +48,26 @@ class Scene:
     @cached_property
     def standings(self) -> Mapping[str, Standing]:
         """The whole leaderboard by candidate id, best first."""
-        noise = sampling_noise(self.candidates, self.run)
-        board = leaderboard(self.candidates, len(self.candidates), maximize=self.run.maximize, noise=noise)
-        return {row.id: row for row in board}
+        return {row.id: row for row in self.ranked.board}
+
+    @cached_property
+    def ranked(self) -> Ranked:
+        """The leaderboard, and the noise behind its ties."""
+        return rank_run(self.run, self.candidates, self.evaluations, self.champions)
+
+    @cached_property
+    def hypervolume(self) -> Hypervolume | None:
+        """Of score and cost over the evaluations."""
+        return hypervolume_of_run(self.run, self.candidates, self.evaluations, self.reference)
+
+    def hypervolume_of(self, arm: str) -> Hypervolume | None:
+        """What the candidates of one arm alone dominate, below the same reference point."""
+        whole = self.hypervolume
+        own = [c for c in self.candidates if c.proposal.arm == arm]
+        if whole is None or not own or len(own) == len(self.candidates):
+            return None
+        kept = whole.reference.model_dump_json()
+        return hypervolume_of_run(self.run, own, self.evaluations, kept)
 
     @cached_property
     def epochs(self) -> Mapping[str, int]:

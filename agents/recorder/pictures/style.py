@@ -256,6 +256,22 @@ def legend(figure: Figure, handles: Sequence[Line2D]) -> None:
     )
 
 
+def line_ends(axes: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
+    """Values at the right end of the lines, moved apart where they would touch."""
+    low, high = axes.get_ylim()
+    previous = float("-inf")
+    for share, text, colour in sorted(((y - low) / (high - low), text, colour) for y, text, colour in ends):
+        previous = max(share, previous + 0.045)
+        axes.text(
+            *(1.01, previous, text),
+            transform=axes.transAxes,
+            va="center",
+            color=colour,
+            fontsize=9,
+            fontweight="bold",
+        )
+
+
 def arm_handles(arms: Sequence[str], size: float = 6.5) -> list[Line2D]:
     """Legend entries of arms."""
     return [

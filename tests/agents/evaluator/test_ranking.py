@@ -2,24 +2,8 @@ import random
 
 import pytest
 
-from cambrian.agents.evaluator.ranking import ParetoFront, broken, leaderboard
-from cambrian.agents.population.model import Candidate, CandidateState, Proposal, candidate_id
+from cambrian.agents.evaluator.ranking import ParetoFront, broken
 from cambrian.agents.sections import Constraint
-from cambrian.sandbox.examination.report import StaticFacts
-
-
-def candidate(index: int, score: float | None, *, arm: str = "mutation", **changes: object) -> Candidate:
-    data = {
-        "id": candidate_id(index),
-        "index": index,
-        "proposal": Proposal(arm=arm, genotype={}),
-        "genotype": {},
-        "state": CandidateState.EVALUATED,
-        "score": score,
-        "rung": 0,
-        "cost": 1.0,
-    }
-    return Candidate.model_validate({**data, **changes})
 
 
 class TestBroken:
@@ -97,47 +81,3 @@ class TestParetoFront:
     def test_refuses_what_is_not_finite(self, values: tuple[float, float]) -> None:
         with pytest.raises(ValueError, match="c-0001"):
             ParetoFront().add("c-0001", *values)
-
-
-class TestLeaderboard:
-    def test_only_feasible_evaluated_ones_stand(self) -> None:
-        board = leaderboard(
-            [
-                candidate(0, 0.5),
-                candidate(1, 0.9, feasible=False),
-                candidate(2, 0.9, state=CandidateState.FAILED),
-                candidate(3, None, state=CandidateState.SCREENED),
-                candidate(4, 0.6, static=StaticFacts(parameters=12, flops=1, peak_memory_mb=1, depth=1)),
-            ],
-            10,
-        )
-        assert [line.id for line in board] == ["c-0005", "c-0001"]
-        assert [line.place for line in board] == [1, 2]
-        assert [line.parameters for line in board] == [12, None]
-
-    def test_a_higher_rung_stands_above(self) -> None:
-        board = leaderboard([candidate(0, 0.9), candidate(1, 0.8, rung=1)], 2)
-        assert [line.rung for line in board] == [1, 0]
-
-    def test_ties_go_to_the_cheaper_then_the_older(self) -> None:
-        board = leaderboard(
-            [candidate(2, 0.5, cost=None), candidate(1, 0.5), candidate(0, 0.5), candidate(3, 0.5, cost=0.5)],
-            4,
-        )
-        assert [line.id for line in board] == ["c-0004", "c-0001", "c-0002", "c-0003"]
-
-    def test_what_is_minimised_is_ranked_upwards(self) -> None:
-        board = leaderboard([candidate(0, 0.5), candidate(1, 0.4)], 1, maximize=False)
-        assert board[0].id == "c-0002" and board[0].score == 0.4
-
-    def test_marks_ties_within_the_noise_at_the_same_rung(self) -> None:
-        people = [candidate(0, 0.9), candidate(1, 0.895), candidate(2, 0.85), candidate(3, 0.9, rung=1)]
-        assert [line.tied for line in leaderboard(people[:3], 3, noise=0.01)] == [False, True, False]
-        assert [line.tied for line in leaderboard(people, 4, noise=0.01)] == [False] * 4
-
-    def test_marks_the_front(self) -> None:
-        people = [candidate(0, 0.9, cost=3.0), candidate(1, 0.8, cost=1.0), candidate(2, 0.7, cost=2.0)]
-        assert [line.on_front for line in leaderboard(people, 3)] == [True, True, False]
-
-    def test_of_nobody_is_empty(self) -> None:
-        assert leaderboard([], 5) == ()
