@@ -13,6 +13,10 @@ from cambrian.search_spaces import Genotype, Space
 
 PROXY = "proxy."
 """Before the name of a zero-cost proxy among the numbers."""
+LIVE = "live."
+"""Before the sizes of the part of a network that matters."""
+PATH = "path|"
+"""Before motifs that are whole paths."""
 _KEPT = 50_000
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cambrian.agents.evaluator.encoding import Encoding
+from cambrian.agents.evaluator.predictors.warping import Warp
 
 Floats = NDArray[np.float64]
 
@@ -33,20 +35,38 @@ def motif_keys(encodings: Sequence[Encoding], least: int, most: int) -> tuple[st
     return tuple(sorted(motif for _, motif in sorted(known)[:most]))
 
 
-def numbers(encodings: Sequence[Encoding], keys: tuple[str, ...]) -> Floats:
-    """The numbers of `keys`, of shape (encodings, keys).
+def check_numbers(encodings: Sequence[Encoding], keys: tuple[str, ...]) -> None:
+    """Insist that all have the numbers of `keys` and no others.
 
     Raises:
-        ValueError: other numbers than `keys`, or one that is not finite.
+        ValueError: they don't.
     """
     wanted = set(keys)
     for each in encodings:
         if each.numbers.keys() != wanted:
             lacking, unknown = sorted(wanted - each.numbers.keys()), sorted(each.numbers.keys() - wanted)
             raise ValueError(f"numbers differ: {lacking[:5]} are missing, {unknown[:5]} are unknown")
-    found = np.array([[each.numbers[key] for key in keys] for each in encodings], dtype=np.float64)
+
+
+def numbers(encodings: Sequence[Encoding], keys: tuple[str, ...]) -> Floats:
+    """The numbers of `keys`, of shape (encodings, keys).
+
+    Raises:
+        ValueError: other numbers than `keys`, or one that is not finite.
+    """
+    check_numbers(encodings, keys)
+    found = chosen(encodings, keys)
     if not np.isfinite(found).all():
         raise ValueError("numbers must be finite")
+    return found
+
+
+def chosen(encodings: Sequence[Encoding], keys: tuple[str, ...]) -> Floats:
+    """The numbers of `keys`, whatever others there are, of shape (encodings, keys)."""
+    if not keys:
+        return np.zeros((len(encodings), 0))
+    take = itemgetter(*keys)
+    found = np.array([take(each.numbers) for each in encodings], dtype=np.float64)
     return found.reshape(len(encodings), len(keys))
 
 
@@ -60,3 +80,31 @@ def motifs(encodings: Sequence[Encoding], keys: tuple[str, ...]) -> Floats:
             if column is not None:
                 found[row, column] = count
     return np.log1p(found)
+
+
+class Scale:
+    """How columns are scaled: to mean 0 and variance 1 over what was seen, without outliers.
+
+    A column with outliers, as zero-cost proxies have at degenerate networks, becomes the normal scores of its
+    ranks; all others are shifted and divided.
+
+    Args:
+        seen: of shape (rows, columns); each column must vary.
+        floor: the least number that a column is divided by.
+        outlier: standard deviations from the mean beyond which a value is one.
+    """
+
+    def __init__(self, seen: Floats, *, floor: float = 0.0, outlier: float = 4.0) -> None:
+        self._center, std = seen.mean(axis=0), seen.std(axis=0)
+        self._ranked: dict[int, tuple[Floats, Floats]] = {}
+        for column in np.flatnonzero((np.abs(seen - self._center) > outlier * std).any(axis=0)):
+            warp = Warp(seen[:, column])
+            self._ranked[int(column)] = warp.knots
+        self._std = np.maximum(std, floor)
+
+    def __call__(self, raw: Floats) -> Floats:
+        """`raw` on the scale."""
+        found: Floats = np.clip((raw - self._center) / self._std, -5, 5)
+        for column, (z, x) in self._ranked.items():
+            found[:, column] = np.interp(raw[:, column], x, z)
+        return found

@@ -88,3 +88,14 @@ def folds_of(n: int, seed: int, folds: int = FOLDS) -> NDArray[np.intp]:
     """The fold of each of `n` points; each fold is about as large as the others."""
     found: NDArray[np.intp] = np.random.default_rng(seed).permutation(n) % min(folds, n)
     return found
+
+
+def kept_points(scores: Floats, most: int, maximize: bool) -> NDArray[np.intp]:
+    """Which points to learn from, oldest first: all, or the newest half of `most` and the best others."""
+    n = len(scores)
+    if n <= most:
+        return np.arange(n)
+    newest = np.arange(n - most // 2, n)
+    sign = 1.0 if maximize else -1.0
+    best = np.argsort(-sign * scores[: newest[0]], kind="stable")[: most - most // 2]
+    return np.sort(np.concatenate([best, newest]))

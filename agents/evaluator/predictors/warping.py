@@ -31,6 +31,11 @@ class Warp:
         self._z, first = np.unique(self.targets[order], return_index=True)
         self._y = scores[order][first]
 
+    @property
+    def knots(self) -> tuple[Floats, Floats]:
+        """Warped values and their scores, both rising, each once."""
+        return self._z, self._y
+
     def back(self, z: Floats) -> Floats:
         """Scores of warped values; beyond the best and the worst the line through the outer tenth goes on."""
         if len(self._z) == 1:
