@@ -33,6 +33,7 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command, interrupt
 
 from cambrian.agents.evaluator.admission import Admission
+from cambrian.agents.evaluator.agreement import agreement
 from cambrian.agents.evaluator.ranking import broken, soft_latency
 from cambrian.agents.population.model import (
     BASELINE_ARM,
@@ -252,7 +253,10 @@ class Lifecycle:
             changes = {"state": CandidateState.INFEASIBLE, "feasible": False, "reason": reason}
         else:
             changes = {"state": CandidateState.FAILED, "reason": f"{ended}: {reason}"}
-        candidate = self._do.save(candidate.model_copy(update=changes))
+        candidate = candidate.model_copy(update=changes)
+        if rung == 0 and candidate.score is not None:
+            candidate = await asyncio.to_thread(self._compared, candidate)
+        candidate = self._do.save(candidate)
         if rung == 0 and candidate.score is not None:
             self._do.admission.learn(candidate)
         return {}
@@ -285,6 +289,15 @@ class Lifecycle:
         factor = soft_latency(changed.latency_ms, config.target_ms, config.objective.exponent)
         values = {"cost": changed.values().get(config.cost), "latency_factor": factor}
         return changed.model_copy(update=values)
+
+    def _compared(self, candidate: Candidate) -> Candidate:
+        """The candidate with how far it predicts what its nearest does, where both are trained."""
+        do, nearest = self._do, candidate.nearest
+        if nearest is None or not do.population.get(nearest.id).rung_scores:
+            return candidate
+        ours, theirs = (do.trials.folder_of(cid, 0) for cid in (candidate.id, nearest.id))
+        found = nearest.model_copy(update={"agreement": agreement(ours, theirs, do.task.loss)})
+        return candidate.model_copy(update={"nearest": found})
 
     def _compile(self, saver: AsyncSqliteSaver) -> Any:
         graph = StateGraph(LifeState)

@@ -136,6 +136,10 @@ class Trials:
             }
         )
 
+    def folder_of(self, candidate_id: str, rung: int) -> Path:
+        """Where the job lies that trained the candidate at `rung`, with the run's own seed."""
+        return self.folder / "jobs" / f"{candidate_id}-r{rung}-s{self.config.seed}"
+
     def examine_spec(self) -> ExamineSpec | None:
         """What candidates of this run are examined for; None where there is nothing to find out."""
         checks, is_code = self.config.checks, self.space.kind == "code"

@@ -13,6 +13,7 @@ rarely share a row: that shifts a similarity by about a hundredth.
 from __future__ import annotations
 
 import math
+import threading
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cambrian.agents.evaluator.difference import difference
-from cambrian.agents.population.model import Candidate, CandidateState, Nearest
+from cambrian.agents.population.model import Candidate, Nearest
 from cambrian.search_spaces import Genotype
 
 ROWS = 2048
@@ -36,7 +37,7 @@ _Views = tuple[_Rows, _Rows]
 
 
 class Similarity:
-    """The earlier candidates of a run, to find the nearest among them.
+    """The earlier candidates of a run, to find the nearest among them; slots may ask at the same time.
 
     Args:
         motifs: those of a canonical genotype, as far as they are known without running anything; None or
@@ -45,6 +46,7 @@ class Similarity:
 
     def __init__(self, motifs: Callable[[Genotype], Mapping[str, float] | None]) -> None:
         self._motifs = motifs
+        self._lock = threading.Lock()
         self._forget()
 
     def __len__(self) -> int:
@@ -52,10 +54,12 @@ class Similarity:
 
     def rebuild(self, candidates: Iterable[Candidate]) -> None:
         """Forget everything, then take in all of `candidates` that are something new: a resumed run does."""
-        self._forget()
-        for candidate in candidates:
-            if candidate.summary and candidate.state not in _LEFT_OUT:
-                self._add(candidate, self._views(candidate.genotype, None))
+        with self._lock:
+            self._forget()
+            for candidate in candidates:
+                related = candidate.nearest is not None or candidate.identity is not None
+                if related and candidate.duplicate_of is None:
+                    self._add(candidate, self._views(candidate.genotype, candidate.motifs))
 
     def relate(self, candidate: Candidate, motifs: Mapping[str, float] | None = None) -> Nearest | None:
         """Take in `candidate`, and tell which earlier one it is most like; None for the first.
@@ -65,24 +69,25 @@ class Similarity:
             motifs: of its computation graph, where its space does not know any.
         """
         views = self._views(candidate.genotype, motifs)
-        n = len(self._ids)
-        earlier = self._order[:n] < candidate.index
-        nearest = None
-        if earlier.any():
+        with self._lock:
+            n = len(self._ids)
+            earlier = self._order[:n] < candidate.index
             alike = np.where(earlier, self._similarities(views), -1.0)
-            best = n - 1 - int(alike[::-1].argmax())
-            nearest = Nearest(
-                id=self._ids[best],
-                similarity=round(min(float(alike[best]), UNEQUAL), 3),
-                difference=difference(self._genotypes[best], candidate.genotype),
-            )
-        self._add(candidate, views)
-        return nearest
+            self._add(candidate, views)
+        if not earlier.any():
+            return None
+        best = n - 1 - int(alike[::-1].argmax())
+        return Nearest(
+            id=self._ids[best],
+            similarity=round(min(float(alike[best]), UNEQUAL), 3),
+            difference=difference(self._genotypes[best], candidate.genotype),
+        )
 
     def equal(self, candidate: Candidate, original: Candidate) -> Nearest:
         """What a duplicate is most like: its `original`, written in some other way or in the same."""
-        if candidate.id in self._columns:  # it was not known to be one when it was taken in
-            self._order[self._columns[candidate.id]] = _NEVER
+        with self._lock:
+            if candidate.id in self._columns:  # it was not known to be one when it was taken in
+                self._order[self._columns[candidate.id]] = _NEVER
         words = difference(original.genotype, candidate.genotype)
         return Nearest(id=original.id, similarity=1.0, difference=words)
 
@@ -134,9 +139,6 @@ class Similarity:
         self._table = np.concatenate([self._table, np.zeros_like(self._table)], axis=1)
         self._sums = np.concatenate([self._sums, np.zeros_like(self._sums)], axis=1)
         self._order = np.concatenate([self._order, np.zeros_like(self._order)])
-
-
-_LEFT_OUT = frozenset({CandidateState.INVALID, CandidateState.DUPLICATE})
 
 
 def gene_counts(genotype: Mapping[str, Any]) -> dict[str, float]:
