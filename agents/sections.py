@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from cambrian.sandbox.devices import EngineAddress, GpuId
+from cambrian.sandbox.examination.proxies import PROXIES
 from cambrian.sandbox.examination.report import CheckName
 from cambrian.search_spaces import near_names
 
@@ -285,7 +286,9 @@ class ChecksSection(Section):
     Attributes:
         behaviour: `auto` checks generated code, and whatever is held to one of the demands below: the
             networks of trusted blocks are known to behave. A check costs some tenths of a second.
-        proxies: names of zero-cost proxies to compute.
+        proxies: names of zero-cost proxies to compute. They advise until they have proved themselves.
+        proxy_min_tau: a proxy may keep candidates from being trained once the size of its rank correlation
+            with this run's scores, Kendall's tau, exceeds this with 99 % confidence; 1 never lets it.
         causal: of sequences, a later position must not change features of an earlier one.
         max_exponent: of sequences, largest growth of work, memory and time with the length, as a power of it.
         forbid: checks whose notes are failures too, such as `determinism`.
@@ -293,6 +296,7 @@ class ChecksSection(Section):
 
     behaviour: Literal["auto", "on", "off"] = "auto"
     proxies: tuple[str, ...] = ()
+    proxy_min_tau: float = Field(default=0.3, ge=0, le=1)
     causal: bool = False
     max_exponent: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     forbid: tuple[CheckName, ...] = ()
@@ -301,6 +305,14 @@ class ChecksSection(Section):
     @classmethod
     def _yaml_reads_on_as_true(cls, value: object) -> object:
         return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+    @field_validator("proxies")
+    @classmethod
+    def _proxies_are_registered(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if name not in PROXIES.names():
+                raise ValueError(f"unknown proxy {name!r}: {near_names(name, PROXIES.names())}")
+        return value
 
     @model_validator(mode="after")
     def _demands_need_checks(self) -> ChecksSection:

@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping, Sequence
 
 from cambrian.agents.evaluator.encoding import HasStructure
+from cambrian.agents.evaluator.latency_screen import LatencyScreen, latency_encoding
+from cambrian.agents.evaluator.proxies import ProxyTrust
 from cambrian.agents.evaluator.ranking import broken
 from cambrian.agents.evaluator.screen import Screen
 from cambrian.agents.evaluator.similarity import Similarity
@@ -41,6 +43,8 @@ class Admission:
     def __init__(self, config: RunConfig, space: Space, task: Task, store: PopulationStore) -> None:
         self._config, self._space, self._task, self._store = config, space, task, store
         self.screen = Screen(config.predictor, space, maximize=task.maximize, seed=config.seed)
+        self.proxies = ProxyTrust(maximize=task.maximize, min_tau=config.checks.proxy_min_tau)
+        self.latency = LatencyScreen(config.predictor, config.constraints, latency_encoding(space))
         self.similarity = Similarity(self._motifs)
         self.similarity.rebuild(store.candidates())
         self._texts: dict[str, str] = {}
@@ -51,8 +55,13 @@ class Admission:
         self.relearn()
 
     def relearn(self) -> None:
-        """Let the predictor forget everything, then see what the store holds: some scores may be gone."""
+        """Let all estimators forget everything, then see what the store holds: some scores may be gone."""
         by_id = {c.id: c for c in self._store.candidates()}
+        self._learned = {c.id for c in by_id.values() if c.rung_scores}
+        self.proxies.rebuild((c.proxies, c.rung_scores[0]) for c in by_id.values() if c.rung_scores)
+        self.latency.rebuild(
+            (by_id[e.candidate_id], e) for e in self._store.evaluations() if e.seed == self._config.seed
+        )
         self.screen.rebuild(
             [
                 (
@@ -103,14 +112,20 @@ class Admission:
         return self.relate(candidate, candidate.motifs or None)
 
     def screened(self, candidate: Candidate, may_end: bool) -> Candidate:
-        """The candidate with what the predictor expects of it, ended where that is hopeless.
+        """The candidate with what the predictor expects of it, ended where that, or a proxy, is hopeless.
 
         Args:
             candidate: after `admit`, and `examined` where it was.
             may_end: False for control arms.
         """
-        screening = self.screen.verdict(candidate.genotype)
-        candidate = candidate.model_copy(update={"prediction": screening.predicted})
+        doubt = self.proxies.verdict(candidate.proxies)
+        if may_end and not doubt.keep:
+            return _end(candidate, CandidateState.SCREENED, doubt.reason)
+        expected, screening = self.latency.verdict(candidate), self.screen.verdict(candidate.genotype)
+        told = {"prediction": screening.predicted, "predicted_latency": expected.predicted}
+        candidate = candidate.model_copy(update=told)
+        if may_end and not expected.keep:
+            return _end(candidate, CandidateState.SCREENED, expected.reason)
         if screening.keep or not may_end:
             return candidate
         return _end(candidate, CandidateState.SCREENED, screening.reason)
@@ -207,7 +222,10 @@ class Admission:
         return drafts[self.screen.choose([draft.genotype for draft in drafts])]
 
     def describe_predictor(self) -> str:
-        """How far the predictor could be trusted, in one line; empty while it has seen too little."""
+        """How far the predictors could be trusted, in one line; empty while they have seen too little."""
+        return "; ".join(filter(None, [self._describe_screen(), self.latency.describe()]))
+
+    def _describe_screen(self) -> str:
         trust, running = self.screen.trust, self.screen.running_tau
         if trust is None:
             return ""
@@ -217,7 +235,11 @@ class Admission:
         return said + ("" if self.screen.trusted else "; it only watched")
 
     def learn(self, candidate: Candidate) -> None:
-        """Let the predictor see a score of rung 0."""
+        """Let all estimators see a score of rung 0, once."""
+        if candidate.id in self._learned:
+            return  # we died, or learned all anew, between its evaluation and its judgement
+        self._learned.add(candidate.id)
+        self.proxies.observe(candidate.proxies, candidate.rung_scores[0])
         self.screen.observe(candidate.genotype, candidate.rung_scores[0], candidate.prediction)
 
 
