@@ -15,30 +15,29 @@ from dataclasses import dataclass
 import numpy as np
 
 from cambrian.agents.evaluator.encoding import Encoding
+from cambrian.agents.evaluator.latency_devices import Columns, Floats, KnownDevice, Points, checked, scales_of
 from cambrian.agents.evaluator.latency_prior import (
     SETTINGS,
-    Columns,
-    Floats,
-    KnownDevice,
     Parts,
-    Points,
     Setting,
-    checked,
     forward,
     log_evidence,
     noise_of,
     own_variances,
-    scales_of,
     with_noise,
 )
 
 MIN_SAMPLES = 10
 """Measurements below which no error can be shown."""
 _FOLDS = 10
+_SIZES = (10, 20, 50)
+"""Numbers of samples for which the settings' prior weights are learnt."""
 _TASKS = 3
 """How often each known device is treated as the new one."""
 _ROUNDS = 30
 _NEGLIGIBLE = 0.01
+_LOWEST = 0.1
+"""No candidate is predicted below this share of the smallest measurement."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +48,14 @@ class LatencyError:
         mape: mean of |predicted - measured| / measured.
         spearman: rank correlation of predicted and measured; 0 where either does not vary.
         z: root mean square of (predicted - measured) / std: above 1 the model was too sure of itself.
+        lowest: the smallest measured / predicted.
         samples: candidates.
     """
 
     mape: float
     spearman: float
     z: float
+    lowest: float
     samples: int
 
     def __str__(self) -> str:
@@ -70,6 +71,7 @@ def error_of(predicted: Floats, std: Floats, measured: Floats) -> LatencyError:
         mape=float(np.mean(np.abs(predicted - measured) / measured)),
         spearman=float(spearmanr(predicted, measured).statistic) if varies else 0.0,
         z=float(np.sqrt(np.mean(((predicted - measured) / std) ** 2))),
+        lowest=float(np.min(measured / predicted)),
         samples=len(measured),
     )
 
@@ -105,7 +107,7 @@ class LatencyModel:
     ) -> None:
         self.error: LatencyError | None = None
         """Cross-validated on the measurements of the last fit; None before, and below `MIN_SAMPLES`."""
-        self._max_mape, self._min_spearman = max_mape, min_spearman
+        self.max_mape, self.min_spearman = max_mape, min_spearman
         self._devices = tuple(others)
         if len({id(device.columns) for device in others}) > 1:
             raise ValueError("the other devices have been made with different columns")
@@ -120,7 +122,7 @@ class LatencyModel:
     def trusted(self) -> bool:
         """Whether its error on held-out measurements is small enough for it to rank or to filter."""
         found = self.error
-        return found is not None and found.mape <= self._max_mape and found.spearman >= self._min_spearman
+        return found is not None and found.mape <= self.max_mape and found.spearman >= self.min_spearman
 
     def prepare(self, encodings: Sequence[Encoding]) -> Points:
         """The candidates as `fit` and `predict` need them, for who asks about the same ones often."""
@@ -129,12 +131,19 @@ class LatencyModel:
         rows = self._columns(encodings)
         return Points(rows, self._shapes(rows), self._scales)
 
-    def fit(self, candidates: Sequence[Encoding] | Points, milliseconds: Sequence[float] | Floats) -> None:
+    def fit(
+        self,
+        candidates: Sequence[Encoding] | Points,
+        milliseconds: Sequence[float] | Floats,
+        *,
+        judge: bool = True,
+    ) -> None:
         """Learn from scratch from the measurements on the device, and find the cross-validated error.
 
         Args:
             candidates: encodings, or what `prepare` made of them.
             milliseconds: their latencies, positive.
+            judge: False leaves out the cross-validation, which takes most of the time: no trust without it.
 
         Raises:
             ValueError: no candidates, as many latencies as there are not, or one that is not positive.
@@ -146,7 +155,7 @@ class LatencyModel:
             candidates = self.prepare(candidates)
         self.error = None
         self._fitted = self._learn(candidates, values)
-        if len(values) >= MIN_SAMPLES:
+        if judge and len(values) >= MIN_SAMPLES:
             self.error = self._cross_validated(candidates, values)
 
     def predict(self, candidates: Sequence[Encoding] | Points) -> tuple[Floats, Floats]:
@@ -157,13 +166,39 @@ class LatencyModel:
         Raises:
             ValueError: not fitted.
         """
-        if self._fitted is None:
-            raise ValueError("the latency model is not fitted")
-        points = candidates if isinstance(candidates, Points) else self.prepare(candidates)
-        mean, std = _predicted(self._fitted, points)
+        mean, std = _predicted(self._known(), self._points(candidates))
         return mean, std * (max(self.error.z, 1.0) if self.error is not None else 1.0)
 
+    def mean(self, candidates: Sequence[Encoding] | Points) -> Floats:
+        """The mean of `predict` alone, in a fraction of the time when there are many candidates.
+
+        Raises:
+            ValueError: not fitted.
+        """
+        return _mean(self._known(), self._points(candidates))
+
+    def lower_bounds(self, candidates: Sequence[Encoding] | Points) -> Floats:
+        """What each candidate's latency is hardly below, in ms, shape `(len(candidates),)`.
+
+        Three standard deviations below the mean, and no less far than the worst held-out measurement was.
+
+        Raises:
+            ValueError: not fitted.
+        """
+        mean, std = self.predict(candidates)
+        ratio = min(self.error.lowest, 1.0) if self.error is not None else 0.0
+        bounds: Floats = np.maximum(np.minimum(mean - 3.0 * std, mean * ratio), 0.0)
+        return bounds
+
     # -- inside -------------------------------------------------------------------------------------
+
+    def _known(self) -> _Fitted:
+        if self._fitted is None:
+            raise ValueError("the latency model is not fitted")
+        return self._fitted
+
+    def _points(self, candidates: Sequence[Encoding] | Points) -> Points:
+        return candidates if isinstance(candidates, Points) else self.prepare(candidates)
 
     def _learn(self, points: Points, values: Floats) -> _Fitted:
         level = float(values.mean())
@@ -178,7 +213,7 @@ class LatencyModel:
 
     def _cross_validated(self, points: Points, values: Floats) -> LatencyError:
         n = len(values)
-        folds = n if n <= 2 * _FOLDS else _FOLDS
+        folds = _FOLDS if n < 50 else _FOLDS // 2
         fold_of = np.random.default_rng(0).permutation(n) % folds
         mean, std = np.empty(n), np.empty(n)
         for fold in range(folds):
@@ -192,10 +227,11 @@ class LatencyModel:
         return np.stack(shapes, axis=1) if shapes else np.zeros((len(rows), 0))
 
     def _prior(self, samples: int) -> Floats:
-        """Weights of the settings before anything is measured on the device, for so many samples."""
-        found = self._priors.get(samples)
+        """Weights of the settings before anything is measured on the device, for about so many samples."""
+        size = max((size for size in _SIZES if size <= samples), default=_SIZES[0])
+        found = self._priors.get(size)
         if found is None:
-            found = self._priors[samples] = self._learnt_prior(samples)
+            found = self._priors[size] = self._learnt_prior(size)
         return found
 
     def _learnt_prior(self, samples: int) -> Floats:
@@ -205,11 +241,12 @@ class LatencyModel:
         rng = np.random.default_rng(0)
         likely = []
         for place, device in enumerate(self._devices):
-            for _ in range(_TASKS):
-                taken = rng.permutation(len(device.rows))[:samples]
-                rows = device.rows[taken]
-                points = Points(rows, self._shapes(rows), self._scales).without(place)
-                evidence, _ = log_evidence(points, device.relative[taken] / device.relative[taken].mean())
+            order = rng.permutation(len(device.rows))[: _TASKS * samples]
+            rows, relative = device.rows[order], device.relative[order]
+            points = Points(rows, self._shapes(rows), self._scales).without(place)
+            for task in range(_TASKS):
+                taken = (task * samples + np.arange(min(samples, len(order)))) % len(order)
+                evidence, _ = log_evidence(points.take(taken), relative[taken] / relative[taken].mean())
                 likely.append(np.exp(evidence - evidence.max()))
         tasks, weights = np.array(likely), even
         for _ in range(_ROUNDS):
@@ -219,29 +256,42 @@ class LatencyModel:
         return weights
 
 
+def _mean(fitted: _Fitted, points: Points) -> Floats:
+    """Mean in ms, averaged over the settings."""
+    parts = {log: _parts(fitted, points, log) for log in {setting.log for setting, _, _ in fitted.settings}}
+    found = np.zeros(len(points))
+    for setting, weight, _ in fitted.settings:
+        known, new = parts[setting.log]
+        found += weight * _mean_of(fitted, setting, known, new)
+    return fitted.level * np.maximum(found, _LOWEST * float(fitted.relative.min()))
+
+
 def _predicted(fitted: _Fitted, points: Points) -> tuple[Floats, Floats]:
     """Mean and deviation in ms, averaged over the settings."""
-    parts = {
-        log: (Parts(fitted.points, fitted.points, log), Parts(points, fitted.points, log))
-        for log in {setting.log for setting, _, _ in fitted.settings}
-    }
+    parts = {log: _parts(fitted, points, log) for log in {setting.log for setting, _, _ in fitted.settings}}
     first, second = np.zeros(len(points)), np.zeros(len(points))
     for setting, weight, variance in fitted.settings:
         known, new = parts[setting.log]
-        covariance = with_noise(known.weigh(setting), fitted.points, setting)
-        across = new.weigh(setting)
-        solved = np.linalg.solve(covariance, across.T)
-        mean = across @ np.linalg.solve(covariance, forward(fitted.relative, setting.log))
+        mean, across = _mean_of(fitted, setting, known, new), new.weigh(setting)
+        solved = np.linalg.solve(with_noise(known.weigh(setting), fitted.points, setting), across.T)
         left = np.maximum(own_variances(points, setting) - np.sum(across.T * solved, axis=0), 0.0)
-        left += noise_of(points, setting)
-        spread = np.sqrt(variance * left)
+        spread = np.sqrt(variance * (left + noise_of(points, setting)))
         if setting.log:
-            mean = np.exp(np.clip(mean, -20.0, 20.0))
             spread = mean * spread
-        else:
-            mean = 1.0 + mean
         first += weight * mean
         second += weight * (mean**2 + spread**2)
-    lowest = 0.1 * float(fitted.relative.min())
     std = np.sqrt(np.maximum(second - first**2, 1e-18))
-    return fitted.level * np.maximum(first, lowest), fitted.level * std
+    return fitted.level * np.maximum(first, _LOWEST * float(fitted.relative.min())), fitted.level * std
+
+
+def _parts(fitted: _Fitted, points: Points, log: bool) -> tuple[Parts, Parts]:
+    """The covariances among the measured candidates, and of all others with them."""
+    return Parts(fitted.points, fitted.points, log), Parts(points, fitted.points, log)
+
+
+def _mean_of(fitted: _Fitted, setting: Setting, known: Parts, new: Parts) -> Floats:
+    """Latency by the mean of the measured ones, in one setting."""
+    covariance = with_noise(known.weigh(setting), fitted.points, setting)
+    weights = np.linalg.solve(covariance, forward(fitted.relative, setting.log))
+    said = new.times(setting, weights.astype(np.float64))
+    return np.exp(np.clip(said, -20.0, 20.0)) if setting.log else 1.0 + said

@@ -1,0 +1,240 @@
+"""Who is not even measured: candidates whose predicted latency lies far outside the run's hard limit."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from cambrian.agents.evaluator.encoding import Encoder, Encoding
+from cambrian.agents.evaluator.latency_devices import Table, known_devices
+from cambrian.agents.evaluator.latency_model import MIN_SAMPLES, LatencyError, LatencyModel, error_of
+from cambrian.agents.population.model import Candidate, Evaluation
+from cambrian.agents.sections import Constraint, PredictorSection
+from cambrian.sandbox import JobState
+from cambrian.search_spaces import Space
+
+Quantity = Literal["latency_ms", "latency_ratio"]
+MOST_SAMPLES = 100
+"""Measurements that the model is fitted on, the newest."""
+MIN_FORETOLD = 5
+"""Predictions made before measuring from which their error may take the trust away again."""
+GROWTH = 1.2
+"""The model is fitted anew when the number of measurements has grown by about this factor."""
+
+
+class LatencyVerdict(BaseModel):
+    """What the latency model says of one candidate before it is measured.
+
+    Attributes:
+        predicted: in the limit's unit; None while there is no model.
+        keep: False only when the model is trusted and sees the candidate far outside the limit.
+        reason: one line, for people and for the planner; empty when the candidate is kept.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    predicted: float | None = None
+    keep: bool = True
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class _Measured:
+    device: str
+    encoding: Encoding
+    value: float
+    foretold: float | None
+
+
+def latency_limit(constraints: Iterable[Constraint]) -> Constraint | None:
+    """The first hard ceiling on latency; None when there is none, or only one on throughput."""
+    return next((c for c in constraints if c.name in ("latency_ms", "latency_ratio") and c.op == "<="), None)
+
+
+def latency_encoding(space: Space) -> Callable[[Candidate], Encoding]:
+    """How the candidates of a space look to a latency model: its features, and what is known without running.
+
+    Of generated code, whose features say little, those are the static facts and the motifs that its
+    examination found.
+    """
+    encoder = Encoder(space)
+
+    def encode(candidate: Candidate) -> Encoding:
+        known = encoder(candidate.genotype, motifs=candidate.motifs or None)
+        facts = candidate.static
+        sizes = (facts.parameters, facts.flops, facts.depth) if facts is not None else (0, 0, 0)
+        named = zip(("static.params", "static.flops", "static.depth"), sizes, strict=True)
+        return Encoding({**known.numbers, **{key: math.log1p(size) for key, size in named}}, known.motifs)
+
+    return encode
+
+
+class LatencyScreen:
+    """Watches the run's latency measurements, and speaks up once its cross-validated error is small enough.
+
+    It does nothing in a run without a hard ceiling on latency. Every decision is a function of the ordered
+    list of what was observed: a resumed run that shows it the same list gets the same decisions. Measurements
+    are of one device, that of the newest one; those of another, from before a run moved, serve as another
+    device's. Control arms must not be screened, which is the caller's to see to. Threads may share it.
+
+    Args:
+        config: of the run's predictors; `enabled` holds for this one as well.
+        constraints: the run's hard limits.
+        encode: what is known of a candidate before it is measured; the same numbers for all.
+        earlier: measurements in the limit's unit on other devices, by name, such as those of earlier runs.
+    """
+
+    def __init__(
+        self,
+        config: PredictorSection,
+        constraints: Iterable[Constraint],
+        encode: Callable[[Candidate], Encoding],
+        *,
+        earlier: Mapping[str, Table] | None = None,
+    ) -> None:
+        self._limit = latency_limit(constraints) if config.enabled else None
+        self._encode, self._earlier = encode, dict(earlier or {})
+        self._lock = threading.Lock()
+        self._forget()
+
+    def rebuild(self, measured: Iterable[tuple[Candidate, Evaluation]]) -> None:
+        """Forget everything, then observe all in order."""
+        with self._lock:
+            self._forget()
+        for candidate, evaluation in measured:
+            self.observe(candidate, evaluation)
+
+    def observe(self, candidate: Candidate, evaluation: Evaluation) -> None:
+        """Learn what was measured of a candidate, once; nothing where nothing was, or it is not believed.
+
+        Args:
+            candidate: with `predicted_latency` as `verdict` gave it.
+            evaluation: of it.
+        """
+        latency = evaluation.latency
+        if self._limit is None or latency is None or evaluation.state == JobState.NOT_REPRODUCED:
+            return
+        value = latency.median_ms if self._limit.name == "latency_ms" else latency.ratio
+        if value is None or not value > 0:
+            return
+        where = evaluation.device_name or latency.device
+        device = f"{where}, {latency.threads} threads, batch {latency.batch}"
+        with self._lock:
+            if candidate.id in self._seen:
+                return
+            self._seen.add(candidate.id)
+            found = _Measured(device, self._encode(candidate), value, candidate.predicted_latency)
+            self._measured.append(found)
+
+    def verdict(self, candidate: Candidate) -> LatencyVerdict:
+        """Whether the candidate is worth a measurement.
+
+        It is dropped when even the lower bound of its latency is beyond the limit.
+        """
+        limit = self._limit
+        with self._lock:
+            model = self._fitted()
+            if limit is None or model is None:
+                return LatencyVerdict()
+            encodings = [self._encode(candidate)]
+            means, stds = model.predict(encodings)
+            mean, std = float(means[0]), float(stds[0])
+            bound = float(model.lower_bounds(encodings)[0])
+            if limit.holds(bound) or not self._trusted(model):
+                return LatencyVerdict(predicted=mean)
+            said = (
+                f"predicted {_named(limit, mean)} ± {std:.2g} on {self._measured[-1].device}; even the lower "
+                f"bound {bound:.3g} is beyond the limit {limit} (the model's error on held-out measurements: "
+                f"{model.error})"
+            )
+            return LatencyVerdict(predicted=mean, keep=False, reason=said)
+
+    @property
+    def trusted(self) -> bool:
+        """Whether it may end candidates now."""
+        with self._lock:
+            model = self._fitted()
+            return model is not None and self._trusted(model)
+
+    def describe(self) -> str:
+        """Its error in one line; empty while it has seen too little, or is not needed."""
+        with self._lock:
+            model = self._fitted()
+            if model is None or model.error is None:
+                return ""
+            said = f"latency: {model.error} on {model.error.samples} held-out measurements"
+            running = self._running()
+            if running is not None:
+                said += f", {running} on {running.samples} candidates it had not seen"
+            return said + ("" if self._trusted(model) else "; it only watched")
+
+    # -- inside, with the lock held -----------------------------------------------------------------
+
+    def _forget(self) -> None:
+        self._measured: list[_Measured] = []
+        self._seen: set[str] = set()
+        self._model: LatencyModel | None = None
+        self._fitted_to: tuple[str, int] = ("", 0)
+
+    def _running(self) -> LatencyError | None:
+        pairs = [(m.foretold, m.value) for m in self._measured if m.foretold is not None]
+        return running_error(pairs)
+
+    def _trusted(self, model: LatencyModel) -> bool:
+        """The error must be small in cross-validation, and not be belied by what was measured since."""
+        running = self._running()
+        belied = running is not None and running.samples >= MIN_FORETOLD and running.mape > model.max_mape
+        return model.trusted and not belied
+
+    def _fitted(self) -> LatencyModel | None:
+        """The model on the device of the newest measurement, fitted when enough new ones are there.
+
+        The fit takes the first measurements up to a count that is due: so it does not matter when somebody
+        asks, and a resumed run fits once instead of replaying every fit.
+        """
+        if self._limit is None or not self._measured:
+            return None
+        device = self._measured[-1].device
+        own = [m for m in self._measured if m.device == device]
+        due = due_count(len(own))
+        if not due:
+            return None
+        if self._model is None or self._fitted_to != (device, due):
+            tables = dict(self._earlier)
+            for other in dict.fromkeys(m.device for m in self._measured if m.device != device):
+                theirs = [m for m in self._measured if m.device == other]
+                tables[f"this run on {other}"] = ([m.encoding for m in theirs], [m.value for m in theirs])
+            own = own[:due][-MOST_SAMPLES:]
+            model = LatencyModel(known_devices(tables, [m.encoding for m in own]))
+            model.fit([m.encoding for m in own], [m.value for m in own])
+            self._model, self._fitted_to = model, (device, due)
+        return self._model
+
+
+def due_count(measured: int) -> int:
+    """The number of measurements that the model is fitted on when there are so many; 0 is no model."""
+    if measured < MIN_SAMPLES:
+        return 0
+    count = MIN_SAMPLES
+    while (following := int(count * GROWTH) + 3) <= measured:
+        count = following
+    return count
+
+
+def running_error(pairs: Sequence[tuple[float, float]]) -> LatencyError | None:
+    """The error of predictions made before measuring, as (predicted, measured); None below two."""
+    if len(pairs) < 2:
+        return None
+    predicted, measured = (np.asarray(values, dtype=np.float64) for values in zip(*pairs, strict=True))
+    return error_of(predicted, np.ones_like(predicted), measured)
+
+
+def _named(limit: Constraint, value: float) -> str:
+    """`3.1 ms`, or `3.1 times the latency of the reference network`."""
+    return f"{value:.3g} ms" if limit.name == "latency_ms" else f"{value:.3g} times the reference's latency"
