@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cambrian.agents.population.model import Nearest
 from cambrian.sandbox import Isolation, Latency
+from cambrian.sandbox.examination.report import Finding
 from cambrian.search_spaces.recipes import split
 
 RATIO_METRICS = ("accuracy", "precision", "recall", "f1", "auc")
@@ -174,4 +175,17 @@ def latency_facts(latency: Latency, device_name: str = "") -> list[tuple[str, st
         facts.append(("throughput", f"{show_count(latency.throughput)} samples/s{batch}"))
     if latency.memory_mb is not None:
         facts.append(("memory of a call", show_cost("memory_mb", latency.memory_mb)))
+    return facts
+
+
+def finding_facts(findings: Sequence[Finding], proxies: Mapping[str, float]) -> list[tuple[str, str]]:
+    """What an examination found, title by title: what passed in one line, the rest with what was measured."""
+    facts = [(f"check {f.check}", f"{f.verdict}: {f.detail}") for f in findings if f.verdict != "passed"]
+    if passed := [f.check for f in findings if f.verdict == "passed"]:
+        facts.append(("checks passed", ", ".join(passed)))
+    facts += [
+        (f"measured {f.check}", f.detail) for f in findings if f.check == "growth" and f.verdict == "passed"
+    ]
+    if proxies:
+        facts.append(("proxies", ", ".join(f"{name} {value:.4g}" for name, value in sorted(proxies.items()))))
     return facts

@@ -19,7 +19,7 @@ from cambrian.agents.evaluator.leaderboard import Standing
 from cambrian.agents.population.model import Candidate
 from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.report import PREDICTOR_KEY, EndReport, count_text, end_report, leader_of
-from cambrian.agents.wording import latency_facts, one_line, show_nearest, show_reproduced
+from cambrian.agents.wording import finding_facts, latency_facts, one_line, show_nearest, show_reproduced
 from cambrian.agents.workspace import Workspace, kept_space, space_of
 from cambrian.search_spaces import near_names
 
@@ -279,6 +279,9 @@ def _show_candidate(store: PopulationStore, candidate: Candidate, as_json: bool)
         facts["parameters"] = candidate.static.parameters
         facts["FLOPs"] = count_text(candidate.static.flops)
         facts["training memory"] = f"{candidate.static.peak_memory_mb:.1f} MiB (estimated)"
+    facts |= {
+        title: one_line(text, REASON) for title, text in finding_facts(candidate.findings, candidate.proxies)
+    }
     seed = store.run.config.get("seed", 0)
     for evaluation in evaluations:
         shown = ", ".join(f"{k} {v:.4f}" for k, v in evaluation.metrics.items())

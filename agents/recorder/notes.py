@@ -14,6 +14,7 @@ from cambrian.agents.population.store import RunRecord
 from cambrian.agents.wording import (
     clean,
     escape_markdown,
+    finding_facts,
     flatten_genes,
     latency_facts,
     one_line,
@@ -216,6 +217,7 @@ def _facts(
         rows.append(("parameters", show_count(candidate.static.parameters)))
         rows.append(("FLOPs", show_count(candidate.static.flops)))
         rows.append(("memory of a step", show_cost("memory_mb", candidate.static.peak_memory_mb)))
+    rows += [(k, _plain(v, 500)) for k, v in finding_facts(candidate.findings, candidate.proxies)]
     if not candidate.feasible:
         rows.append(("constraints", "broken: cannot win"))
     if evaluations:
