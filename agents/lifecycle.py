@@ -230,6 +230,7 @@ class Lifecycle:
                 changed = changed.model_copy(update={"reproduced": True})
         do.store.add_evaluation(evaluation, changed)
         do.population.update(changed)
+        do.admission.latency.observe(changed, evaluation)
         return {"evaluation_state": evaluation.state, "evaluation_reason": evaluation.reason}
 
     async def _judge(self, state: LifeState) -> LifeState:

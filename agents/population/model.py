@@ -152,6 +152,7 @@ class Candidate(_Data):
         motifs: counts of the patterns of its computation graph, where its space does not know them.
         examined_s: seconds that its examination in the sandbox took.
         prediction: what the predictor expected of the metric before training, None when it abstained.
+        predicted_latency: what the latency model expected before measuring, in the unit of the run's limit.
         score: the task's metric at the highest rung reached, None unless evaluated (a duplicate shares
             the score of its original by reference only).
         rung: the highest rung with a score, -1 for none.
@@ -184,6 +185,7 @@ class Candidate(_Data):
     motifs: dict[str, float] = Field(default_factory=dict)
     examined_s: float = 0.0
     prediction: float | None = None
+    predicted_latency: float | None = None
     score: float | None = None
     test_score: float | None = None
     rung: int = -1

@@ -262,6 +262,7 @@ def _metrics(
         step = max(candidate.tried_rung, 0)  # after everything that was written before it lost its score
     values: dict[str, float | None] = dict(candidate.values())
     values["predicted"] = candidate.prediction
+    values["predicted_latency"] = candidate.predicted_latency
     values["similarity"] = candidate.nearest.similarity if candidate.nearest is not None else None
     values[run.metric] = candidate.score
     values[f"test_{run.metric}"] = candidate.test_score
