@@ -1,16 +1,21 @@
 """Causality: can a later position of a sequence change what a network makes of an earlier one?
 
 A network of this project gives one vector for a sequence, which may read all of it. What can be causal are
-the features per position on the way: they are read off every submodule that returns some, one position of the
-input is changed at a time, and nothing before it may move.
+the features per position on the way. One position of the input is changed at a time, and nothing before it
+may move: neither in what submodules return, nor, where no submodule shows how positions are mixed, in what
+single operations return.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from cambrian.sandbox.examination.report import Finding
 from cambrian.search_spaces import Signature
@@ -18,7 +23,12 @@ from cambrian.search_spaces import Signature
 CHECK = "causality"
 MOVED = 1e-5
 """Change of a feature, by the largest one of its tensor, that is more than rounding."""
+MOST = 4096
+"""Tensors that are kept of a pass."""
 _LENGTH_LAST = (nn.Conv1d, nn.BatchNorm1d, nn.AvgPool1d, nn.MaxPool1d, nn.ConvTranspose1d)
+
+_Key = tuple[str, int, int]
+"""Where a tensor came from: a name, the number of the call, the number among those that it returned."""
 
 
 def causality(module: nn.Module, samples: Tensor, signature: Signature, demanded: bool) -> Finding:
@@ -32,62 +42,125 @@ def causality(module: nn.Module, samples: Tensor, signature: Signature, demanded
     """
     samples = _of_telling_length(module, samples)
     length = samples.shape[1]
-    before = _features(module, samples, length)
-    if length < 2 or len(before) == 0:
-        return Finding(
-            check=CHECK,
-            verdict="failed" if demanded else "skipped",
-            detail="cannot be seen: no submodule returns features per position, (n, length, channels)",
-        )
-    leaks, numbers = {}, {"sequences": float(len(before))}
-    for at in sorted({length // 4, length // 2, 3 * length // 4, length - 1} - {0}):
-        after = _features(module, _changed(samples, at, signature), length)
-        for key in before.keys() & after.keys():
-            moved = _moved_before(before[key], after[key], at)
-            if moved > MOVED and key not in leaks:
-                leaks[key] = (at, moved)
-    numbers["leaks"] = float(len(leaks))
-    if not leaks:
-        said = f"causal: later positions change nothing earlier in {len(before)} sequences of features"
+    before = _watch(module, samples)
+    positions = sorted({length // 4, length // 2, 3 * length // 4, length - 1} - {0})
+    after = [(at, _watch(module, _changed(samples, at, signature))) for at in positions]
+    seen = _compare(before.modules, [(at, seen.modules) for at, seen in after])
+    if not seen.leaks and not seen.mixed:
+        seen = _compare(before.calls, [(at, seen.calls) for at, seen in after])
+    numbers = {"sequences": float(seen.count), "leaks": float(len(seen.leaks))}
+    if not seen.count:
+        detail = "cannot be seen: nothing returns features per position, (n, length, channels)"
+        verdict = "failed" if demanded else "skipped"
+        return Finding.model_validate({"check": CHECK, "verdict": verdict, "detail": detail})
+    if not seen.leaks:
+        said = f"causal: later positions change nothing earlier in {seen.count} sequences of features"
         return Finding(check=CHECK, verdict="passed", detail=said, numbers=numbers)
-    name = next(key for key in before if key in leaks)
-    at, moved = leaks[name]
+    name, (at, moved) = next(iter(seen.leaks.items()))
     where = f"of {name[0]}" if name[0] else "that the network returns"
     said = f"not causal: changing position {at} of {length} changes earlier features {where} by {moved:.2g}"
     return Finding(check=CHECK, verdict="failed" if demanded else "noted", detail=said[:380], numbers=numbers)
 
 
-_Key = tuple[str, int, int]
-"""Name of a submodule, number of its call, number of the tensor among those that it returned."""
+@dataclass
+class _Seen:
+    """What a comparison showed.
+
+    Attributes:
+        count: sequences of features.
+        mixed: whether a change moved later positions in any of them.
+        leaks: position and size of the change, of each sequence in which it moved earlier ones.
+    """
+
+    count: int = 0
+    mixed: bool = False
+    leaks: dict[_Key, tuple[int, float]] = field(default_factory=dict)
 
 
-def _features(module: nn.Module, samples: Tensor, length: int) -> dict[_Key, Tensor]:
-    """What submodules return per position, with the axis of the position first, in the order of the calls."""
-    found: dict[_Key, Tensor] = {}
-    calls: dict[str, int] = {}
-    hooks = []
+def _compare(before: Mapping[_Key, Tensor], after: list[tuple[int, dict[_Key, Tensor]]]) -> _Seen:
+    seen = _Seen(count=len(before))
+    for key, features in before.items():
+        for at, passes in after:
+            other = passes.get(key)
+            if other is None or other.shape != features.shape:
+                continue
+            moved = _change(features[:at], other[:at], features)
+            if moved > MOVED:
+                seen.leaks.setdefault(key, (at, moved))
+            seen.mixed |= _change(features[at + 1 :], other[at + 1 :], features) > MOVED
+    return seen
 
-    def listen(name: str, child: nn.Module) -> None:
-        def hook(_module: nn.Module, _args: object, output: object) -> None:
-            calls[name] = calls.get(name, 0) + 1
-            for i, tensor in enumerate(_tensors(output)):
-                axis = _position_axis(child, tensor, len(samples), length)
+
+def _change(ours: Tensor, theirs: Tensor, whole: Tensor) -> float:
+    """Largest difference, by the largest of `whole`."""
+    if not ours.numel():
+        return 0.0
+    return float((ours - theirs).abs().max()) / max(float(whole.abs().max()), 1e-12)
+
+
+@dataclass
+class _Watched(TorchFunctionMode):
+    """Features per position of one pass, the axis of the position first, in the order of the calls.
+
+    Attributes:
+        n: samples.
+        length: positions.
+        modules: what submodules return.
+        calls: what single operations return.
+    """
+
+    n: int
+    length: int
+    modules: dict[_Key, Tensor] = field(default_factory=dict)
+    calls: dict[_Key, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self._count = 0
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self._count += 1
+        name = getattr(func, "__name__", "")
+        if name != "__get__" and len(self.calls) < MOST:
+            for i, tensor in enumerate(_tensors(result)):
+                axis = _position_axis(None, tensor, self.n, self.length)
                 if axis is not None:
-                    found[name, calls[name], i] = tensor.detach().movedim(axis, 0)
+                    # in-place operations would change it later
+                    self.calls[name, self._count, i] = tensor.detach().movedim(axis, 0).clone()
+        return result
 
-        hooks.append(child.register_forward_hook(hook))
+    def hook(self, name: str) -> Callable[[nn.Module, object, object], None]:
+        """For the submodule of that name."""
+        count = 0
 
-    for name, child in module.named_modules():
-        listen(name, child)
+        def note(child: nn.Module, _args: object, output: object) -> None:
+            nonlocal count
+            count += 1
+            for i, tensor in enumerate(_tensors(output)):
+                axis = _position_axis(child, tensor, self.n, self.length)
+                if axis is not None and len(self.modules) < MOST:
+                    self.modules[name, count, i] = tensor.detach().movedim(axis, 0).clone()
+
+        return note
+
+
+def _watch(module: nn.Module, samples: Tensor) -> _Watched:
+    watched = _Watched(len(samples), samples.shape[1])
     module.eval()
     torch.manual_seed(0)
-    try:
-        with torch.no_grad():
+    with ExitStack() as hooks:
+        for name, child in module.named_modules():
+            hooks.callback(child.register_forward_hook(watched.hook(name)).remove)
+        with torch.no_grad(), watched:
             module(samples)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return found
+    return watched
 
 
 def _tensors(output: object) -> Iterator[Tensor]:
@@ -100,7 +173,7 @@ def _tensors(output: object) -> Iterator[Tensor]:
                 yield item
 
 
-def _position_axis(child: nn.Module, tensor: Tensor, n: int, length: int) -> int | None:
+def _position_axis(child: nn.Module | None, tensor: Tensor, n: int, length: int) -> int | None:
     """Which axis stands for the position; one more than `length` there where a token was added.
 
     Recurrent layers may have the batch second. A tensor with two such axes, as a map of attention, tells
@@ -116,18 +189,10 @@ def _position_axis(child: nn.Module, tensor: Tensor, n: int, length: int) -> int
         if len(axes) == 1:
             return axes[0]
         if axes:
-            if tensor.dim() > 3:
+            if tensor.dim() > 3 or child is None:
                 return None
             return 2 if isinstance(child, _LENGTH_LAST) else 1
     return None
-
-
-def _moved_before(before: Tensor, after: Tensor, at: int) -> float:
-    """Largest change of features of the positions before `at`, by the largest feature."""
-    if before.shape != after.shape or not at:
-        return 0.0
-    size = float(before.abs().max())
-    return float((after[:at] - before[:at]).abs().max()) / max(size, 1e-12)
 
 
 def _changed(samples: Tensor, at: int, signature: Signature) -> Tensor:

@@ -30,7 +30,7 @@ CHECK = "growth"
 LENGTHS = (64, 128, 256, 512, 1024)
 LEAST = 4
 """Lengths without which nothing is fitted."""
-PATIENCE_S = 0.6
+PATIENCE_S = 0.4
 """Seconds of a pass after which no longer sequence is tried."""
 MEMORY = 192 << 20
 """Bytes of a pass after which no longer sequence is tried."""
@@ -41,6 +41,8 @@ SLACK = 0.05
 TIMED = 3
 CLEAR_S = 2e-3
 """Time of the longest sequence below which calls themselves are what takes it, not their work."""
+ENOUGH_S = 0.1
+"""Time of a length after which no further pass is timed: noise is small beside it."""
 
 _clock = time.process_time
 
@@ -92,7 +94,7 @@ def growth(module: nn.Module, sample: Tensor, max_exponent: float | None) -> Fin
         and slope.exponent - (2 if name == "time" else 1) * slope.error > max_exponent + SLACK
     ]
     if over:
-        said = f"{' and '.join(over)} grow faster than length to the power {max_exponent:g}; {said}"
+        said = f"{' and '.join(over)} outgrow length to the power {max_exponent:g}; {said}"
     return Finding(check=CHECK, verdict="failed" if over else "passed", detail=said[:380], numbers=numbers)
 
 
@@ -169,9 +171,10 @@ def _timed(module: nn.Module, sample: Tensor, lengths: Sequence[int]) -> tuple[S
     medians = []
     with torch.no_grad():
         for n in lengths:
-            inputs, times = _resized(sample, n), []
+            inputs = _resized(sample, n)
+            times: list[float] = []
             module(inputs)
-            for _ in range(3):
+            while len(times) < 3 and sum(times) < ENOUGH_S:
                 began = _clock()
                 module(inputs)
                 times.append(_clock() - began)
