@@ -8,7 +8,7 @@ import pytest
 
 from cambrian.agents.planner.context import prompt_variables, quoted
 from cambrian.agents.planner.templates import Templates
-from cambrian.agents.population.model import Candidate, CandidateState
+from cambrian.agents.population.model import Candidate, CandidateState, Nearest
 from cambrian.search_spaces import Rung
 from tests.agents.planner.world import TinySpace, ToyTask, candidate, context, convnet, evaluated
 
@@ -44,6 +44,32 @@ def test_a_rejection_is_not_crowded_out_by_other_setbacks() -> None:
 def test_equal_reasons_are_told_once() -> None:
     broken = [candidate(i, TINY, state=CandidateState.INVALID, reason="width: 9") for i in range(12)]
     assert prompt(broken).count("width: 9") == 1
+
+
+def test_what_a_network_is_most_like_is_told_where_that_is_news() -> None:
+    def like(similarity: float, words: str = "width 8 -> 16 `", of: str = "c-0001") -> dict[str, Nearest]:
+        return {"nearest": Nearest(id=of, similarity=similarity, difference=words)}
+
+    first = candidate(0, TINY, score=0.8, latency=1.0)
+    known = candidate(1, {"width": 16, "depth": 1}, score=0.9, latency=1.0).model_copy(update=like(0.94))
+    child = candidate(2, {"width": 32, "depth": 1}, score=0.7, latency=1.0, parents=("c-0002",), edit="w")
+    screened = candidate(4, TINY, state=CandidateState.SCREENED, reason="no chance")
+    duplicate = candidate(5, TINY, state=CandidateState.DUPLICATE, reason="computes the same as c-0001")
+    text = prompt(
+        [
+            first,
+            known,
+            child.model_copy(update=like(0.9, "of the parent", "c-0002")),
+            candidate(3, TINY, score=0.6).model_copy(update=like(0.3, "everything")),
+            screened.model_copy(update=like(0.8, "depth 1 -> 2")),
+            duplicate.model_copy(update=like(1.0, "") | {"duplicate_of": "c-0001"}),
+        ]
+    )
+    assert "params [Pareto front]; like c-0001, similarity 0.94: width 8 -> 16 '\n" in text
+    assert "screened: no chance; like c-0001, similarity 0.80: depth 1 -> 2\n" in text
+    assert "duplicate: computes the same as c-0001\n" in text
+    assert "(like: the earlier network that each resembles most" in text
+    assert "everything" not in text and "of the parent" not in text
 
 
 def test_the_history_is_in_the_prompt_with_its_numbers() -> None:

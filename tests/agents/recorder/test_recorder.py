@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from cambrian.agents.errors import UserError
-from cambrian.agents.population.model import CandidateState
+from cambrian.agents.evaluator.hypervolume import HYPERVOLUME_KEY, Reference
+from cambrian.agents.population.model import CandidateState, Nearest
 from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.recorder.delivery import Delivery
 from cambrian.agents.recorder.mlflow_recorder import MLflowRecorder
+from cambrian.agents.recorder.pictures import PICTURES
 from cambrian.sandbox import Latency
 from cambrian.search_spaces import Space, Task
 from tests.agents.recorder.making import BEGIN, enter, made, measured, population
@@ -146,6 +148,7 @@ def test_everything_of_a_candidate_is_recorded(launch: Launch, store: Population
         hypothesis="![x](http://evil.example/x.png) wider is better",
         expected_effect="+1 %",
         exchange="x-0001",
+        nearest=Nearest(id="c-0001", similarity=0.94, difference="stem.width 16 -> 24", agreement=0.5),
     )
     enter(store, first)
     enter(store, second)
@@ -180,6 +183,8 @@ def test_everything_of_a_candidate_is_recorded(launch: Launch, store: Population
         "**95.00 %** accuracy (test 94.60 %) · 0.5 ms · 9.03k parameters · llm from c-0001"
     )
     assert f"runs/{only(recorder, 'c-0001').info.run_id}" in note
+    assert "), similarity 0.94, predictions alike 0.50: stem.width 16 -&gt; 24 |" in note
+    assert tags["nearest"] == "c-0001" and metrics["similarity"] == 0.94
     assert "wider is better" in note and "evil.example/x.png)" not in note.replace("\\)", "")
     files = artifacts(run)
     assert {*files} == {"architecture.svg", "genotype.json", "source.py", "prompt.md", "answer.txt"}
@@ -195,6 +200,8 @@ def test_the_run_is_the_parent_with_pictures_and_configuration(
 ) -> None:
     for candidate in population(space, 12):
         enter(store, candidate)
+    corner = Reference(score=0.5, cost=2.0, reason="for this test")
+    store.set_meta(HYPERVOLUME_KEY, corner.model_dump_json())
     recorder = launch()
     store.set_run(status="finished", stop_reason="12 evaluations are spent")
     recorder.close(60)
@@ -214,11 +221,16 @@ def test_the_run_is_the_parent_with_pictures_and_configuration(
     rise = recorder.client.get_metric_history(run.info.run_id, "best_accuracy")
     assert [p.value for p in rise] == sorted(p.value for p in rise)
     files = artifacts(run)
-    pictures = {f"{n}.{k}" for n in ("pareto", "progress", "lineage", "leaderboard") for k in ("png", "svg")}
+    volume = recorder.client.get_metric_history(run.info.run_id, "hypervolume")
+    values = [p.value for p in sorted(volume, key=lambda p: p.step)]
+    assert values == sorted(values) and values[-1] > 0 and run.data.metrics["hypervolume"] == values[-1]
+    assert run.data.metrics["arm.baseline/proposals"] == 2.0 == run.data.metrics["arm.baseline/evaluated"]
+    pictures = {f"{name}.{kind}" for name in PICTURES for kind in ("png", "svg")}
     assert {*files} == pictures | {"config.yaml", "leaderboard.md", "leaderboard.html"}
     note = run.data.tags["mlflow.note.content"]
     assert f"[{best.id}](#/experiments/{recorder.experiment_id}/runs/" in note
     assert "path=lineage.png" in note and "12 evaluations are spent" in note
+    assert "| arm | proposals |" in note and "path=hypervolume.png" in note
     assert "first-light" in files["config.yaml"].read_text()
 
 
