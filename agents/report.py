@@ -10,11 +10,13 @@ from pydantic import BaseModel, ConfigDict
 from cambrian.agents.budget import clock_text
 from cambrian.agents.champions import CHAMPIONS_KEY, ChampionsPlan, read_champions
 from cambrian.agents.evaluator.arms import ArmRow, arm_table, run_gain
+from cambrian.agents.evaluator.estimators import LATENCY, PREDICTOR, estimator_records
 from cambrian.agents.evaluator.gain import Gain
 from cambrian.agents.evaluator.hypervolume import HYPERVOLUME_KEY, Hypervolume, hypervolume_of_run
 from cambrian.agents.evaluator.leaderboard import Standing, rank_run
 from cambrian.agents.evaluator.noise import NoiseFloor
 from cambrian.agents.evaluator.parts import GainParts
+from cambrian.agents.evaluator.proxies import RankRecord, rank_lines
 from cambrian.agents.evaluator.savings import Savings, savings
 from cambrian.agents.factorial import FACTORIAL_KEY, read_parts
 from cambrian.agents.population.model import (
@@ -84,6 +86,8 @@ class EndReport(_Data):
         gain: of the arms over the random control arm, None when the control arm was off.
         parts: what architecture and recipe each brought, None for a run without recipe genes.
         baselines: the known networks' scores by name.
+        predictor: how far the predictor could be trusted, in words; may be empty.
+        estimators: how every estimator ranked the candidates that it had not seen.
     """
 
     run_id: str
@@ -104,6 +108,7 @@ class EndReport(_Data):
     baselines: dict[str, float]
     ledger: Ledger
     predictor: str
+    estimators: tuple[RankRecord, ...] = ()
     next: str
 
     def lines(self, top: int = 3) -> list[str]:
@@ -125,8 +130,8 @@ class EndReport(_Data):
             out.append("gain over random unknown: the random arm was off")
         if self.parts is not None:
             out.append(self.parts.verdict)
-        if self.predictor:
-            out.append(f"predictor: {self.predictor}")
+        if said := "; ".join(filter(None, [self._predictor(), *self._proxies()])):
+            out.append(said)
         if said := "; ".join(filter(None, [self._reproduced(), self._isolation()])):
             out.append(said)
         cost = self.ledger
@@ -148,6 +153,13 @@ class EndReport(_Data):
         if self.hypervolume is not None:
             said.append(f"front of {self.hypervolume.front or front}, {self.hypervolume.verdict}")
         return "; ".join(said)
+
+    def _predictor(self) -> str:
+        return f"predictor: {self.predictor}" if self.predictor else ""
+
+    def _proxies(self) -> list[str]:
+        """How the zero-cost proxies ranked; the predictor and the latency model have words of their own."""
+        return rank_lines(r for r in self.estimators if r.name not in {PREDICTOR, LATENCY})
 
     def _reproduced(self) -> str:
         """How much of the leaderboard came out of its weights again."""
@@ -259,6 +271,7 @@ def end_report(
             identity=savings(candidates, evaluations),
         ),
         predictor=predictor,
+        estimators=estimator_records(run, candidates),
         next=f"`cambrian ui`, `cambrian show {run.run_id}`"
         + (f", `cambrian export {run.run_id}/{best}`" if best else ""),
     )

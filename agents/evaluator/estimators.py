@@ -2,37 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
+from cambrian.agents.evaluator.latency_screen import latency_limit
 from cambrian.agents.evaluator.proxies import ProxyTrust, RankRecord, rank_record
 from cambrian.agents.population.model import Candidate
-from cambrian.agents.sections import ChecksSection
+from cambrian.agents.population.store import RunRecord
+from cambrian.agents.sections import ChecksSection, Constraint
 
-PREDICTOR = "predictor"
+PREDICTOR, LATENCY = "predictor", "latency"
+"""Names of the records of the two models that are fitted; a proxy's is its own."""
 
 
-def proxy_records(
-    candidates: Sequence[Candidate], config: Mapping[str, Any], *, maximize: bool
-) -> tuple[RankRecord, ...]:
-    """Every proxy's record on the scores of rung 0, by name.
+def estimator_records(run: RunRecord, candidates: Sequence[Candidate]) -> tuple[RankRecord, ...]:
+    """Of the predictor and of the latency model, where they have foretold anything, then of the proxies."""
+    fitted = (predictor_record(candidates), latency_record(run, candidates))
+    return (*(record for record in fitted if record.n), *proxy_records(run, candidates))
 
-    Args:
-        candidates: of the run.
-        config: the run's resolved configuration.
-        maximize: whether a higher score is better.
-    """
-    checks = ChecksSection.model_construct(**config.get("checks", {}))
-    trust = ProxyTrust(maximize=maximize, min_tau=checks.proxy_min_tau)
+
+def proxy_records(run: RunRecord, candidates: Sequence[Candidate]) -> tuple[RankRecord, ...]:
+    """Every proxy's record on the scores of rung 0, by name."""
+    # not validated: a proxy of somebody's own may be gone by the time when its run is looked at
+    checks = ChecksSection.model_construct(**run.config.get("checks", {}))
+    trust = ProxyTrust(maximize=run.maximize, min_tau=checks.proxy_min_tau)
     trust.rebuild((c.proxies, c.rung_scores[0]) for c in candidates if c.rung_scores)
     return trust.summary()
 
 
 def predictor_record(candidates: Sequence[Candidate]) -> RankRecord:
-    """The predictor's record: what it expected of each candidate before training, beside the score of rung 0.
+    """What the predictor expected of each candidate before training, beside the score of rung 0.
 
-    Its `role` is not known from the records, and left at advice.
+    Whether it may screen is not in the records: `role` is advice.
     """
-    pairs = [(c.prediction, c.rung_scores[0]) for c in candidates if c.rung_scores]
-    told = [(expected, score) for expected, score in pairs if expected is not None]
-    return rank_record(PREDICTOR, [e for e, _ in told], [s for _, s in told])
+    pairs = [(c.prediction, c.rung_scores[0] if c.rung_scores else None) for c in candidates]
+    return _of_pairs(PREDICTOR, pairs)
+
+
+def latency_record(run: RunRecord, candidates: Sequence[Candidate]) -> RankRecord:
+    """What the latency model expected of each candidate, beside what was measured; `role` as above."""
+    limit = latency_limit(Constraint.model_validate(c) for c in run.config.get("constraints") or ())
+    ratio = limit is not None and limit.name == "latency_ratio"
+    pairs = [(c.predicted_latency, c.latency_ratio if ratio else c.latency_ms) for c in candidates]
+    return _of_pairs(LATENCY, pairs)
+
+
+def _of_pairs(name: str, pairs: Iterable[tuple[float | None, float | None]]) -> RankRecord:
+    known = [(told, found) for told, found in pairs if told is not None and found is not None]
+    return rank_record(name, [told for told, _ in known], [found for _, found in known])

@@ -1,4 +1,4 @@
-"""What MLflow's run of a discovery run tells of ranking: champions, noise, hypervolume, arms."""
+"""What MLflow's run of a discovery run tells of ranking: champions, noise, hypervolume, arms, estimators."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cambrian.agents.evaluator.arms import ArmRow
+from cambrian.agents.evaluator.estimators import estimator_records
 from cambrian.agents.recorder.entries import moments
 from cambrian.agents.recorder.tracking import MetricPoint
 
@@ -36,6 +37,8 @@ def ranking_metrics(scene: Scene, arms: Sequence[ArmRow]) -> tuple[MetricPoint, 
     for row in arms:
         told = row.model_dump(exclude={"arm", "low", "high"})
         values |= {f"arm.{row.arm}/{name}": value for name, value in told.items()}
+    for record in estimator_records(run, scene.candidates):
+        values |= {f"tau.{record.name}": record.tau, f"tau.{record.name}/candidates": float(record.n)}
     points = [MetricPoint(key, float(v), now, step) for key, v in values.items() if v is not None]
     found = scene.hypervolume
     if found is not None and scene.reference is not None:
