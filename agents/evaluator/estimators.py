@@ -32,14 +32,14 @@ def proxy_records(run: RunRecord, candidates: Sequence[Candidate]) -> tuple[Rank
 def predictor_record(candidates: Sequence[Candidate]) -> RankRecord:
     """What the predictor expected of each candidate before training, beside the score of rung 0.
 
-    Whether it may screen is not in the records: `role` is advice.
+    Whether it may screen is not in the records.
     """
     pairs = [(c.prediction, c.rung_scores[0] if c.rung_scores else None) for c in candidates]
     return _of_pairs(PREDICTOR, pairs)
 
 
 def latency_record(run: RunRecord, candidates: Sequence[Candidate]) -> RankRecord:
-    """What the latency model expected of each candidate, beside what was measured; `role` as above."""
+    """What the latency model expected of each candidate, beside what was measured; likewise."""
     limit = latency_limit(Constraint.model_validate(c) for c in run.config.get("constraints") or ())
     ratio = limit is not None and limit.name == "latency_ratio"
     pairs = [(c.predicted_latency, c.latency_ratio if ratio else c.latency_ms) for c in candidates]

@@ -35,7 +35,7 @@ class RankRecord(BaseModel):
         rho: Spearman's rank correlation, likewise.
         low: what |tau| exceeds with 99 % confidence; 0 while nothing can be said.
         n: candidates behind it.
-        role: `filters` when its opinion may end a candidate, else `advice`.
+        role: `filters` when its opinion may end a candidate, else `advice`; None where that is not known.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -45,11 +45,11 @@ class RankRecord(BaseModel):
     rho: float | None = Field(default=None, ge=-1, le=1)
     low: float = Field(default=0.0, ge=0, le=1)
     n: int = Field(default=0, ge=0)
-    role: Literal["filters", "advice"] = "advice"
+    role: Literal["filters", "advice"] | None = None
 
     def __str__(self) -> str:
         tau = "no tau yet" if self.tau is None else f"tau {self.tau:.2f}"
-        return f"{self.name} {tau} on {self.n}, {self.role}"
+        return f"{self.name} {tau} on {self.n}" + (f", {self.role}" if self.role else "")
 
 
 class ProxyVerdict(BaseModel):
@@ -143,9 +143,8 @@ class ProxyTrust:
         if name not in self._records:
             values, scores = self._seen.get(name, ([], []))
             record = rank_record(name, values, scores)
-            if record.n >= self._min_evaluations and record.low > self._min_tau:
-                record = record.model_copy(update={"role": "filters"})
-            self._records[name] = record
+            proved = record.n >= self._min_evaluations and record.low > self._min_tau
+            self._records[name] = record.model_copy(update={"role": "filters" if proved else "advice"})
         return self._records[name]
 
     def _bar(self, name: str, direction: float) -> float:
@@ -167,7 +166,7 @@ def rank_lines(records: Iterable[RankRecord], what: str = "proxies") -> list[str
 
 
 def rank_record(name: str, estimates: Sequence[float], scores: Sequence[float]) -> RankRecord:
-    """How `estimates` rank what later got `scores`, where higher is better; `role` is `advice`."""
+    """How `estimates` rank what later got `scores`, where higher is better."""
     n = len(scores)
     if n < 2 or min(estimates) == max(estimates) or min(scores) == max(scores):
         return RankRecord(name=name, n=n)

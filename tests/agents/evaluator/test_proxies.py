@@ -27,7 +27,7 @@ def trust(seen: Observations, *, maximize: bool = True, min_tau: float = 0.3) ->
     return made
 
 
-def roles(made: ProxyTrust) -> dict[str, str]:
+def roles(made: ProxyTrust) -> dict[str, str | None]:
     return {record.name: record.role for record in made.summary()}
 
 
