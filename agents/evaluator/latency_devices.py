@@ -16,6 +16,8 @@ Table = tuple[Sequence[Encoding], Sequence[float] | Floats]
 BOOSTED_FROM = 200
 """Measurements from which a device's own latency is learnt by boosting; a linear model below that."""
 _MOST = 20_000
+_MOTIFS = 0.2
+"""Share of the motifs in the variance of a row, beside numbers."""
 _LOWEST = 0.02
 """No candidate takes less of a device's mean latency than this."""
 
@@ -50,7 +52,7 @@ class Columns:
     """From encodings to rows of numbers.
 
     Numbers are standardised, and count alike. Motifs are centred only, so that a rare one weighs little; all
-    of them together weigh as much as all numbers.
+    of them together make a fifth of the variance, for few samples say little of so many.
 
     Args:
         reference: encodings that show how the columns vary, at least one; a motif that none of them has is
@@ -75,11 +77,12 @@ class Columns:
         blocks = []
         if self._numbers:
             blocks.append((numbers - self._shift[0]) / self._scale / np.sqrt(len(self._numbers)))
+            blocks[0] *= np.sqrt(1.0 - _MOTIFS) if self._motifs else 1.0
         if self._motifs:
-            blocks.append((motifs - self._shift[1]) / self._size)
+            blocks.append((motifs - self._shift[1]) / self._size * (np.sqrt(_MOTIFS) if blocks else 1.0))
         if not blocks:
             return np.zeros((len(encodings), 1))
-        rows: Floats = np.hstack(blocks) / np.sqrt(len(blocks))
+        rows: Floats = np.hstack(blocks)
         return rows
 
     def _raw(self, encodings: Sequence[Encoding]) -> tuple[Floats, Floats]:

@@ -48,14 +48,14 @@ class LatencyError:
         mape: mean of |predicted - measured| / measured.
         spearman: rank correlation of predicted and measured; 0 where either does not vary.
         z: root mean square of (predicted - measured) / std: above 1 the model was too sure of itself.
-        lowest: the smallest measured / predicted.
+        rms: root mean square of (predicted - measured) / measured.
         samples: candidates.
     """
 
     mape: float
     spearman: float
     z: float
-    lowest: float
+    rms: float
     samples: int
 
     def __str__(self) -> str:
@@ -71,7 +71,7 @@ def error_of(predicted: Floats, std: Floats, measured: Floats) -> LatencyError:
         mape=float(np.mean(np.abs(predicted - measured) / measured)),
         spearman=float(spearmanr(predicted, measured).statistic) if varies else 0.0,
         z=float(np.sqrt(np.mean(((predicted - measured) / std) ** 2))),
-        lowest=float(np.min(measured / predicted)),
+        rms=float(np.sqrt(np.mean(((predicted - measured) / measured) ** 2))),
         samples=len(measured),
     )
 
@@ -177,17 +177,13 @@ class LatencyModel:
         """
         return _mean(self._known(), self._points(candidates))
 
-    def lower_bounds(self, candidates: Sequence[Encoding] | Points) -> Floats:
-        """What each candidate's latency is hardly below, in ms, shape `(len(candidates),)`.
+    def lower_bounds(self, mean: Floats, std: Floats) -> Floats:
+        """What latencies predicted so are hardly below, in ms, of the same shape.
 
-        Three standard deviations below the mean, and no less far than the worst held-out measurement was.
-
-        Raises:
-            ValueError: not fitted.
+        Three standard deviations, and three typical errors of cross-validation; 0 without that.
         """
-        mean, std = self.predict(candidates)
-        ratio = min(self.error.lowest, 1.0) if self.error is not None else 0.0
-        bounds: Floats = np.maximum(np.minimum(mean - 3.0 * std, mean * ratio), 0.0)
+        error = self.error.rms if self.error is not None else np.inf
+        bounds: Floats = np.maximum(np.minimum(mean - 3.0 * std, mean * max(1.0 - 3.0 * error, 0.0)), 0.0)
         return bounds
 
     # -- inside -------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from cambrian.agents.evaluator.encoding import Encoder, Encoding
+from cambrian.agents.evaluator.encoding import LIVE, Encoder, Encoding
 from cambrian.agents.evaluator.latency_devices import Table, known_devices
 from cambrian.agents.evaluator.latency_model import MIN_SAMPLES, LatencyError, LatencyModel, error_of
 from cambrian.agents.population.model import Candidate, Evaluation
@@ -26,6 +26,10 @@ MIN_FORETOLD = 5
 """Predictions made before measuring from which their error may take the trust away again."""
 GROWTH = 1.2
 """The model is fitted anew when the number of measurements has grown by about this factor."""
+
+
+SIZES = ("log_", "depth", "blocks", "params.", "channels.", "downsampling", LIVE)
+"""How features begin that tell how large a network is."""
 
 
 class LatencyVerdict(BaseModel):
@@ -58,10 +62,10 @@ def latency_limit(constraints: Iterable[Constraint]) -> Constraint | None:
 
 
 def latency_encoding(space: Space) -> Callable[[Candidate], Encoding]:
-    """How the candidates of a space look to a latency model: its features, and what is known without running.
+    """How the candidates of a space look to a latency model: by their sizes, and by motifs.
 
-    Of generated code, whose features say little, those are the static facts and the motifs that its
-    examination found.
+    Genes are left out where a space tells sizes: few samples cannot tell which of a hundred numbers time
+    depends on. Of generated code the static facts and the motifs are known that its examination found.
     """
     encoder = Encoder(space)
 
@@ -69,8 +73,12 @@ def latency_encoding(space: Space) -> Callable[[Candidate], Encoding]:
         known = encoder(candidate.genotype, motifs=candidate.motifs or None)
         facts = candidate.static
         sizes = (facts.parameters, facts.flops, facts.depth) if facts is not None else (0, 0, 0)
-        named = zip(("static.params", "static.flops", "static.depth"), sizes, strict=True)
-        return Encoding({**known.numbers, **{key: math.log1p(size) for key, size in named}}, known.motifs)
+        named = {key: value for key, value in known.numbers.items() if key.startswith(SIZES)}
+        numbers = named or dict(known.numbers)
+        for name, size in zip(("params", "flops", "depth"), sizes, strict=True):
+            # as they are for what takes time in proportion, and by magnitude for whatever takes it otherwise
+            numbers |= {f"static.{name}": float(size), f"static.log_{name}": math.log1p(size)}
+        return Encoding(numbers, known.motifs)
 
     return encode
 
@@ -142,10 +150,8 @@ class LatencyScreen:
             model = self._fitted()
             if limit is None or model is None:
                 return LatencyVerdict()
-            encodings = [self._encode(candidate)]
-            means, stds = model.predict(encodings)
-            mean, std = float(means[0]), float(stds[0])
-            bound = float(model.lower_bounds(encodings)[0])
+            means, stds = model.predict([self._encode(candidate)])
+            mean, std, bound = (float(each[0]) for each in (means, stds, model.lower_bounds(means, stds)))
             if limit.holds(bound) or not self._trusted(model):
                 return LatencyVerdict(predicted=mean)
             said = (

@@ -134,7 +134,8 @@ def held_out(
             told.append((100 * model.error.mape, model.error.spearman))
             trusted += model.trusted
             held = np.random.default_rng(seed).permutation(cells)[count : count + 1000]
-            broken.append(float(np.mean(truth[held] < model.lower_bounds(points.take(held)))))
+            bounds = model.lower_bounds(*model.predict(points.take(held)))
+            broken.append(float(np.mean(truth[held] < bounds)))
         errors, ranks = np.mean(told, axis=0)
         rows.append(
             {
@@ -278,7 +279,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "latency-held-out",
         told,
         note=f"what the model says of itself by cross-validation within its samples, over {TOLD} draws; "
-        "below the bound: cells that are faster than the lower bound by which a run would refuse to measure them",
+        "below the bound: cells that are faster than the lower bound by which a run would refuse them",
     )
     summary = means(rows)
     first = next(row for row in summary if row["method"] == "ours")
