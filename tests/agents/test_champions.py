@@ -289,8 +289,7 @@ def test_what_is_asked_for_must_fit(made: MakeConfig) -> None:
 async def test_show_tells_means_seeds_and_arms(
     made: MakeConfig, runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report, store, _ = await carried_out(made(arms={"random": 0.0, "mutation": 1.0}, warmup=0), runs)
-    assert report.gain is None and "gain over random unknown: the random arm was off" in report.lines()
+    report, store, _ = await carried_out(made(), runs)
     store.close()
     capsys.readouterr()
     show_command("last", False, runs)

@@ -109,6 +109,7 @@ def assert_exactly_once(store: PopulationStore, candidates: list[Candidate]) -> 
     assert store.inflight() == []
     evaluations = store.evaluations()
     assert len(evaluations) == EVALUATIONS
+    assert sum(e.seed != 0 for e in evaluations) >= 10, "trainings with fresh seeds took part"
     assert max(Counter((e.candidate_id, e.rung, e.seed) for e in evaluations).values()) == 1
     owners = Counter(c.identity for c in candidates if c.identity and not c.duplicate_of)
     assert max(owners.values()) == 1

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from cambrian.agents.evaluator.arms import arm_markdown
 from cambrian.agents.evaluator.noise import sampling_noise
 from cambrian.agents.population import Candidate, CandidateState, Proposal, candidate_id
 from cambrian.agents.population.model import Evaluation
@@ -96,6 +97,30 @@ def test_a_difference_inside_the_sampling_noise_is_a_tie(store: PopulationStore)
     for row in board:
         assert row.tied == (row.place > 1 and 0.98 - row.score <= noise)
     assert board[1].tied and not all(row.tied for row in board[1:])
+
+
+def test_without_a_random_arm_no_gain_is_claimed(tmp_path: Path) -> None:
+    store = PopulationStore(tmp_path / "r-1", create=RECORD)
+    store.add(scored(0, 0.97))
+    report = end_report(store, calls=0, tokens=0)
+    assert report.gain is None
+    assert "gain over random unknown: the random arm was off" in report.lines()
+    store.close()
+
+
+def test_every_arm_has_a_row(store: PopulationStore) -> None:
+    rows = {row.arm: row for row in end_report(store, calls=0, tokens=0).arms}
+    assert list(rows) == ["baseline", "random", "mutation"]
+    mutation = rows["mutation"]
+    assert (mutation.proposals, mutation.duplicates, mutation.evaluated) == (17, 1, 16)
+    assert mutation.best == 0.98, "the infeasible have no best"
+    ours, theirs = [0.95 + 0.001 * i for i in range(6, 20)] + [0.98], [0.9 + 0.001 * i for i in range(1, 6)]
+    expected = 100 * ((sum(ours) / len(ours)) / (sum(theirs) / len(theirs)) - 1)
+    assert mutation.gain == pytest.approx(expected)
+    assert mutation.low is not None and 0 < mutation.low < expected
+    assert rows["random"].gain is None and rows["baseline"].gain is None
+    text = arm_markdown(end_report(store, calls=0, tokens=0).arms, "accuracy")
+    assert f"| mutation | 17 | 1 | 16 | 98.00 % | {expected:+.2f} % (" in text
 
 
 def test_metrics_that_are_no_shares_have_no_sampling_noise(store: PopulationStore) -> None:
