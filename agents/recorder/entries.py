@@ -263,6 +263,7 @@ def _metrics(
     values: dict[str, float | None] = dict(candidate.values())
     values["predicted"] = candidate.prediction
     values["predicted_latency"] = candidate.predicted_latency
+    values |= {f"proxy.{name}": value for name, value in candidate.proxies.items()}
     values["similarity"] = candidate.nearest.similarity if candidate.nearest is not None else None
     values[run.metric] = candidate.score
     values[f"test_{run.metric}"] = candidate.test_score

@@ -199,7 +199,7 @@ def test_the_run_is_the_parent_with_pictures_and_configuration(
     launch: Launch, store: PopulationStore, space: Space
 ) -> None:
     for candidate in population(space, 12):
-        enter(store, candidate)
+        enter(store, candidate.model_copy(update={"proxies": {"synflow": -(candidate.score or 0.0)}}))
     corner = Reference(score=0.5, cost=2.0, reason="for this test")
     store.set_meta(HYPERVOLUME_KEY, corner.model_dump_json())
     recorder = launch()
@@ -224,6 +224,8 @@ def test_the_run_is_the_parent_with_pictures_and_configuration(
     volume = recorder.client.get_metric_history(run.info.run_id, "hypervolume")
     values = [p.value for p in sorted(volume, key=lambda p: p.step)]
     assert values == sorted(values) and values[-1] > 0 and run.data.metrics["hypervolume"] == values[-1]
+    taus = [run.data.metrics[f"tau.{name}"] for name in ("predictor", "synflow")]
+    assert taus == pytest.approx([1, -1])
     assert run.data.metrics["arm.baseline/proposals"] == 2.0 == run.data.metrics["arm.baseline/evaluated"]
     pictures = {f"{name}.{kind}" for name in PICTURES for kind in ("png", "svg")}
     assert {*files} == pictures | {"config.yaml", "leaderboard.md", "leaderboard.html"}
