@@ -178,21 +178,24 @@ def _position_axis(child: nn.Module | None, tensor: Tensor, n: int, length: int)
 
     Recurrent layers may have the batch second. A tensor with two such axes, as a map of attention, tells
     nothing; one of three axes is read as its kind of layer writes it.
+
+    Args:
+        child: the submodule that returned it; None for what an operation did.
+        tensor: of any shape.
+        n: samples.
+        length: positions.
     """
     if tensor.dim() < 3:
         return None
     batch = 0 if tensor.shape[0] == n else 1 if tensor.shape[1] == n else None
     if batch is None:
         return None
-    for wanted in (length, length + 1):
-        axes = [axis for axis, size in enumerate(tensor.shape) if size == wanted and axis != batch]
-        if len(axes) == 1:
-            return axes[0]
-        if axes:
-            if tensor.dim() > 3 or child is None:
-                return None
-            return 2 if isinstance(child, _LENGTH_LAST) else 1
-    return None
+    axes = [axis for axis, size in enumerate(tensor.shape) if size in (length, length + 1) and axis != batch]
+    if len(axes) > 1 and (child is None or tensor.dim() > 3):
+        return None
+    if not axes:
+        return None
+    return axes[-1] if isinstance(child, _LENGTH_LAST) else axes[0]
 
 
 def _changed(samples: Tensor, at: int, signature: Signature) -> Tensor:

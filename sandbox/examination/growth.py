@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cambrian.sandbox.examination.counting import count
+from cambrian.sandbox.examination.counting import Counted, count
 from cambrian.sandbox.examination.report import Finding
 
 CHECK = "growth"
@@ -72,8 +72,13 @@ def growth(module: nn.Module, sample: Tensor, max_exponent: float | None) -> Fin
             detail=f"takes too few lengths to fit anything: {', '.join(map(str, lengths)) or 'none'}",
         )
     slopes = {
-        "work": long_run([counted[n][0] for n in lengths]),
-        "memory": long_run([counted[n][1] for n in lengths]),
+        "work": long_run([counted[n].work for n in lengths]),
+        # the largest tensor may be another one when sequences are long: differences would jump there
+        "memory": max(
+            long_run([counted[n].kept for n in lengths]),
+            slope([max(1, counted[n].largest) for n in lengths[-2:]]),
+            key=lambda found: found.exponent,
+        ),
     }
     timed, longest_s = _timed(module, sample, lengths[-TIMED:])
     if timed is not None:
@@ -83,47 +88,42 @@ def growth(module: nn.Module, sample: Tensor, max_exponent: float | None) -> Fin
         "longest": lengths[-1],
         "longest_ms": 1e3 * longest_s,
     }
-    for name, slope in slopes.items():
-        numbers |= {f"{name}_exponent": slope.exponent, f"{name}_error": slope.error}
-    said = ", ".join(f"{name} {slope.exponent:.2f} ± {slope.error:.2f}" for name, slope in slopes.items())
+    for name, one in slopes.items():
+        numbers |= {f"{name}_exponent": one.exponent, f"{name}_error": one.error}
+    said = ", ".join(f"{name} {one.exponent:.2f} ± {one.error:.2f}" for name, one in slopes.items())
     said = f"exponents over lengths {lengths[0]} to {lengths[-1]}: {said}"
     over = [
         name
-        for name, slope in slopes.items()
+        for name, one in slopes.items()
         if max_exponent is not None
-        and slope.exponent - (2 if name == "time" else 1) * slope.error > max_exponent + SLACK
+        and one.exponent - (2 if name == "time" else 1) * one.error > max_exponent + SLACK
     ]
     if over:
-        said = f"{' and '.join(over)} outgrow length to the power {max_exponent:g}; {said}"
+        verb = "outgrows" if len(over) == 1 else "outgrow"
+        said = f"{' and '.join(over)} {verb} length to the power {max_exponent:g}; {said}"
     return Finding(check=CHECK, verdict="failed" if over else "passed", detail=said[:380], numbers=numbers)
 
 
-def _climb(module: nn.Module, sample: Tensor) -> tuple[dict[int, tuple[int, int]], list[int]]:
+def _climb(module: nn.Module, sample: Tensor) -> tuple[dict[int, Counted], list[int]]:
     """Work and memory by length: of long sequences where the network takes them, else of shorter ones."""
     length = sample.shape[1]
     own = [length >> shift for shift in range(4, -1, -1) if length >> shift >= 2]
     # doubling exactly: what was rounded off is left out
     own = [own[0] << i for i in range(len(own))] if own else []
-    counted: dict[int, tuple[int, int]] = {}
+    counted: dict[int, Counted] = {}
     for ladder in (LENGTHS, own):
         counted = {}
         for n in ladder:
             began = time.perf_counter()
             try:
-                counted[n] = _work_and_memory(module, _resized(sample, n))
+                counted[n] = count(module, _resized(sample, n))
             except Exception:  # a length that the network does not take
                 break
-            if time.perf_counter() - began > PATIENCE_S or counted[n][1] > MEMORY:
+            if time.perf_counter() - began > PATIENCE_S or counted[n].kept + counted[n].largest > MEMORY:
                 break
         if len(counted) >= LEAST:
             break
     return counted, sorted(counted)
-
-
-def _work_and_memory(module: nn.Module, inputs: Tensor) -> tuple[int, int]:
-    """Operations, and bytes kept for the backward pass and in the largest tensor."""
-    counted = count(module, inputs)
-    return counted.work, counted.kept + counted.largest
 
 
 def _resized(sample: Tensor, length: int) -> Tensor:

@@ -7,6 +7,7 @@ in a sandbox only, where nothing of `cambrian.agents` is ever imported; anywhere
 from __future__ import annotations
 
 import ast
+import json
 import random
 import re
 import sys
@@ -68,11 +69,17 @@ METADATA = "Metadata-Version: 2.1\nName: cambrian-coded\nVersion: 1.0\n"
 ENTRY_POINTS = "[cambrian.spaces]\ncoded = code_space:CodeSpace\n"
 
 
-def install(folder: Path) -> Path:
-    """Lay `folder` out like an installed package that registers the space `coded`."""
+def install(folder: Path, sources: Mapping[str, str] | None = None) -> Path:
+    """Lay `folder` out like an installed package that registers the space `coded`.
+
+    Args:
+        folder: to be made.
+        sources: further baselines by name.
+    """
     about = folder / "cambrian_coded-1.0.dist-info"
     about.mkdir(parents=True)
     (folder / "code_space.py").write_text(Path(__file__).read_text("utf-8"))
+    (folder / "sources.json").write_text(json.dumps(dict(sources or {})))
     (about / "METADATA").write_text(METADATA)
     (about / "entry_points.txt").write_text(ENTRY_POINTS)
     return folder
@@ -165,8 +172,9 @@ class CodeSpace:
         return f"{genotype['source']}\n\ndef build():\n    return Network({arguments})\n"
 
     def baselines(self) -> Mapping[str, dict[str, Any]]:
-        source = FLAT.format(width=16, depth=1, activation="relu")
-        return {"perceptron": self.validate({"source": source})}
+        sources = {"perceptron": FLAT.format(width=16, depth=1, activation="relu")}
+        sources |= json.loads(Path(__file__).with_name("sources.json").read_text())
+        return {name: self.validate({"source": source}) for name, source in sources.items()}
 
 
 def _gene(genotype: dict[str, Any], name: str) -> str:
