@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from cambrian.agents.evaluator.predictors import AUTO, PREDICTORS
 from cambrian.sandbox.devices import EngineAddress, GpuId
 from cambrian.sandbox.examination.proxies import PROXIES
 from cambrian.sandbox.examination.report import CheckName
@@ -210,12 +211,24 @@ class PredictorSection(Section):
         min_evaluations: it abstains before that many candidates are evaluated.
         min_tau: it abstains while its cross-validated Kendall tau is below this.
         pool: drafts that a cheap arm makes for one place; the predictor picks among them.
+        model: which predictor; `auto` takes the one that ranks best in cross-validation, at each fit anew.
+        earlier_runs: learn from earlier runs of the same space, task and recipe too: all of them, or those
+            named.
     """
 
     enabled: bool = True
+    model: str = "auto"
+    earlier_runs: bool | tuple[str, ...] = False
     min_evaluations: int = Field(default=12, ge=5)
     min_tau: float = Field(default=0.3, ge=0, le=1)
     pool: int = Field(default=8, ge=1)
+
+    @field_validator("model")
+    @classmethod
+    def _model_is_registered(cls, value: str) -> str:
+        if value != AUTO and value not in (known := PREDICTORS.names()):
+            raise ValueError(f"unknown predictor {value!r}: {near_names(value, [AUTO, *known])}")
+        return value
 
 
 class NoiseSection(Section):

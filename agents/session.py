@@ -24,6 +24,7 @@ from cambrian.agents.budget import Account
 from cambrian.agents.discovery import Discovery
 from cambrian.agents.errors import CambrianError, InfrastructureError, RunFileError, UserError
 from cambrian.agents.evaluator.admission import Admission
+from cambrian.agents.evaluator.earlier import earlier_runs
 from cambrian.agents.lifecycle import Lifecycle, Services
 from cambrian.agents.planner import Arm
 from cambrian.agents.planner.endpoint import endpoint_status
@@ -55,7 +56,7 @@ PATH_OPTIONS = ("data", "path")
 """Options of tasks that name files or folders."""
 CLOSING_S = 5.0
 """How long the end of a run waits for an MLflow that does not answer; one that does gets a minute."""
-PREDICTOR_LIBRARY = "sklearn.tree"
+PREDICTOR_LIBRARY = "cambrian.agents.evaluator.predictors.libraries"
 Say = Callable[[str], None]
 
 
@@ -310,7 +311,7 @@ async def _organs(
     recorder = _recorder(config, store, space, task, workspace)
     arms = _arms(config, exchanges, space, watch.say)
     desks: list[ReviewDesk] = [FolderDesk(store.folder / "review")]
-    # The predictor's library takes a second to import: now, beside the sandbox, rather than in a slot's way.
+    # The predictors' libraries take seconds to import: now, beside the sandbox, rather than in a slot's way.
     warming = asyncio.create_task(asyncio.to_thread(importlib.import_module, PREDICTOR_LIBRARY))
     sandbox, meter, sandboxes = await _sandboxes(config, store, space, task, watch.say)
     try:
@@ -320,13 +321,16 @@ async def _organs(
             recorder.start()
             if config.review == "gate":
                 desks.append(MLflowDesk(recorder, store))
+        earlier = earlier_runs(config, store, space, task, workspace, watch.say)
+        if told := str(earlier):
+            watch.say(told)
         services = Services(
             config=config,
             space=space,
             task=task,
             store=store,
             population=population,
-            admission=Admission(config, space, task, store),
+            admission=Admission(config, space, task, store, earlier.observations),
             sandbox=sandbox,
             meter=meter,
         )

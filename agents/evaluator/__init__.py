@@ -2,8 +2,10 @@
 
 Importing this package costs next to nothing; `sandbox.examination` finds what a network is untrained.
 
-    predictor   from features to expected scores
+    encoding    what a predictor sees of a candidate: numbers and motifs
+    predictors  from encodings to expected scores
     screen      which proposals deserve a training
+    earlier     what earlier runs have measured, for the predictor
     ranking     constraints, order of candidates, Pareto front, leaderboard
     gain        what the arms gained over the control arm
     admission   the cheap steps of a candidate, in order of cost

@@ -10,7 +10,7 @@ from cambrian.agents.evaluator.encoding import HasStructure
 from cambrian.agents.evaluator.latency_screen import LatencyScreen, latency_encoding
 from cambrian.agents.evaluator.proxies import ProxyTrust
 from cambrian.agents.evaluator.ranking import broken
-from cambrian.agents.evaluator.screen import Screen
+from cambrian.agents.evaluator.screen import Known, Observation, Screen
 from cambrian.agents.evaluator.similarity import Similarity
 from cambrian.agents.population.model import Candidate, CandidateState, Proposal
 from cambrian.agents.population.store import PopulationStore
@@ -38,11 +38,21 @@ class Admission:
         space: judge of membership.
         task: gives the signature and the recipe; memory is estimated for the batch size that a candidate has.
         store: where identities are claimed, and where a resumed run's screen is rebuilt from.
+        earlier: what earlier runs observed, for the predictor.
     """
 
-    def __init__(self, config: RunConfig, space: Space, task: Task, store: PopulationStore) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        space: Space,
+        task: Task,
+        store: PopulationStore,
+        earlier: Sequence[Observation] = (),
+    ) -> None:
         self._config, self._space, self._task, self._store = config, space, task, store
-        self.screen = Screen(config.predictor, space, maximize=task.maximize, seed=config.seed)
+        self.screen = Screen(
+            config.predictor, space, maximize=task.maximize, seed=config.seed, earlier=earlier
+        )
         self.proxies = ProxyTrust(maximize=task.maximize, min_tau=config.checks.proxy_min_tau)
         self.latency = LatencyScreen(config.predictor, config.constraints, latency_encoding(space))
         self.similarity = Similarity(self._motifs)
@@ -64,11 +74,7 @@ class Admission:
         )
         self.screen.rebuild(
             [
-                (
-                    by_id[e.candidate_id].genotype,
-                    e.metrics[self._task.metric],
-                    by_id[e.candidate_id].prediction,
-                )
+                _observation(by_id[e.candidate_id], e.metrics[self._task.metric])
                 for e in self._store.evaluations()
                 if e.rung == 0 and e.seed == self._config.seed and e.metrics  # no repeat
             ]
@@ -121,7 +127,10 @@ class Admission:
         doubt = self.proxies.verdict(candidate.proxies)
         if may_end and not doubt.keep:
             return _end(candidate, CandidateState.SCREENED, doubt.reason)
-        expected, screening = self.latency.verdict(candidate), self.screen.verdict(candidate.genotype)
+        expected, screening = (
+            self.latency.verdict(candidate),
+            self.screen.verdict(candidate.genotype, _known(candidate)),
+        )
         told = {"prediction": screening.predicted, "predicted_latency": expected.predicted}
         candidate = candidate.model_copy(update=told)
         if may_end and not expected.keep:
@@ -229,9 +238,11 @@ class Admission:
         trust, running = self.screen.trust, self.screen.running_tau
         if trust is None:
             return ""
-        said = f"Kendall tau {trust:.2f} in cross-validation"
+        said = f"{self.screen.model}: Kendall tau {trust:.2f} in cross-validation"
         if running is not None:
             said += f", {running:.2f} on candidates it had not seen"
+        if self.screen.doubt:
+            return f"{said}; not trusted: {self.screen.doubt}"
         return said + ("" if self.screen.trusted else "; it only watched")
 
     def learn(self, candidate: Candidate) -> None:
@@ -240,7 +251,15 @@ class Admission:
             return  # we died, or learned all anew, between its evaluation and its judgement
         self._learned.add(candidate.id)
         self.proxies.observe(candidate.proxies, candidate.rung_scores[0])
-        self.screen.observe(candidate.genotype, candidate.rung_scores[0], candidate.prediction)
+        self.screen.observe(*_observation(candidate, candidate.rung_scores[0]))
+
+
+def _known(candidate: Candidate) -> Known:
+    return Known(candidate.proxies, candidate.motifs)
+
+
+def _observation(candidate: Candidate, score: float) -> Observation:
+    return Observation(candidate.genotype, score, candidate.prediction, _known(candidate))
 
 
 def _digest(text: str) -> str:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from cambrian.agents.evaluator.predictor import Predictor, TreePredictor, kendall_tau
+from cambrian.agents.evaluator.encoding import PROXY, Encoding, encode
+from cambrian.agents.evaluator.predictors import open_predictor
+from cambrian.agents.evaluator.predictors.protocol import Predictor, kendall_tau
 from cambrian.agents.sections import PredictorSection
 from cambrian.search_spaces import Genotype, Space
 
@@ -15,6 +21,12 @@ GROWTH = 1.2
 """The predictor is fitted anew when the number of observed scores has grown by this factor ..."""
 MIN_GROWTH = 5
 """... and by this many: so all fits together cost O(n), and none follows another at once."""
+LOOK_BACK = 50
+"""Predictions of the newest candidates that the running correlation is judged by ..."""
+LEAST = 12
+"""... and how many it takes."""
+_SURE = 1.645
+"""Standard errors: trust is withdrawn where the running correlation is too low with 95 % confidence."""
 
 
 class Screening(BaseModel):
@@ -43,21 +55,57 @@ def fit_counts(first: int) -> Iterator[int]:
         count = max(int(count * GROWTH) + 1, count + MIN_GROWTH)
 
 
+class Known(NamedTuple):
+    """What was found of a candidate beyond its genotype.
+
+    Attributes:
+        proxies: zero-cost proxies by name.
+        motifs: those of its computation graph.
+    """
+
+    proxies: Mapping[str, float] = MappingProxyType({})
+    motifs: Mapping[str, float] = MappingProxyType({})
+
+
+NOTHING = Known()
+
+
+class Observation(NamedTuple):
+    """A candidate and what it reached.
+
+    Attributes:
+        genotype: canonical.
+        score: at the lowest rung.
+        prediction: what `verdict` had said of it before it was trained; only for the running correlation.
+        known: what an examination found.
+    """
+
+    genotype: Genotype
+    score: float
+    prediction: float | None = None
+    known: Known = Known()
+
+
 class Screen:
     """A predictor that watches, and speaks up once its cross-validated rank correlation is good enough.
 
-    Every decision is a function of the ordered list of (genotype, score) observed so far, and of nothing
-    else: a resumed run that shows it the same list gets the same decisions.
+    It falls silent again when its predictions of the newest candidates, made before they were trained, rank
+    them worse than `min_tau` with 95 % confidence; then nothing is dropped, so that what follows can prove it
+    right again.
+
+    Every decision is a function of the ordered list of what was observed so far, and of nothing else: a
+    resumed run that shows it the same list gets the same decisions. Threads may share it.
 
     It predicts the score under the run's own recipe at the lowest rung, so show it scores of one rung only.
     The control arm must not be screened, which is the caller's to see to: its scores are the yardstick.
 
     Args:
-        config: when it may speak.
+        config: when it may speak, and which predictor.
         space: gives the features.
         maximize: whether a higher score is better.
         seed: of the predictor.
-        predictor: None takes `TreePredictor`.
+        make: a factory of predictors; None takes those that `config` names.
+        earlier: what earlier runs observed; learned from, and never counted as this run's.
         optimism: standard deviations added to a prediction in favour of the proposal, so that the unknown is
             tried rather than avoided.
     """
@@ -69,83 +117,127 @@ class Screen:
         *,
         maximize: bool,
         seed: int,
-        predictor: Predictor | None = None,
+        make: Callable[[], Predictor] | None = None,
+        earlier: Sequence[Observation] = (),
         optimism: float = 1.0,
     ) -> None:
         self._config, self._space, self._optimism = config, space, optimism
         self._sign = 1.0 if maximize else -1.0
-        self._predictor: Predictor = predictor or TreePredictor(maximize=maximize, seed=seed)
+        self._make = make or (lambda: open_predictor(config.model, maximize=maximize, seed=seed))
+        self._earlier = tuple(earlier)
+        self._lock = threading.RLock()
         self._forget()
 
-    def observe(self, genotype: Genotype, score: float, prediction: float | None = None) -> None:
-        """Learn that the canonical `genotype` scored `score`.
-
-        Args:
-            genotype: of the candidate.
-            score: what it reached.
-            prediction: what `verdict` had predicted for it before it was trained; only for `running_tau`.
-        """
-        self._features.append(self._space.features(genotype))
-        self._scores.append(score)
-        if prediction is not None:
-            self._foretold.append((prediction, score))
-
-    def rebuild(
-        self, observations: Iterable[tuple[Genotype, float] | tuple[Genotype, float, float | None]]
+    def observe(
+        self, genotype: Genotype, score: float, prediction: float | None = None, known: Known = NOTHING
     ) -> None:
+        """Learn that the canonical `genotype` scored `score`; see `Observation`."""
+        with self._lock:
+            self._seen.append(Observation(genotype, score, prediction, known))
+            if prediction is not None:
+                self._foretold.append((prediction, score))
+
+    def rebuild(self, observations: Iterable[Observation]) -> None:
         """Forget everything, then observe all of `observations` in order: what a resumed run does."""
-        self._forget()
-        for observation in observations:
-            self.observe(*observation)
+        with self._lock:
+            self._forget()
+            for observation in observations:
+                self.observe(*observation)
 
     @property
     def trust(self) -> float | None:
         """Cross-validated Kendall tau of the predictor as last fitted."""
-        return self._predictor.trust if self._fit() else None
+        with self._lock:
+            return self._predictor.trust if self._fit() else None
 
     @property
     def trusted(self) -> bool:
-        """Whether its opinion counts: enabled, enough observed, and a tau of at least `min_tau`."""
-        return self._fit() and (self._predictor.trust or 0.0) >= max(self._config.min_tau, 1e-9)
+        """Whether its opinion counts: enabled, enough observed, a tau of at least `min_tau`, no doubt."""
+        with self._lock:
+            least = max(self._config.min_tau, 1e-9)
+            return self._fit() and (self._predictor.trust or 0.0) >= least and not self.doubt
+
+    @property
+    def doubt(self) -> str:
+        """Why its trust is withdrawn; empty while its predictions come true."""
+        with self._lock:
+            newest = self._foretold[-LOOK_BACK:]
+        tau = _correlation(newest)
+        if tau is None or len(newest) < LEAST:
+            return ""
+        # the standard error of tau where nothing is related: at most a tenth too large for what matters here
+        n = len(newest)
+        error = math.sqrt(2 * (2 * n + 5) / (9 * n * (n - 1)))
+        if tau + _SURE * error >= self._config.min_tau:
+            return ""
+        return f"tau {tau:.2f} on its last {n} predictions"
 
     @property
     def running_tau(self) -> float | None:
         """Kendall tau of the predictions made before training against the scores afterwards."""
-        predicted, scores = zip(*self._foretold, strict=True) if self._foretold else ((), ())
-        return kendall_tau(predicted, scores)
+        with self._lock:
+            return _correlation(self._foretold)
+
+    @property
+    def model(self) -> str:
+        """Name of the predictor that is asked; of several the one that is chosen now."""
+        return str(getattr(self._predictor, "chosen", self._config.model))
+
+    def what_matters(self, k: int = 6) -> list[str]:
+        """Features and motifs that predictions depend on most, in words; empty while it is not trusted."""
+        with self._lock:
+            if not self.trusted:
+                return []
+            found = self._predictor.what_matters(k)
+        return [
+            f"{_in_words(name)}: {'more' if effect > 0 else 'less'} is better"
+            for name, effect in ((name, self._sign * effect) for name, effect in found)
+            if effect
+        ]
 
     def choose(self, drafts: Sequence[Genotype]) -> int:
         """Index of the draft with the best optimistic bound; 0, the arm's favourite, while it abstains."""
-        if len(drafts) < 2 or not self.trusted:
-            return 0
-        means, stds = self._predictor.predict([self._space.features(draft) for draft in drafts])
+        with self._lock:
+            if len(drafts) < 2 or not self.trusted:
+                return 0
+            means, stds = self._plain().predict([self._encoding(draft) for draft in drafts])
         return int((self._sign * means + self._optimism * stds).argmax())
 
-    def verdict(self, genotype: Genotype) -> Screening:
+    def verdict(self, genotype: Genotype, known: Known = NOTHING) -> Screening:
         """Whether the canonical `genotype` is worth a training.
 
         A proposal is dropped when even its optimistic bound is worse than the median of all observed.
+
+        Args:
+            genotype: of the candidate.
+            known: what an examination found of it.
         """
-        if not self._fit():
-            return Screening()
-        means, stds = self._predictor.predict([self._space.features(genotype)])
-        mean, std = float(means[0]), float(stds[0])
-        bound = mean + self._sign * self._optimism * std
-        keep = not self.trusted or self._sign * bound >= self._sign * self._bar
+        with self._lock:
+            if not self._fit():
+                return Screening()
+            predictor, encoding = self._predictor, self._encoding(genotype, known, self._proxies)
+            if not self._proxies <= known.proxies.keys():  # its examination found less than the others'
+                predictor, encoding = self._plain(), self._encoding(genotype)
+            means, stds = predictor.predict([encoding])
+            mean, std = float(means[0]), float(stds[0])
+            bound = mean + self._sign * self._optimism * std
+            keep = not self.trusted or self._sign * bound >= self._sign * self._bar
+            tau = self._predictor.trust
         said = f"predicted {mean:.4g} ± {std:.2g}"
         if not keep:
-            tau = self._predictor.trust
             said += f": even {bound:.4g} is worse than the median {self._bar:.4g}, tau {tau:.2f}"
         return Screening(predicted=mean, std=std, keep=keep, reason=said)
 
     def _forget(self) -> None:
-        self._features: list[dict[str, float]] = []
-        self._scores: list[float] = []
+        self._seen: list[Observation] = list(self._earlier)
         self._foretold: list[tuple[float, float]] = []
-        self._counts = fit_counts(self._config.min_evaluations)
+        self._counts = fit_counts(max(self._config.min_evaluations, len(self._earlier)))
         self._next_fit = next(self._counts)
         self._fitted_at = 0
         self._bar = 0.0
+        self._predictor = self._make()
+        self._simple: Predictor | None = None
+        self._proxies: frozenset[str] = frozenset()
 
     def _fit(self) -> bool:
         """Whether there is a predictor; fits it first when one of the counts has been passed.
@@ -156,10 +248,46 @@ class Screen:
         if not self._config.enabled:
             return False
         due = 0
-        while self._next_fit <= len(self._scores):
+        while self._next_fit <= len(self._seen):
             due, self._next_fit = self._next_fit, next(self._counts)
         if due:
-            self._predictor.fit(self._features[:due], self._scores[:due])
-            self._bar = statistics.median(self._scores[:due])
-            self._fitted_at = due
+            seen = self._seen[:due]
+            scores = [each.score for each in seen]
+            self._proxies = frozenset(seen[0].known.proxies).intersection(*(o.known.proxies for o in seen))
+            self._predictor.fit([self._encoding(o.genotype, o.known, self._proxies) for o in seen], scores)
+            self._bar = statistics.median(scores)
+            self._fitted_at, self._simple = due, None
         return self._fitted_at > 0
+
+    def _plain(self) -> Predictor:
+        """The predictor of drafts, of which no examination has found anything yet."""
+        seen = self._seen[: self._fitted_at]
+        if not self._proxies and not any(o.known.motifs for o in seen):
+            return self._predictor
+        if self._simple is None:
+            self._simple = self._make()
+            self._simple.fit([self._encoding(o.genotype) for o in seen], [o.score for o in seen])
+        return self._simple
+
+    def _encoding(
+        self, genotype: Genotype, known: Known = NOTHING, proxies: frozenset[str] = frozenset()
+    ) -> Encoding:
+        """The genotype's own encoding with `proxies`, and with known motifs where the space has none."""
+        own = encode(self._space, genotype)
+        if not proxies and (own.motifs or not known.motifs):
+            return own
+        found = {PROXY + name: known.proxies[name] for name in proxies if name in known.proxies}
+        return Encoding({**own.numbers, **found}, own.motifs or known.motifs)
+
+
+def _correlation(pairs: Sequence[tuple[float, float]]) -> float | None:
+    predicted, scores = zip(*pairs, strict=True) if pairs else ((), ())
+    return kendall_tau(predicted, scores)
+
+
+def _in_words(name: str) -> str:
+    """A number or a motif as a planner may read it."""
+    kind, bar, motif = name.partition("|")
+    if bar and kind == "path":
+        return f"paths {motif.replace('>', ' > ')}"
+    return motif if bar and (kind.isdigit() or kind == "=") else name

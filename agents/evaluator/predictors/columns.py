@@ -91,15 +91,19 @@ class Scale:
     Args:
         seen: of shape (rows, columns); each column must vary.
         floor: the least number that a column is divided by.
-        outlier: standard deviations from the mean beyond which a value is one.
+        outlier: standard deviations from the mean, or twice as many interquartile ranges from the median,
+            beyond which a value is one.
     """
 
     def __init__(self, seen: Floats, *, floor: float = 0.0, outlier: float = 4.0) -> None:
         self._center, std = seen.mean(axis=0), seen.std(axis=0)
         self._ranked: dict[int, tuple[Floats, Floats]] = {}
-        for column in np.flatnonzero((np.abs(seen - self._center) > outlier * std).any(axis=0)):
-            warp = Warp(seen[:, column])
-            self._ranked[int(column)] = warp.knots
+        low, middle, high = np.quantile(seen, (0.25, 0.5, 0.75), axis=0)
+        far = np.abs(seen - self._center).max(axis=0) > outlier * std
+        # many outliers hide behind the deviation that they make
+        far |= np.abs(seen - middle).max(axis=0) > 2 * outlier * np.where(high > low, high - low, np.inf)
+        for column in np.flatnonzero(far):
+            self._ranked[int(column)] = Warp(seen[:, column]).knots
         self._std = np.maximum(std, floor)
 
     def __call__(self, raw: Floats) -> Floats:

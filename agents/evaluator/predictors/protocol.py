@@ -40,6 +40,8 @@ class Predictor(Protocol):
     unseen: Floats
     """What was predicted of each point that it learned from, by models that had not seen it; as long as the
     targets of the last fit."""
+    unseen_std: Floats
+    """Standard deviations of those predictions."""
 
     def fit(self, encodings: Sequence[Encoding], targets: Sequence[float]) -> None:
         """Learn from scratch.

@@ -3,12 +3,12 @@ from itertools import islice, pairwise
 
 import pytest
 
-from cambrian.agents.evaluator.screen import Screen, fit_counts
+from cambrian.agents.evaluator.screen import LEAST, Known, Observation, Screen, fit_counts
 from cambrian.agents.sections import PredictorSection
 from cambrian.search_spaces import SPACES, Genotype
 
 SPACE = SPACES.create("convnet")
-CONFIG = PredictorSection(min_evaluations=12, min_tau=0.3)
+CONFIG = PredictorSection(min_evaluations=12, min_tau=0.3, model="gp")
 
 
 def quality(genotype: Genotype) -> float:
@@ -45,7 +45,7 @@ class TestAbstention:
         assert verdict.keep and verdict.predicted is None and verdict.reason == ""
 
     def test_when_disabled(self) -> None:
-        screen = observing(60, config=PredictorSection(enabled=False))
+        screen = observing(60, config=PredictorSection(enabled=False, model="gp"))
         assert not screen.trusted
         assert screen.verdict(samples(1, 1)[0]).predicted is None
 
@@ -89,11 +89,11 @@ class TestTrusted:
 class TestRebuild:
     def test_gives_the_decisions_of_the_live_screen(self) -> None:
         """At every length, whether or not anybody asked in between."""
-        history = [(genotype, quality(genotype)) for genotype in samples(50)]
+        history = [Observation(genotype, quality(genotype)) for genotype in samples(50)]
         probes = samples(6, 1)
         live = Screen(CONFIG, SPACE, maximize=True, seed=3)
-        for n, (genotype, score) in enumerate(history, start=1):
-            live.observe(genotype, score)
+        for n, observation in enumerate(history, start=1):
+            live.observe(*observation)
             if n % 3:
                 continue
             resumed = Screen(CONFIG, SPACE, maximize=True, seed=3)
@@ -123,5 +123,72 @@ def test_running_tau_compares_what_was_predicted_with_what_came() -> None:
     for genotype in samples(30, 1):
         screen.observe(genotype, quality(genotype), screen.verdict(genotype).predicted)
     assert screen.running_tau is not None and screen.running_tau > 0.3
-    screen.rebuild([(genotype, float(n), float(-n)) for n, genotype in enumerate(samples(5))])
+    screen.rebuild([Observation(genotype, float(n), float(-n)) for n, genotype in enumerate(samples(5))])
     assert screen.running_tau == pytest.approx(-1)
+
+
+class TestDoubt:
+    def test_trust_is_withdrawn_when_predictions_do_not_come_true_and_given_back(self) -> None:
+        screen = observing(60)
+        probe = samples(1, 1)[0]
+        assert screen.trusted and not screen.doubt
+        for genotype in samples(LEAST - 1, 2):
+            screen.observe(genotype, quality(genotype), -quality(genotype))
+        assert screen.trusted, "too few to tell"
+        screen.observe(probe, quality(probe), -quality(probe))
+        assert screen.trust is not None and screen.trust > CONFIG.min_tau
+        assert not screen.trusted and "tau" in screen.doubt
+        assert screen.verdict(probe).keep and screen.verdict(probe).predicted is not None
+        assert screen.choose(samples(8, 4)) == 0 and screen.what_matters() == []
+        for genotype in samples(50, 5):
+            screen.observe(genotype, quality(genotype), screen.verdict(genotype).predicted)
+        assert screen.trusted and not screen.doubt
+
+    def test_a_resumed_run_doubts_the_same(self) -> None:
+        history = [Observation(g, quality(g), -quality(g)) for g in samples(40)]
+        live, resumed = observing(0), observing(0)
+        for observation in history:
+            live.observe(*observation)
+            live.verdict(observation.genotype)
+        resumed.rebuild(history)
+        assert live.doubt == resumed.doubt != ""
+
+
+class TestWhatAnExaminationFound:
+    """Scores that only a proxy tells."""
+
+    def observed(self, lacking: int = 0) -> Screen:
+        screen, rng = Screen(CONFIG, SPACE, maximize=True, seed=3), random.Random(1)
+        for n, genotype in enumerate(samples(60)):
+            told = rng.random()
+            known = Known(proxies={"naswot": told} if n >= lacking else {})
+            screen.observe(genotype, told, None, known)
+        return screen
+
+    def test_proxies_are_learned_from(self) -> None:
+        screen, probe = self.observed(), samples(1, 1)[0]
+        low, high = (screen.verdict(probe, Known(proxies={"naswot": value})) for value in (0.1, 0.9))
+        assert screen.trusted and not low.keep and high.keep
+        assert low.predicted is not None and high.predicted is not None
+        assert high.predicted - low.predicted > 0.5
+        assert any("naswot" in told and "more" in told for told in screen.what_matters())
+
+    def test_of_drafts_and_of_who_has_none_the_rest_is_known(self) -> None:
+        screen = self.observed()
+        assert screen.verdict(samples(1, 1)[0]).predicted is not None
+        assert 0 <= screen.choose(samples(4, 1)) < 4
+
+    def test_a_proxy_that_some_lack_is_left_out(self) -> None:
+        screen, probe = self.observed(lacking=1), samples(1, 1)[0]
+        first = screen.verdict(probe, Known(proxies={"naswot": 0.1}))
+        assert first == screen.verdict(probe, Known(proxies={"naswot": 0.9}))
+
+
+def test_earlier_runs_are_learned_from_and_not_counted() -> None:
+    earlier = [Observation(g, quality(g)) for g in samples(60)]
+    screen = Screen(CONFIG, SPACE, maximize=True, seed=3, earlier=earlier)
+    assert screen.trusted and screen.running_tau is None
+    verdict = screen.verdict(samples(1, 1)[0])
+    assert verdict.predicted is not None
+    screen.rebuild([])
+    assert screen.verdict(samples(1, 1)[0]) == verdict
