@@ -276,7 +276,7 @@ def _kept(
     named = np.array([genotype is not None for genotype in genotypes])
     measured, judged = ~np.isnan(numbers["metric"]), ~np.isnan(numbers["report"])
     lacking = [
-        (named, "a genotype"),
+        (named, "genotype"),
         (named & measured, options.metric),
         (named & measured & judged, report_column),
     ]

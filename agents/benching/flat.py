@@ -191,12 +191,10 @@ def _sorted(values: set[Value]) -> list[Value]:
     return sorted(given, key=lambda value: (str(type(value)), str(value)))
 
 
-def _json_type(values: Sequence[Value]) -> str | list[str]:
+def _json_type(values: Sequence[Value]) -> str:
+    """Columns hold values of one type, but for whole numbers among others."""
     kinds = {bool: "boolean", int: "integer", float: "number", str: "string"}
-    found = sorted({kinds[type(value)] for value in values})
-    if found == ["integer", "number"]:
-        return "number"
-    return found[0] if len(found) == 1 else found
+    return max(kinds[type(value)] for value in values)
 
 
 def _short(value: Value) -> str:

@@ -38,7 +38,7 @@ class Trace:
         duplicates: proposals that were known already and cost nothing, by arm.
         screened: proposals that the predictor refused.
         refused: proposals that were no member, or were known to break a limit.
-        seconds: that the search took.
+        seconds: of processor time that the search took.
         ended: why it ended early; empty when all evaluations were spent.
     """
 
@@ -75,7 +75,7 @@ class TableLoop:
 
     async def run(self) -> Trace:
         """Search until the evaluations are spent, or nothing new comes up."""
-        began = time.perf_counter()
+        began = time.process_time()
         trace, most = self._trace, self._config.budget.evaluations or 0
         fruitless = 0
         while len(trace.rows) < min(most, self._bench.space.size):
@@ -91,7 +91,7 @@ class TableLoop:
                 break
         for arm in self._portfolio.arms.values():
             await arm.close()
-        trace.seconds = time.perf_counter() - began
+        trace.seconds = time.process_time() - began
         return trace
 
     async def _ask_arms(self) -> Proposal | None:

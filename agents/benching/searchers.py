@@ -160,8 +160,10 @@ class _Counter:
         bench, trace = self.bench, self.trace
         row = bench.space.row_of(genotype)
         assert row is not None
-        trace.proposals += 1
         known = self._seen.get(bench.identity(row))
+        if known is None and len(trace.rows) >= self._most:
+            raise _Spent
+        trace.proposals += 1
         if known is not None:
             trace.duplicates[self._name] = trace.duplicates.get(self._name, 0) + 1
             self._idle += 1
@@ -169,8 +171,6 @@ class _Counter:
                 trace.ended = f"the last {self._idle} proposals led to no evaluation"
                 raise _Spent
             return self._value(known)
-        if len(trace.rows) >= self._most:
-            raise _Spent
         self._idle = 0
         if bench.known_before[row]:
             trace.refused += 1
@@ -185,11 +185,11 @@ class _Counter:
 
 
 def _run_peer(benchmark: Benchmark, name: str, config: RunConfig) -> Trace:
-    began = time.perf_counter()
+    began = time.process_time()
     counter = _Counter(benchmark, name, config.budget.evaluations or 0)
     with contextlib.suppress(_Spent):
         PEERS[name](counter, random.Random(f"{config.seed}/{name}"))
-    counter.trace.seconds = time.perf_counter() - began
+    counter.trace.seconds = time.process_time() - began
     return counter.trace
 
 

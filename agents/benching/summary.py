@@ -77,7 +77,7 @@ class Line(_Data):
         median: evaluations until then, over all seeds; None where more than a search may make.
         q1: lower quartile; None as above.
         q3: upper quartile; None as above.
-        ms_per_evaluation: of the searcher's own time.
+        ms_per_evaluation: of processor time.
     """
 
     name: str

@@ -113,11 +113,11 @@ def print_study(study: Study) -> None:
         f"{study.best_report:.{decimals}f}. {study.seeds} seeds, {study.evaluations} evaluations each"
     )
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("searcher")
-    table.add_column("found best", justify="right")
-    table.add_column("evaluations to best", justify="right")
+    table.add_column("searcher", no_wrap=True)
+    for column in ("found best", "evaluations to best"):
+        table.add_column(column, justify="right", no_wrap=True)
     for at in (each.evaluations for each in study.lines[0].incumbents):
-        table.add_column(f"after {at}", justify="right")
+        table.add_column(f"after {at}", justify="right", no_wrap=True)
     table.add_column("regret", justify="right")
     table.add_column("ms", justify="right")
     for line in study.lines:
@@ -133,11 +133,11 @@ def print_study(study: Study) -> None:
             if line.ms_per_evaluation < 100
             else f"{line.ms_per_evaluation:.0f}",
         )
-    Console(width=max(110, 52 + 16 * (len(study.lines[0].incumbents) + 1))).print(table)
+    Console(width=1000).print(table)  # as wide as it gets: a table that is cut or folded cannot be read
     print(
         f"evaluations to best: median (quartiles) over all seeds, > {study.evaluations} where it was not "
         f"found. after N: mean ± deviation of {study.report} of the best row so far. regret: its mean "
-        "distance from the table's best at the end. ms: the search's own time for one evaluation."
+        "distance from the table's best at the end. ms: processor time of the search for one evaluation."
     )
     for each in study.comparisons:
         sign = "worse" if each.worse else "better" if each.low > 0 and each.p < 0.05 else "no difference"
