@@ -5,6 +5,7 @@ And, to judge by: a normal form that knows nothing of hashes, and a comparison o
 
 from __future__ import annotations
 
+import ast
 import copy
 import json
 import random
@@ -114,16 +115,14 @@ def _shuffled(value: Any, rng: random.Random) -> Any:
 
 
 class Half:
-    """An arm of whose proposals every second one is a copy of an earlier candidate in other words.
-
-    Attributes:
-        copies: genotypes that were handed in as copies.
-    """
+    """An arm of whose proposals every second one is a copy of an earlier candidate in other words."""
 
     name = "half"
     control = False
     cheap = False
     reword: Reword = staticmethod(convnet)
+    sample: Callable[[random.Random], Genotype] | None = None
+    """Draws what is new; None asks the space."""
 
     def __init__(self, config: object = None, exchanges: object = None) -> None:
         del config, exchanges
@@ -139,7 +138,8 @@ class Half:
                 original: Candidate = rng.choice(known)
                 if (made := self.reword(original.genotype, rng)) is not None:
                     return [Proposal(arm=self.name, genotype=made, parents=(original.id,), edit="copy")]
-        return [Proposal(arm=self.name, genotype=context.space.sample(rng), edit="new")]
+        made = (self.sample or context.space.sample)(rng)
+        return [Proposal(arm=self.name, genotype=made, edit="new")]
 
     async def close(self) -> None:
         return
@@ -165,3 +165,94 @@ def compute_alike(space: Space, first: Genotype, second: Genotype, signature: Si
     except ProposalError:
         return False
     return all(torch.allclose(a, b, rtol=1e-8, atol=1e-12) for a, b in zip(*outputs, strict=True))
+
+
+# -- sources -------------------------------------------------------------------------------------------------
+
+Form = tuple[str, tuple[tuple[int, str], ...]]
+"""`flat` or `convolutions`, and the width and the activation of each layer."""
+ACTIVATIONS = ("relu", "silu", "tanh", "sigmoid")
+_MODULES = {"relu": "ReLU", "silu": "SiLU", "tanh": "Tanh", "sigmoid": "Sigmoid"}
+
+
+class Sources:
+    """Writes networks as source of `tests.support.code_space`, each in as many ways as it is asked to.
+
+    Attributes:
+        forms: what each source that was written computes, by its canonical text.
+    """
+
+    def __init__(self) -> None:
+        self.forms: dict[str, Form] = {}
+
+    def new(self, rng: random.Random) -> Genotype:
+        """A network that is drawn at random."""
+        layers = tuple((rng.randint(4, 24), rng.choice(ACTIVATIONS)) for _ in range(rng.randint(1, 3)))
+        return self.written((rng.choice(("flat", "convolutions")), layers), rng)
+
+    def again(self, genotype: Genotype, rng: random.Random) -> Genotype | None:
+        """The same network in other words; None of a source that was not written here."""
+        form = self.forms.get(genotype["source"])
+        return None if form is None else self.written(form, rng)
+
+    def written(self, form: Form, rng: random.Random) -> Genotype:
+        """`form` with names, order, containers and idle operations drawn at random."""
+        text = ast.unparse(ast.parse(_source(form, rng))) + "\n"
+        self.forms[text] = form
+        return {"source": text}
+
+
+def _source(form: Form, rng: random.Random) -> str:
+    kind, layers = form
+    flat = kind == "flat"
+    names = rng.sample(["alpha", "beta", "gamma", "delta", "block", "stage", "part", "lin", "proj", "out"], 5)
+    listed, head, x = rng.random() < 0.5, names[3], rng.choice(["x", "inputs", "h", "signal"])
+    before = ["int(torch.tensor(input_shape).prod())" if flat else "input_shape[0]"]
+    before += [str(width) for width, _ in layers]
+    made = [
+        f"nn.Linear({given}, {width})" if flat else f"nn.Conv2d({given}, {width}, 3, padding=1)"
+        for given, (width, _) in zip(before, layers, strict=False)
+    ]
+    built = [f"self.{head} = nn.Linear({layers[-1][0]}, n_outputs)"]
+    if listed:
+        built.append(f"self.{names[4]} = nn.ModuleList([{', '.join(made)}])")
+    else:
+        built += [f"self.{name} = {module}" for name, module in zip(names, made, strict=False)]
+    built += ["self.idle = nn.Identity()", "self.spare = nn.Dropout(0.0)"]
+    rng.shuffle(built)
+    steps = []
+    if flat:
+        ways = (f"{x}.flatten(1)", f"{x}.reshape(len({x}), -1)", f"torch.flatten({x}, start_dim=1)")
+        steps.append(f"{x} = {rng.choice(ways)}")
+    for i, (_, activation) in enumerate(layers):
+        layer = f"self.{names[4]}[{i}]" if listed else f"self.{names[i]}"
+        ways = (f"nn.functional.{activation}({layer}({x}))", f"nn.{_MODULES[activation]}()({layer}({x}))")
+        steps.append(f"{x} = {rng.choice(ways)}")
+        idle = (
+            f"{x} = self.idle({x})",
+            f"{x} = {x} + 0",
+            f"{x} = self.spare({x})",
+            f"idle = {x} * 2",
+            "pass",
+        )
+        steps.append(rng.choice(idle))
+    if not flat:
+        pooled = f"nn.functional.adaptive_avg_pool2d({x}, 1).flatten(1)"
+        ways = (f"{x}.mean((2, 3))", pooled, f"{x}.flatten(2).mean(2)")
+        steps.append(f"{x} = {rng.choice(ways)}")
+    steps.append(f"return self.{head}({x})")
+    return "\n".join(
+        [
+            "import torch",
+            "from torch import nn",
+            "class Network(nn.Module):",
+            f"    width = {layers[0][0]}",
+            f"    depth = {len(layers)}",
+            f"    activation = {layers[0][1]!r}",
+            "    def __init__(self, input_shape, n_outputs):",
+            "        super().__init__()",
+            *(f"        {line}" for line in built),
+            f"    def forward(self, {x}):",
+            *(f"        {line}" for line in steps),
+        ]
+    )
