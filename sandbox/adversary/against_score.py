@@ -17,9 +17,11 @@ from cambrian.sandbox.adversary.probe import (
     Probe,
     at_chance,
     claims_are_ignored,
+    has_no_score,
     last_epoch_agrees,
     slow_as_it_is,
 )
+from cambrian.sandbox.protocol import JobState
 
 SMALL = ORDINARY.model_copy(update={"memory_mb": 600})
 
@@ -106,6 +108,59 @@ def results() -> Iterable[Probe]:
         TRAINED,
         look=claims_are_ignored,
         shared=True,
+    )
+
+
+def examinations() -> Iterable[Probe]:
+    """They lie about what they are, in ways that could do more than harm themselves."""
+    good: dict[str, object] = {
+        "identity": "f1:" + "0" * 32,
+        "findings": [{"check": "finite", "verdict": "passed"}],
+    }
+    cases: tuple[tuple[str, str, dict[str, object]], ...] = (
+        ("nothing", "Reports an examination that found nothing.", {"claimed": {}}),
+        ("identity", "Reports an identity that is none.", {"claimed": {**good, "identity": "c-0001"}}),
+        (
+            "unasked",
+            "Reports proxies that nobody asked for.",
+            {"claimed": {**good, "proxies": {"naswot": 9}}},
+        ),
+        ("endless", "Reports 5,000 motifs.", {"claimed": good, "motifs": 5000}),
+        ("findings", "Reports 1,000 findings.", {"claimed": good, "findings": 1000}),
+        ("infinite", "Reports infinite proxies.", {"claimed": {**good, "proxies": {"params": 1e300}}}),
+        (
+            "terminal",
+            "Reports a finding that clears the reader's screen.",
+            {"claimed": {**good, "findings": [{"check": "finite", "verdict": "noted", "detail": "\x1b[2J"}]}},
+        ),
+    )
+    for name, attempt, more in cases:
+        yield Probe(
+            f"examined-{name}",
+            attempt,
+            {"act": "claim-examination", **more},
+            BAD,
+            examined=True,
+            shared=True,
+            words="report.json",
+        )
+    yield Probe(
+        "examined-well",
+        "Reports that it behaves, without having been looked at.",
+        {"act": "claim-examination", "claimed": good},
+        frozenset({JobState.EXAMINED}),  # it has no score of that, and a training to come
+        examined=True,
+        shared=True,
+        look=has_no_score,
+    )
+    yield Probe(
+        "examined-peeking",
+        "Asks for held-out inputs while it is examined.",
+        {"act": "hand-in", "files": ["ask-test"]},
+        BAD,
+        examined=True,
+        shared=True,
+        words="not due",
     )
 
 

@@ -77,6 +77,7 @@ class Probe:
         look: what else must be true; says what is not.
         limits: of the job.
         latency: None when it is not measured.
+        examined: whether its job is to examine it; else it is to train.
         short: whether it belongs to the short suite.
         shared: whether what stops it is code that all sandboxes share, so that one of them is enough for
             our tests.
@@ -96,6 +97,7 @@ class Probe:
     look: Look | None = None
     limits: JobLimits = ORDINARY
     latency: LatencySpec | None = None
+    examined: bool = False
     short: bool = False
     shared: bool = False
     needs: str = ""
@@ -191,6 +193,11 @@ def claims_are_ignored(evidence: Evidence) -> str:
     if report is None or report.parameters == 1 or report.train_loss[0] < 1e-3:
         return "the report is not that of the training"
     return ""
+
+
+def has_no_score(evidence: Evidence) -> str:
+    """There is nothing that a score could be made of."""
+    return "" if evidence.outputs is None else "handed in outputs although nothing was trained"
 
 
 def slow_as_it_is(evidence: Evidence) -> str:

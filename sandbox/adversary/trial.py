@@ -17,6 +17,7 @@ from cambrian.sandbox.adversary.places import temporary
 from cambrian.sandbox.adversary.plugin import SPACE_NAME
 from cambrian.sandbox.adversary.probe import ORDINARY, TIMED, Evidence, Probe, judge
 from cambrian.sandbox.adversary.report import HonestResult, ProbeResult, TrialReport
+from cambrian.sandbox.examination.report import ExamineSpec
 from cambrian.sandbox.protocol import Job, JobState, Outcome, Sandbox
 from cambrian.search_spaces import Recipe, Signature, Splits
 
@@ -27,6 +28,7 @@ PLAIN = {"act": "plain"}
 LEARNT = 0.6
 """Accuracy that the plain network passes after the epochs of the honest part; chance is 0.1."""
 EPOCHS = 8
+EXAMINED = ExamineSpec(identity=True, motifs=True, proxies=("params",))
 
 
 class Trial:
@@ -184,9 +186,10 @@ class Trial:
         started = time.monotonic()
         marker = f"{bait.marker}-{probe.name}-{secrets.token_hex(4)}"
         facts = {**bait.facts(marker), "lengths": self._lengths()}
-        job = self._job(
-            f"probe-{probe.name}", {**facts, **probe.genotype}, limits=probe.limits, latency=probe.latency
-        )
+        changes: dict[str, Any] = {"limits": probe.limits, "latency": probe.latency}
+        if probe.examined:
+            changes |= {"purpose": "examine", "examine": EXAMINED}
+        job = self._job(f"probe-{probe.name}", {**facts, **probe.genotype}, **changes)
         jobs = [job]
         outcome = await self._sandbox.run(job)
         evidence, state, reason = (

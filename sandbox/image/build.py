@@ -225,12 +225,13 @@ def _code(plugins: Sequence[Path]) -> Iterator[tuple[str, Path]]:
     """What goes into the code layer, as path in the context and file here."""
     spaces = Path(cambrian.search_spaces.__file__).parent
     sandbox = Path(cambrian.sandbox.__file__).parent
-    parts = [(spaces, spaces, "cambrian/search_spaces"), (sandbox, sandbox / "worker", "cambrian/sandbox")]
+    parts = [(spaces, spaces, "cambrian/search_spaces")]
+    parts += [(sandbox, sandbox / name, "cambrian/sandbox") for name in ("worker", "examination")]
     for root, folder, name in parts:
         for path in sorted(folder.rglob("*")):
             if path.is_file() and "__pycache__" not in path.parts:
                 yield f"code/{name}/{path.relative_to(root)}", path
-    for file in ("__init__.py", "errors.py", "protocol.py"):
+    for file in ("__init__.py", "errors.py", "protocol.py", "reports.py"):
         yield f"code/cambrian/sandbox/{file}", sandbox / file
     for plugin in plugins:
         for path in sorted(plugin.rglob("*")):

@@ -24,6 +24,9 @@ import pytest
 import safetensors.numpy
 
 from cambrian.sandbox import InfrastructureError, JobLimits, JobState, LatencySpec, Outcome, Sandbox
+from cambrian.sandbox.examination.identity import identity
+from cambrian.sandbox.examination.report import ExamineSpec
+from cambrian.sandbox.examination.static import check
 from cambrian.sandbox.outputs import read_outputs
 from cambrian.search_spaces import SPACES, TASKS
 from tests.contracts.open_sandbox import Make, OpenSandbox, alive, convnet, digits, files, until
@@ -128,6 +131,23 @@ class TrainingContract(OpenSandbox):
         assert latency.ratio == pytest.approx(latency.median_ms / latency.reference_ms, rel=0.5)
         assert latency.throughput is not None and latency.throughput > 1000 / latency.median_ms
         assert latency.memory_mb is not None and latency.memory_mb > 4 * outcome.report.parameters / 2**20
+
+    async def test_a_network_is_examined(self, sandbox: Sandbox, folder: Path) -> None:
+        spec = ExamineSpec(identity=True, motifs=True, proxies=("params",))
+        job = self.job("examined", convnet(), purpose="examine", examine=spec, latency=None)
+        outcome = await sandbox.run(job)
+        assert (outcome.state, outcome.reason) == (JobState.EXAMINED, "")
+        assert files(folder, job) == {"ending.json", "job.json", "log.txt", "outcome.json", "report.json"}
+        assert outcome.report is not None and outcome.report.examination is not None
+        found, space = outcome.report.examination, SPACES.create("convnet")
+        assert found.identity == identity(space, job.genotype, job.signature)
+        assert found.static == check(space, job.genotype, job.signature, job.recipe.batch_size)
+        assert {finding.check for finding in found.findings} >= {"output-shape", "batch-independence"}
+        assert not found.faults() and found.motifs
+        assert found.proxies == {"params": outcome.report.parameters}
+        assert await sandbox.run(job) == outcome
+        broken = self.job("examined-broken", {"act": "raise"}, purpose="examine", examine=spec, latency=None)
+        assert (await sandbox.run(broken)).state is JobState.ERROR
 
     async def test_predictions_are_reproduced_from_the_weights_alone(
         self, sandbox: Sandbox, folder: Path

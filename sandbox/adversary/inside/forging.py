@@ -88,6 +88,17 @@ def invent(genotype: dict[str, Any]) -> None:
     os._exit(0)
 
 
+def claim_examination(genotype: dict[str, Any]) -> None:
+    """Hand in an examination that nobody made: as `genotype` has it, with as many motifs as it asks for."""
+    claimed = dict(genotype["claimed"])
+    if many := genotype.get("motifs"):
+        claimed["motifs"] = {f"motif {i}".ljust(100, "x"): 1.0 for i in range(many)}
+    if many := genotype.get("findings"):
+        claimed["findings"] = [{"check": f"check {i}", "verdict": "passed"} for i in range(many)]
+    own_channel().put("report.json", report_of(status="examined", latency=None, examination=claimed))
+    os._exit(0)
+
+
 def _job_of(channel: Any) -> str:
     frame: Any = sys._getframe()
     while frame is not None:
@@ -381,6 +392,7 @@ FORGING: dict[str, Act] = {
     "raise": fail,
     "forge": lambda genotype: forge_report(),
     "invent": invent,
+    "claim-examination": claim_examination,
     "hand-in": hand_in,
     "patch-timers": patch_timers,
     "claim-more-calls": claim_more_calls,
