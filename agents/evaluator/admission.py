@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from cambrian.agents.evaluator.encoding import HasStructure
-from cambrian.agents.evaluator.latency_screen import LatencyScreen, latency_encoding
+from cambrian.agents.evaluator.latency_screen import LatencyEncoder, LatencyScreen
 from cambrian.agents.evaluator.proxies import ProxyTrust
 from cambrian.agents.evaluator.ranking import broken
 from cambrian.agents.evaluator.screen import Known, Observation, Screen
@@ -54,7 +54,7 @@ class Admission:
             config.predictor, space, maximize=task.maximize, seed=config.seed, earlier=earlier
         )
         self.proxies = ProxyTrust(maximize=task.maximize, min_tau=config.checks.proxy_min_tau)
-        self.latency = LatencyScreen(config.predictor, config.constraints, latency_encoding(space))
+        self.latency = LatencyScreen(config.predictor, config.constraints, LatencyEncoder(space))
         self.similarity = Similarity(self._motifs)
         self.similarity.rebuild(store.candidates())
         self._texts: dict[str, str] = {}

@@ -36,8 +36,8 @@ _TASKS = 3
 """How often each known device is treated as the new one."""
 _ROUNDS = 30
 _NEGLIGIBLE = 0.01
-_LOWEST = 0.1
-"""No candidate is predicted below this share of the smallest measurement."""
+_BEYOND = 10.0
+"""No candidate is predicted so many times below the smallest, or above the largest measurement."""
 
 
 @dataclass(frozen=True)
@@ -257,13 +257,16 @@ def _mean(fitted: _Fitted, points: Points) -> Floats:
     parts = {log: _parts(fitted, points, log) for log in {setting.log for setting, _, _ in fitted.settings}}
     found = np.zeros(len(points))
     for setting, weight, _ in fitted.settings:
-        known, new = parts[setting.log]
-        found += weight * _mean_of(fitted, setting, known, new)
-    return fitted.level * np.maximum(found, _LOWEST * float(fitted.relative.min()))
+        found += weight * np.log(_mean_of(fitted, setting, *parts[setting.log]))
+    return fitted.level * np.exp(found)
 
 
 def _predicted(fitted: _Fitted, points: Points) -> tuple[Floats, Floats]:
-    """Mean and deviation in ms, averaged over the settings."""
+    """Mean and deviation in ms, averaged over the settings.
+
+    The average is that of the logarithms: far from all samples one setting may be wrong by orders of
+    magnitude, which must not rule the others.
+    """
     parts = {log: _parts(fitted, points, log) for log in {setting.log for setting, _, _ in fitted.settings}}
     first, second = np.zeros(len(points)), np.zeros(len(points))
     for setting, weight, variance in fitted.settings:
@@ -272,12 +275,11 @@ def _predicted(fitted: _Fitted, points: Points) -> tuple[Floats, Floats]:
         solved = np.linalg.solve(with_noise(known.weigh(setting), fitted.points, setting), across.T)
         left = np.maximum(own_variances(points, setting) - np.sum(across.T * solved, axis=0), 0.0)
         spread = np.sqrt(variance * (left + noise_of(points, setting)))
-        if setting.log:
-            spread = mean * spread
-        first += weight * mean
-        second += weight * (mean**2 + spread**2)
-    std = np.sqrt(np.maximum(second - first**2, 1e-18))
-    return fitted.level * np.maximum(first, _LOWEST * float(fitted.relative.min())), fitted.level * std
+        relative = spread if setting.log else spread / mean
+        first += weight * np.log(mean)
+        second += weight * (np.log(mean) ** 2 + relative**2)
+    mean = fitted.level * np.exp(first)
+    return mean, mean * np.sqrt(np.maximum(second - first**2, 1e-18))
 
 
 def _parts(fitted: _Fitted, points: Points, log: bool) -> tuple[Parts, Parts]:
@@ -290,4 +292,6 @@ def _mean_of(fitted: _Fitted, setting: Setting, known: Parts, new: Parts) -> Flo
     covariance = with_noise(known.weigh(setting), fitted.points, setting)
     weights = np.linalg.solve(covariance, forward(fitted.relative, setting.log))
     said = new.times(setting, weights.astype(np.float64))
-    return np.exp(np.clip(said, -20.0, 20.0)) if setting.log else 1.0 + said
+    said = np.exp(np.clip(said, -20.0, 20.0)) if setting.log else 1.0 + said
+    lowest, highest = float(fitted.relative.min()) / _BEYOND, float(fitted.relative.max()) * _BEYOND
+    return np.clip(said, lowest, highest)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import random
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,6 +25,8 @@ MOST_SAMPLES = 100
 """Measurements that the model is fitted on, the newest."""
 MIN_FORETOLD = 5
 """Predictions made before measuring from which their error may take the trust away again."""
+LOOK_BACK = 20
+"""The newest predictions, by which their error is judged."""
 GROWTH = 1.2
 """The model is fitted anew when the number of measurements has grown by about this factor."""
 
@@ -61,26 +64,48 @@ def latency_limit(constraints: Iterable[Constraint]) -> Constraint | None:
     return next((c for c in constraints if c.name in ("latency_ms", "latency_ratio") and c.op == "<="), None)
 
 
-def latency_encoding(space: Space) -> Callable[[Candidate], Encoding]:
+class LatencyEncoder:
     """How the candidates of a space look to a latency model: by their sizes, and by motifs.
 
     Genes are left out where a space tells sizes: few samples cannot tell which of a hundred numbers time
     depends on. Of generated code the static facts and the motifs are known that its examination found.
-    """
-    encoder = Encoder(space)
 
-    def encode(candidate: Candidate) -> Encoding:
-        known = encoder(candidate.genotype, motifs=candidate.motifs or None)
+    Args:
+        space: of the run.
+    """
+
+    def __init__(self, space: Space) -> None:
+        self._space, self._encoder = space, Encoder(space)
+
+    def __call__(self, candidate: Candidate) -> Encoding:
+        """A candidate, as far as it is known before it is measured; the same numbers for all of a space."""
+        known = self._encoder(candidate.genotype, motifs=candidate.motifs or None)
+        sizes = _sizes(known)
+        if sizes:
+            return Encoding(sizes, known.motifs)
         facts = candidate.static
-        sizes = (facts.parameters, facts.flops, facts.depth) if facts is not None else (0, 0, 0)
-        named = {key: value for key, value in known.numbers.items() if key.startswith(SIZES)}
-        numbers = named or dict(known.numbers)
-        for name, size in zip(("params", "flops", "depth"), sizes, strict=True):
-            # as they are for what takes time in proportion, and by magnitude for whatever takes it otherwise
-            numbers |= {f"static.{name}": float(size), f"static.log_{name}": math.log1p(size)}
+        told = (facts.parameters, facts.flops, facts.depth) if facts is not None else (0, 0, 0)
+        numbers = dict(known.numbers)
+        for name, size in zip(("params", "flops", "depth"), told, strict=True):
+            numbers |= {name: float(size), f"log_{name}": math.log10(1 + size)}
         return Encoding(numbers, known.motifs)
 
-    return encode
+    def reference(self, members: int = 64) -> list[Encoding]:
+        """Random members, which show how far sizes may vary; none of a space that does not tell sizes.
+
+        The measured candidates of a search are alike: what hardly varies among them may vary much elsewhere.
+        """
+        rng = random.Random(0)
+        drawn = (self._encoder(self._space.validate(self._space.sample(rng))) for _ in range(members))
+        found = [Encoding(_sizes(known), known.motifs) for known in drawn if _sizes(known)]
+        return found
+
+
+def _sizes(known: Encoding) -> dict[str, float]:
+    """Sizes among the features, those that are logarithms as they are too: for time in proportion to them."""
+    named = {key: value for key, value in known.numbers.items() if key.startswith(SIZES)}
+    plain = {key.replace("log_", ""): 10**value - 1 for key, value in named.items() if "log_" in key}
+    return named | plain
 
 
 class LatencyScreen:
@@ -94,7 +119,7 @@ class LatencyScreen:
     Args:
         config: of the run's predictors; `enabled` holds for this one as well.
         constraints: the run's hard limits.
-        encode: what is known of a candidate before it is measured; the same numbers for all.
+        encode: what is known of a candidate before it is measured.
         earlier: measurements in the limit's unit on other devices, by name, such as those of earlier runs.
     """
 
@@ -102,13 +127,14 @@ class LatencyScreen:
         self,
         config: PredictorSection,
         constraints: Iterable[Constraint],
-        encode: Callable[[Candidate], Encoding],
+        encode: LatencyEncoder,
         *,
         earlier: Mapping[str, Table] | None = None,
     ) -> None:
         self._limit = latency_limit(constraints) if config.enabled else None
         self._encode, self._earlier = encode, dict(earlier or {})
         self._lock = threading.Lock()
+        self._reference: list[Encoding] | None = None
         self._forget()
 
     def rebuild(self, measured: Iterable[tuple[Candidate, Evaluation]]) -> None:
@@ -177,7 +203,7 @@ class LatencyScreen:
             said = f"latency: {model.error} on {model.error.samples} held-out measurements"
             running = self._running()
             if running is not None:
-                said += f", {running} on {running.samples} candidates it had not seen"
+                said += f", {running} on the last {running.samples} candidates it had not seen"
             return said + ("" if self._trusted(model) else "; it only watched")
 
     # -- inside, with the lock held -----------------------------------------------------------------
@@ -190,7 +216,7 @@ class LatencyScreen:
 
     def _running(self) -> LatencyError | None:
         pairs = [(m.foretold, m.value) for m in self._measured if m.foretold is not None]
-        return running_error(pairs)
+        return running_error(pairs[-LOOK_BACK:])
 
     def _trusted(self, model: LatencyModel) -> bool:
         """The error must be small in cross-validation, and not be belied by what was measured since."""
@@ -211,13 +237,16 @@ class LatencyScreen:
         due = due_count(len(own))
         if not due:
             return None
+        if self._reference is None:
+            self._reference = self._encode.reference()
         if self._model is None or self._fitted_to != (device, due):
             tables = dict(self._earlier)
             for other in dict.fromkeys(m.device for m in self._measured if m.device != device):
                 theirs = [m for m in self._measured if m.device == other]
                 tables[f"this run on {other}"] = ([m.encoding for m in theirs], [m.value for m in theirs])
             own = own[:due][-MOST_SAMPLES:]
-            model = LatencyModel(known_devices(tables, [m.encoding for m in own]))
+            reference = self._reference or [m.encoding for m in own]
+            model = LatencyModel(known_devices(tables, reference), reference=reference)
             model.fit([m.encoding for m in own], [m.value for m in own])
             self._model, self._fitted_to = model, (device, due)
         return self._model

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 import pytest
 
 from cambrian.agents.evaluator.latency_screen import (
+    LatencyEncoder,
     LatencyScreen,
     due_count,
-    latency_encoding,
     latency_limit,
     running_error,
 )
@@ -17,7 +17,7 @@ from cambrian.sandbox.examination.report import StaticFacts
 from cambrian.search_spaces import SPACES, Genotype
 
 SPACE = SPACES.create("mlp")
-ENCODE = latency_encoding(SPACE)
+ENCODE = LatencyEncoder(SPACE)
 ISOLATION = Isolation(level="process")
 
 
@@ -158,7 +158,7 @@ class TestTrusted:
         for candidate in candidates(8, 3):
             told = candidate.model_copy(update={"predicted_latency": watcher.verdict(candidate).predicted})
             watcher.observe(told, evaluation(told, milliseconds(candidate.genotype)))
-        assert "on 8 candidates it had not seen" in watcher.describe()
+        assert "on the last 8 candidates it had not seen" in watcher.describe()
         assert "only watched" not in watcher.describe()
 
 
