@@ -233,6 +233,10 @@ def test_the_run_is_the_parent_with_pictures_and_configuration(
     assert f"[{best.id}](#/experiments/{recorder.experiment_id}/runs/" in note
     assert "path=lineage.png" in note and "12 evaluations are spent" in note
     assert "| arm | proposals |" in note and "path=hypervolume.png" in note
+    twice = [c for c in store.candidates() if c.state is CandidateState.DUPLICATE]
+    assert run.data.metrics["duplicates"] == len(twice)
+    assert run.data.metrics["saved_s"] == pytest.approx(5.0 * len(twice))
+    assert (f"{len(twice)} of 12 proposals computed what an earlier one does" in note) == bool(twice)
     assert "first-light" in files["config.yaml"].read_text()
 
 
