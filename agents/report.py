@@ -23,7 +23,7 @@ from cambrian.agents.population.model import (
     BASELINE_ARM,
     CandidateState,
 )
-from cambrian.agents.population.store import PopulationStore
+from cambrian.agents.population.store import PopulationStore, RunRecord
 from cambrian.agents.wording import show_isolation
 from cambrian.sandbox import Isolation
 
@@ -118,7 +118,9 @@ class EndReport(_Data):
         if not self.leaderboard:
             out.append("no candidate was evaluated within the limits")
         else:
-            out.append(self._ranking())
+            out.append(
+                ranking_text(self.objective, self.champions, self.noise, self.hypervolume, self.metric)
+            )
         if self.baselines:
             known = ", ".join(
                 f"{name} {_score(value, self.metric)}" for name, value in self.baselines.items()
@@ -145,15 +147,6 @@ class EndReport(_Data):
         top = min(top, LINES - 1 - len(out))
         return [head, *(row_text(row, self.metric) for row in self.leaderboard[:top]), *out]
 
-    def _ranking(self) -> str:
-        """By what the leaderboard is ordered, what may be chance, and how far the front came."""
-        by = {"soft-latency": "score weighed by latency", "score": "score"}.get(self.objective, "score")
-        said = [f"ranked by {by}, {self.champions or 'single trainings'}", self.noise.in_words(self.metric)]
-        front = sum(row.on_front for row in self.leaderboard)
-        if self.hypervolume is not None:
-            said.append(f"front of {self.hypervolume.front or front}, {self.hypervolume.verdict}")
-        return "; ".join(said)
-
     def _predictor(self) -> str:
         return f"predictor: {self.predictor}" if self.predictor else ""
 
@@ -174,6 +167,17 @@ class EndReport(_Data):
     def _isolation(self) -> str:
         used = [f"{show_isolation(use.isolation)} ({use.evaluations})" for use in self.isolation]
         return f"isolation: {', '.join(used)}" if used else ""
+
+
+def ranking_text(
+    objective: str, champions: str, noise: NoiseFloor, volume: Hypervolume | None, metric: str
+) -> str:
+    """By what the leaderboard is ordered, what may be chance, and how far the front came."""
+    by = "score weighed by latency" if objective == "soft-latency" else "score"
+    said = [f"ranked by {by}, {champions or 'single trainings'}", noise.in_words(metric)]
+    if volume is not None:
+        said.append(f"front of {volume.front}, {volume.verdict}")
+    return "; ".join(said)
 
 
 def row_text(row: Standing, metric: str) -> str:
@@ -241,10 +245,10 @@ def end_report(
         stop_reason=run.stop_reason,
         metric=run.metric,
         maximize=run.maximize,
-        objective=(run.config.get("objective") or {}).get("kind", "pareto"),
+        objective=objective_of(run),
         leaderboard=board,
         noise=noise,
-        champions=_champions(plan, ranked.board),
+        champions=champions_text(plan, ranked.board),
         hypervolume=hypervolume_of_run(run, candidates, evaluations, store.get_meta(HYPERVOLUME_KEY)),
         arms=arm_table(run, candidates, evaluations),
         isolation=tuple(
@@ -262,7 +266,7 @@ def end_report(
         ledger=Ledger(
             evaluations=len(evaluations),
             wall_s=run.elapsed_s,
-            train_s=sum(e.wall_s for e in evaluations),
+            train_s=sum(e.wall_s for e in evaluations) + sum(c.examined_s for c in candidates),
             calls=calls,
             tokens=tokens,
             candidates=len(candidates),
@@ -277,6 +281,11 @@ def end_report(
     )
 
 
+def objective_of(run: RunRecord) -> str:
+    """What a run ranks by."""
+    return str((run.config.get("objective") or {}).get("kind", "pareto"))
+
+
 def leader_of(store: PopulationStore) -> Standing | None:
     """The first of a run's leaderboard; None while nobody ranks."""
     run = store.run
@@ -286,7 +295,7 @@ def leader_of(store: PopulationStore) -> Standing | None:
     return board[0] if board else None
 
 
-def _champions(plan: ChampionsPlan | None, board: Sequence[Standing]) -> str:
+def champions_text(plan: ChampionsPlan | None, board: Sequence[Standing]) -> str:
     """What ranks the first places, in words; empty when nobody was to be trained again."""
     if plan is None or not plan.orders:
         return ""

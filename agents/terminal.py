@@ -77,7 +77,9 @@ class Terminal:
         measured = f"; latency on {meter.name}: {meter.sandbox.isolation.level}" if meter is not None else ""
         self.say(f"run {store.folder.name}: sandbox {isolation.level}{weak}{measured}")
         elite = discovery.services.population.elite(1)
-        self._best = elite[0].score if elite else None
+        best = elite[0] if elite else None
+        if best is not None and best.score is not None:
+            self._best = best.reward(best.score, discovery.services.task.maximize)
         if not self._quiet and self._console.is_terminal:
             self._live = Live(
                 get_renderable=self._view,
@@ -120,11 +122,12 @@ class Terminal:
         if self._discovery is None or candidate.score is None or not candidate.feasible:
             return False
         elite = self._discovery.services.population.elite(1)
-        if not elite or elite[0].id != candidate.id or elite[0].score == self._best:
+        maximize = self._discovery.services.task.maximize
+        worth = candidate.reward(candidate.score, maximize)
+        if not elite or elite[0].id != candidate.id or worth == self._best:
             return False
-        risen = self._best is None or candidate.score > self._best
-        better = risen == self._discovery.services.task.maximize or self._best is None
-        self._best = elite[0].score
+        better = self._best is None or (worth > self._best) == maximize
+        self._best = worth
         return better
 
     def _view(self) -> Group:

@@ -12,7 +12,7 @@ from cambrian.agents.evaluator.noise import (
     NoiseFloor,
     Repeats,
     groups_of,
-    noise_floor,
+    noise_at,
     repeats_by_candidate,
     sampling_noise,
 )
@@ -70,7 +70,7 @@ class Ranked:
 
     Attributes:
         board: all that rank.
-        noise: by which ties are told.
+        noise: at the leader's rung.
     """
 
     board: tuple[Standing, ...]
@@ -113,16 +113,17 @@ def rank_run(
     scored = [c for c in candidates if c.score is not None]
     known = {c.id for c in scored}
     told = {place: made for place, made in repeats.items() if place[0] in known}
-    noise = noise_floor(groups_of(scored, told, champions), sampling=sampling_noise(candidates, run))
-    board = leaderboard(candidates, maximize=run.maximize, noise=noise, repeats=told, champions=champions)
-    return Ranked(board, noise)
+    groups, sampling = groups_of(scored, told, champions), sampling_noise(candidates, run)
+    floors = {rung: noise_at(rung, groups, sampling=sampling) for rung in {0, *(c.rung for c in scored)}}
+    board = leaderboard(candidates, maximize=run.maximize, noise=floors, repeats=told, champions=champions)
+    return Ranked(board, floors[board[0].rung if board else 0])
 
 
 def leaderboard(
     candidates: Iterable[Candidate],
     *,
     maximize: bool = True,
-    noise: NoiseFloor | None = None,
+    noise: Mapping[int, NoiseFloor] | None = None,
     repeats: Mapping[tuple[str, int], Repeats] | None = None,
     champions: Collection[str] = (),
 ) -> tuple[Standing, ...]:
@@ -135,11 +136,11 @@ def leaderboard(
     Args:
         candidates: the population, in any order.
         maximize: whether a higher score is better.
-        noise: what may be chance; None marks exact ties only.
+        noise: what may be chance, by rung; without it only exact ties are marked.
         repeats: scores with fresh seeds, by candidate and rung.
         champions: ids of those whose repeats decide their places.
     """
-    noise, repeats = noise or NoiseFloor(), repeats or {}
+    noise, repeats = noise or {}, repeats or {}
     ranked = [(key, each) for each in candidates if (key := rank_key(each, maximize)) is not None]
     front = ParetoFront(maximize=maximize)
     for _, each in sorted(ranked, key=lambda entry: entry[1].index):
@@ -152,7 +153,8 @@ def leaderboard(
     ]
     places.sort(key=lambda place: place.key)
     return tuple(
-        _standing(number, place, places[0], noise, on_front) for number, place in enumerate(places, start=1)
+        _standing(number, place, places[0], noise.get(place.candidate.rung, NoiseFloor()), on_front)
+        for number, place in enumerate(places, start=1)
     )
 
 

@@ -1,8 +1,10 @@
 """How much of a difference is chance: trainings repeated with fresh seeds, and the noise that they show.
 
-The spread of one network's scores over seeds is pooled over all networks that were repeated. A network's own
-spread over two or three seeds says little; that seeds scatter networks of one task alike is the assumption of
-every pooled t-test. The pooled value has an uncertainty of its own, from the chi-square distribution.
+The spread of one network's scores over seeds is pooled over all networks that were repeated at a rung. A
+network's own spread over two or three seeds says little; that seeds scatter networks of one task alike, if
+they are trained for as long, is the assumption of every pooled t-test. The pooled value has an uncertainty of
+its own, from the chi-square distribution. At a rung where little was repeated all rungs are pooled, which
+overstates the noise of longer trainings.
 
 A score that got a candidate chosen is the best of many draws and flatters it. So of a champion only fresh
 seeds count, in its mean and in the pooled spread.
@@ -25,6 +27,8 @@ from cambrian.agents.wording import is_ratio, show_score
 
 LEVEL = 0.95
 """Coverage of intervals; two means are tied unless a two-sided t-test at 1 - LEVEL tells them apart."""
+LEAST_DEGREES = 3
+"""Degrees of freedom from which on the repeats of one rung stand for themselves."""
 
 
 def fresh_seed(seed: int, number: int) -> int:
@@ -93,6 +97,7 @@ class NoiseFloor(BaseModel):
         std: pooled standard deviation of a single training's score over seeds; None without repeats.
         low: lower end of its interval, by the chi-square distribution.
         high: its upper end.
+        rung: where the trainings were; None when those of all rungs are pooled.
         degrees: degrees of freedom of `std`.
         networks: how many were repeated.
         trainings: how many scores went into it.
@@ -106,6 +111,7 @@ class NoiseFloor(BaseModel):
     std: float | None = None
     low: float | None = None
     high: float | None = None
+    rung: int | None = None
     degrees: int = 0
     networks: int = 0
     trainings: int = 0
@@ -137,9 +143,10 @@ class NoiseFloor(BaseModel):
         """One plain phrase."""
         if self.std is not None and self.low is not None and self.high is not None:
             low, high = show_score(metric, self.low), show_score(metric, self.high)
+            where = "" if self.rung is None else f" at rung {self.rung}"
             return (
-                f"noise over seeds: std {show_score(metric, self.std)} (95 % interval {low} to {high}, "
-                f"{self.trainings} trainings of {self.networks} network{'s' if self.networks > 1 else ''})"
+                f"noise over seeds{where}: std {show_score(metric, self.std)} "
+                f"(95 % interval {low} to {high}, {self.trainings} trainings of {self.networks} network{'s' if self.networks > 1 else ''})"
             )
         if not self.sampling:
             return "noise not measured"
@@ -191,18 +198,34 @@ def noise_floor(groups: Iterable[Sequence[float]], *, sampling: float = 0.0) -> 
     )
 
 
+def noise_at(
+    rung: int, groups: Mapping[tuple[str, int], Sequence[float]], *, sampling: float = 0.0
+) -> NoiseFloor:
+    """The noise at a rung: of the repeats there, or of all where they have too few degrees of freedom.
+
+    Args:
+        rung: where scores are compared.
+        groups: scores by network and rung, as `groups_of` finds them.
+        sampling: see `NoiseFloor`.
+    """
+    own = [group for (_, at), group in groups.items() if at == rung]
+    if sum(max(len(group) - 1, 0) for group in own) >= LEAST_DEGREES:
+        return noise_floor(own, sampling=sampling).model_copy(update={"rung": rung})
+    return noise_floor(groups.values(), sampling=sampling)
+
+
 def groups_of(
     candidates: Iterable[Candidate],
     repeats: Mapping[tuple[str, int], Repeats],
     champions: Collection[str],
-) -> list[tuple[float, ...]]:
-    """Scores by network and rung for `noise_floor`, those that chose a champion left out."""
+) -> dict[tuple[str, int], tuple[float, ...]]:
+    """Scores by network and rung for `noise_at`, those that chose a champion left out."""
     by_id = {c.id: c for c in candidates}
-    found = []
+    found = {}
     for (cid, rung), made in repeats.items():
         candidate = by_id.get(cid)
         first: tuple[float, ...] = ()
         if candidate is not None and cid not in champions and rung < len(candidate.rung_scores):
             first = (candidate.rung_scores[rung],)
-        found.append((*first, *made.scores))
+        found[cid, rung] = (*first, *made.scores)
     return found

@@ -48,7 +48,7 @@ def prompt_variables(context: ProposalContext) -> dict[str, Any]:
     on_front = {candidate.id for candidate in front}
     # as the run ranks them: scores after different numbers of epochs do not compare
     sign = -1 if task.maximize else 1
-    ranked = sorted(best.values(), key=lambda c: (-c.rung, sign * (c.score or 0.0)))
+    ranked = sorted(best.values(), key=lambda c: (-c.rung, sign * c.reward(c.score or 0.0, task.maximize)))
     setbacks = population.setbacks(LOOK_BACK)
     rejected = [c for c in setbacks if c.state is CandidateState.REJECTED][:REJECTED]
     return {

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from cambrian.agents.evaluator.noise import repeats_by_candidate
 from cambrian.agents.population.model import Candidate, CandidateState, Evaluation
 from cambrian.agents.population.store import RunRecord
 from cambrian.agents.wording import (
@@ -52,7 +53,7 @@ def experiment_tags(run: RunRecord, experiment_id: str) -> dict[str, str]:
     MLflow's table of runs shows neither metrics nor parameters by itself, and folds children away; a view
     that was shared is a tag of the experiment, which its pages apply when the address names it.
     """
-    metrics = [run.metric, f"test_{run.metric}", "epochs", "latency_ms", "params"]
+    metrics = [run.metric, f"test_{run.metric}", f"mean_{run.metric}", "epochs", "latency_ms", "params"]
     params = ["architecture", "arm", "parents", "edit"]
     views: dict[str, dict[str, Any]] = {
         "candidates": {
@@ -134,6 +135,8 @@ def run_note(
     all_candidates: str,
     parts: str = "",
     identity: str = "",
+    verified: str = "",
+    ranking: str = "",
 ) -> str:
     """The description of a discovery run: how it stands, the leaderboard and the pictures.
 
@@ -147,18 +150,23 @@ def run_note(
         all_candidates: page of them all.
         parts: what architecture and recipe each brought, in a sentence; may be empty.
         identity: what duplicates did not cost, in a sentence; may be empty.
+        verified: what the champion reached with fresh seeds; may be empty.
+        ranking: by what is ranked, and how large the noise is; may be empty.
     """
     states = ", ".join(f"{n} {state}" for state, n in sorted(counts.items(), key=lambda item: -item[1]))
     reason = f" ({_plain(run.stop_reason)})" if run.stop_reason else ""
     paragraphs = []
     if best is not None:
         linked = f"[{best.id}]({links[best.id]})" if best.id in links else best.id
-        paragraphs.append(f"Best: {linked}, {_headline(best, run)}\n")
+        again = f" · with fresh seeds **{_plain(verified)}**" if verified else ""
+        paragraphs.append(f"Best: {linked}, {_headline(best, run)}{again}\n")
     paragraphs.append(
         f"Discovery in **{run.space}** on **{run.task}**, {run.status}{reason}: "
         f"[{sum(counts.values())} candidates]({all_candidates}) ({states}).\n"
     )
-    paragraphs += [f"{_plain(said[:1].upper() + said[1:], 500)}\n" for said in (parts, identity) if said]
+    paragraphs += [
+        f"{_plain(said[:1].upper() + said[1:], 500)}\n" for said in (ranking, parts, identity) if said
+    ]
     if board:
         paragraphs.append(board)
     paragraphs += [f"![{title}]({address})\n" for title, address in pictures.items()]
@@ -205,6 +213,13 @@ def _facts(
             else ""
         )
         rows.append((run.metric, f"**{show_score(run.metric, candidate.score)}**{test}"))
+    repeats = repeats_by_candidate(evaluations, metric=run.metric, seed=run.config.get("seed", 0))
+    fresh = repeats.get((candidate.id, candidate.rung))
+    if fresh is not None and fresh.mean is not None:
+        spread = "" if fresh.std is None else f", standard deviation {show_score(run.metric, fresh.std)}"
+        tested = f" (test {show_score(run.metric, fresh.test_mean)})"
+        mean = f"**{show_score(run.metric, fresh.mean)}**{tested}{spread}"
+        rows.append((f"mean over {len(fresh.scores)} fresh seeds", mean))
     if candidate.prediction is not None:
         rows.append(("predicted", show_score(run.metric, candidate.prediction)))
     if candidate.reproduced is not None:

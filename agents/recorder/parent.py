@@ -21,6 +21,7 @@ from cambrian.agents.recorder.entries import TAG_ROLE, TAG_RUN, run_entry, run_m
 from cambrian.agents.recorder.notes import artifact_link, run_note, view_link
 from cambrian.agents.recorder.ranks import ranking_metrics
 from cambrian.agents.recorder.tracking import Tracking
+from cambrian.agents.report import champions_text, objective_of, ranking_text, score_text
 from cambrian.search_spaces import Space, Task
 
 logger = logging.getLogger(__name__)
@@ -114,7 +115,14 @@ class Parent:
         said = parts.verdict if parts is not None else ""
         saved = savings(candidates, evaluations)
         arms = arm_table(run, candidates, evaluations)
-        note = run_note(run, scene.best, scene.counts, board, shown, links, everybody, said, saved.sentence)
+        leader = next(iter(scene.ranked.board), None)
+        champions = champions_text(plan, scene.ranked.board)
+        noise_floor, volume = scene.ranked.noise, scene.hypervolume
+        note = run_note(
+            *(run, scene.best, scene.counts, board, shown, links, everybody, said, saved.sentence),
+            verified=score_text(leader, run.metric) if leader is not None and leader.champion else "",
+            ranking=ranking_text(objective_of(run), champions, noise_floor, volume, run.metric),
+        )
         note += f"\n{arm_markdown(arms, run.metric)}"
         is_edited = edited(self._tracking.get(self.info.run_id).tags)
         self._tracking.log(

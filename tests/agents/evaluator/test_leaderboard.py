@@ -51,7 +51,7 @@ class TestLeaderboard:
         assert board[0].id == "c-0002" and board[0].score == 0.4
 
     def test_marks_ties_within_the_noise_at_the_same_rung(self) -> None:
-        bound = NoiseFloor(sampling=0.01)
+        bound = {rung: NoiseFloor(sampling=0.01) for rung in (0, 1)}
         people = [candidate(0, 0.9), candidate(1, 0.895), candidate(2, 0.85), candidate(3, 0.9, rung=1)]
         assert [line.tied for line in leaderboard(people[:3], noise=bound)] == [False, True, False]
         assert [line.tied for line in leaderboard(people, noise=bound)] == [False] * 4
@@ -70,7 +70,7 @@ class TestLeaderboard:
             again(n, *scores) for n, scores in ((0, (0.90, 0.92)), (1, (0.96, 0.94)), (2, (0.93, 0.95)))
         )
         floor = noise_floor([made.scores for made in told.values()])
-        board = leaderboard(people, repeats=told, champions={"c-0001", "c-0002", "c-0003"}, noise=floor)
+        board = leaderboard(people, repeats=told, champions=ids(3), noise={0: floor})
         assert [line.id for line in board] == ["c-0002", "c-0003", "c-0001", "c-0004"]
         assert [line.champion for line in board] == [True, True, True, False]
         assert board[0].mean == pytest.approx(0.95) and board[0].score == 0.97 and board[0].seeds == 2
@@ -78,9 +78,7 @@ class TestLeaderboard:
         assert floor.half_width(2) == board[0].half_width
         # 3 degrees of freedom: t = 3.182, so that means over two seeds differ from 4.5 points on
         assert [line.tied for line in board] == [False, True, True, True]
-        sharp = leaderboard(
-            people, repeats=told, champions={"c-0001", "c-0002", "c-0003"}, noise=NoiseFloor(sampling=0.015)
-        )
+        sharp = leaderboard(people, repeats=told, champions=ids(3), noise={0: NoiseFloor(sampling=0.015)})
         assert [line.tied for line in sharp] == [False, True, False, True]
 
     def test_repeats_of_who_is_no_champion_are_shown_and_rank_nobody(self) -> None:

@@ -7,6 +7,7 @@ from cambrian.agents.evaluator.noise import (
     NoiseFloor,
     fresh_seed,
     groups_of,
+    noise_at,
     noise_floor,
     repeats_by_candidate,
 )
@@ -85,4 +86,19 @@ def test_the_score_that_chose_a_champion_is_no_part_of_the_noise() -> None:
     assert repeats["c-0002", 0].failed == 1 and repeats["c-0002", 0].mean == 0.93
     assert repeats["c-0001", 0].std == pytest.approx(0.01 / 2**0.5)
     people = [candidate("c-0001", 0.90), candidate("c-0002", 0.99, rung=1)]
-    assert groups_of(people, repeats, {"c-0002"}) == [(0.90, 0.91, 0.92), (0.93,), (0.95,)]
+    assert groups_of(people, repeats, {"c-0002"}) == {
+        ("c-0001", 0): (0.90, 0.91, 0.92),
+        ("c-0002", 0): (0.93,),
+        ("c-0002", 1): (0.95,),
+    }
+
+
+def test_a_rung_with_enough_repeats_stands_for_itself() -> None:
+    """Short trainings scatter more; their noise must not hide differences of long ones."""
+    short, long_ = {("c-0001", 0): (0.80, 0.86, 0.90, 0.92)}, {("c-0002", 1): (0.951, 0.953)}
+    few = noise_at(1, short | long_, sampling=0.001)
+    assert few.rung is None and few.degrees == 4 and few.std is not None and few.std > 0.03
+    long_ |= {("c-0003", 1): (0.961, 0.963), ("c-0004", 1): (0.941, 0.942)}
+    own = noise_at(1, short | long_, sampling=0.001)
+    assert own.rung == 1 and own.degrees == 3 and own.std is not None and own.std < 0.002
+    assert "noise over seeds at rung 1: std" in own.in_words("accuracy")
