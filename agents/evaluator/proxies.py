@@ -25,6 +25,10 @@ BEST = 0.25
 """... and nothing that is not worse than each of this share of the candidates, the best by score."""
 
 
+SHOWN = 4
+"""Records in a line for people; the report as JSON has all."""
+
+
 class RankRecord(BaseModel):
     """How an estimator ranked the candidates that it had not seen.
 
@@ -160,9 +164,12 @@ class ProxyTrust:
 
 
 def rank_lines(records: Iterable[RankRecord], what: str = "proxies") -> list[str]:
-    """One line for people, `filters` first, then by |tau|; none without records."""
+    """One line for people, `filters` first, then by |tau|, `SHOWN` of them; none without records."""
     ranked = sorted(records, key=lambda r: (r.role != "filters", -abs(r.tau or 0.0), r.name))
-    return [f"{what}: {'; '.join(map(str, ranked))}"] if ranked else []
+    told = [str(record) for record in ranked[:SHOWN]]
+    if len(ranked) > SHOWN:
+        told.append(f"{len(ranked) - SHOWN} more")
+    return [f"{what}: {'; '.join(told)}"] if told else []
 
 
 def rank_record(name: str, estimates: Sequence[float], scores: Sequence[float]) -> RankRecord:

@@ -142,3 +142,5 @@ class TestTrust:
         assert ProxyTrust(maximize=True).lines() == []
         (line,) = trust(observations(60, good=1.0, useless=0.0)).lines()
         assert line.startswith("proxies: good tau 0.") and line.endswith("on 60, advice")
+        (line,) = trust(observations(60, **dict.fromkeys("abcdefg", 0.1))).lines()
+        assert line.count("tau") == 4 and line.endswith("; 3 more")
