@@ -35,6 +35,7 @@ from langgraph.types import Command, interrupt
 from cambrian.agents.evaluator.admission import Admission
 from cambrian.agents.evaluator.agreement import agreement
 from cambrian.agents.evaluator.ranking import broken, soft_latency
+from cambrian.agents.examining import examine_spec
 from cambrian.agents.population.model import (
     BASELINE_ARM,
     CONTROL_ARM,
@@ -181,7 +182,7 @@ class Lifecycle:
 
     async def _examine(self, state: LifeState) -> LifeState:
         candidate, do = self._candidate(state), self._do
-        if (spec := do.trials.examine_spec()) is not None:
+        if (spec := examine_spec(do.config, do.space, do.task)) is not None:
             do.activity(candidate.id, "examining")
             outcome = await do.trials.examine(candidate, spec)
             candidate = await asyncio.to_thread(do.admission.examined, candidate, outcome)

@@ -35,7 +35,6 @@ from cambrian.agents.sections import (
 )
 from cambrian.sandbox import SANDBOXES
 from cambrian.sandbox.devices import Device, DeviceName
-from cambrian.sandbox.examination.proxies import PROXIES
 from cambrian.search_spaces import SPACES, TASKS, near_names
 from cambrian.search_spaces.finding import absolute
 from cambrian.search_spaces.recipe_genes import parse_choice
@@ -206,7 +205,6 @@ def parse_config(
         ("task.name", config.task.name, TASKS.names()),
         ("sandbox.kind", config.sandbox.kind, ["auto", *SANDBOXES.names()]),
         *(("arms", arm, ARMS.names()) for arm in config.arms),
-        *(("checks.proxies", proxy, PROXIES.names()) for proxy in config.checks.proxies),
     ):
         if name not in known:
             raise RunFileError(f"{origin}: {what}: unknown name {name!r}", hint=near_names(name, known))

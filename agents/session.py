@@ -25,6 +25,7 @@ from cambrian.agents.discovery import Discovery
 from cambrian.agents.errors import CambrianError, InfrastructureError, RunFileError, UserError
 from cambrian.agents.evaluator.admission import Admission
 from cambrian.agents.evaluator.earlier import earlier_runs
+from cambrian.agents.examining import check_demands
 from cambrian.agents.lifecycle import Lifecycle, Services
 from cambrian.agents.planner import Arm
 from cambrian.agents.planner.endpoint import endpoint_status
@@ -127,6 +128,7 @@ def check_run(config: RunConfig, origin: str, space: Space | None = None) -> tup
     kind_for(config.sandbox.kind, task)
     _check_sandboxes(config, space, task, origin)
     check_fit(space, task, origin)
+    check_demands(config, task, origin)
     space = with_genes(space, config, task, origin)
     for name in config.baselines:
         known = list(space.baselines())

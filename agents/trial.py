@@ -26,7 +26,7 @@ from cambrian.agents.population.view import Population
 from cambrian.agents.runfile import RunConfig
 from cambrian.agents.sections import RELATIVE
 from cambrian.sandbox import Isolation, Job, JobLimits, JobState, LatencySpec, Outcome, Sandbox
-from cambrian.sandbox.examination.report import ExamineSpec, is_sequence
+from cambrian.sandbox.examination.report import ExamineSpec
 from cambrian.sandbox.outputs import disk, remove_tree
 from cambrian.search_spaces import Space, TabularTask, Task
 from cambrian.search_spaces.recipes import architecture_of, recipe_for
@@ -139,25 +139,6 @@ class Trials:
     def folder_of(self, candidate_id: str, rung: int) -> Path:
         """Where the job lies that trained the candidate at `rung`, with the run's own seed."""
         return self.folder / "jobs" / f"{candidate_id}-r{rung}-s{self.config.seed}"
-
-    def examine_spec(self) -> ExamineSpec | None:
-        """What candidates of this run are examined for; None where there is nothing to find out."""
-        checks, is_code = self.config.checks, self.space.kind == "code"
-        if isinstance(self.task, TabularTask):
-            return None
-        automatic = checks.behaviour == "auto" and (is_code or bool(checks.demands))
-        behaviour = checks.behaviour == "on" or automatic
-        if not (is_code or behaviour or checks.proxies):
-            return None
-        return ExamineSpec(
-            identity=is_code,  # elsewhere the host finds that out by itself, and believes nobody
-            behaviour=behaviour,
-            proxies=checks.proxies,
-            motifs=is_code,
-            sequence=is_sequence(self.task.signature),
-            causal=checks.causal,
-            max_exponent=checks.max_exponent,
-        )
 
     async def examine(self, candidate: Candidate, spec: ExamineSpec) -> Outcome:
         """Find out of `candidate` what `spec` asks for, before anything is trained.
