@@ -200,9 +200,10 @@ def score_text(row: Standing, metric: str) -> str:
     """A score; of a champion its mean over fresh seeds, and the score that got it chosen."""
     if not row.champion or row.mean is None:
         return _score(row.score, metric)
-    width = "" if row.half_width is None else f" ± {_score(row.half_width, metric)}"
-    seeds = f"{row.seeds} fresh seed{'s' if row.seeds > 1 else ''}"
-    return f"{_score(row.mean, metric)}{width} over {seeds} ({_score(row.score, metric)} when chosen)"
+    mean, seeds = _score(row.mean, metric), f"{row.seeds} fresh seed{'s' if row.seeds > 1 else ''}"
+    if row.half_width is not None:
+        mean = f"{mean.removesuffix(' %')} ± {_score(row.half_width, metric)}"
+    return f"{mean} over {seeds} ({_score(row.score, metric)} when chosen)"
 
 
 def count_text(n: float) -> str:

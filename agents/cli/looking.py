@@ -23,7 +23,7 @@ from cambrian.agents.wording import finding_facts, latency_facts, one_line, show
 from cambrian.agents.workspace import Workspace, kept_space, space_of
 from cambrian.search_spaces import near_names
 
-MIN_WIDTH = 110
+MIN_WIDTH = 124
 """Columns of a table with a leaderboard's numbers and one architecture."""
 REASON = 400
 """Characters of a reason, which a candidate may have a hand in, that people are shown."""
@@ -130,7 +130,7 @@ def fresh_text(row: Standing) -> str:
     """Mean over fresh seeds with its interval and the number of trainings; empty without any."""
     if row.mean is None:
         return ""
-    width = "" if row.half_width is None else f" ± {row.half_width:.4f}"
+    width = "" if row.half_width is None else f" ±{row.half_width:.4f}"
     return f"{row.mean:.4f}{width} ({row.seeds})"
 
 

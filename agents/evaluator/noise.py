@@ -144,10 +144,11 @@ class NoiseFloor(BaseModel):
         if self.std is not None and self.low is not None and self.high is not None:
             low, high = show_score(metric, self.low), show_score(metric, self.high)
             where = "" if self.rung is None else f" at rung {self.rung}"
-            return (
-                f"noise over seeds{where}: std {show_score(metric, self.std)} "
-                f"(95 % interval {low} to {high}, {self.trainings} trainings of {self.networks} network{'s' if self.networks > 1 else ''})"
+            sample = (
+                f"{self.trainings} trainings of {self.networks} network{'s' if self.networks > 1 else ''}"
             )
+            std = show_score(metric, self.std)
+            return f"noise over seeds{where}: std {std} (95 % interval {low} to {high}, {sample})"
         if not self.sampling:
             return "noise not measured"
         bound = f"{100 * self.sampling:.2f} points" if is_ratio(metric) else f"{self.sampling:.3g}"

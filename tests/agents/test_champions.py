@@ -295,7 +295,7 @@ async def test_show_tells_means_seeds_and_arms(
     show_command("last", False, runs)
     text = capsys.readouterr().out
     leader = report.leaderboard[0]
-    assert f"{leader.mean:.4f} ±" in text and "fresh seeds: mean ± 95 %" in text
+    assert f"{leader.mean:.4f} ±{leader.half_width:.4f} (2)" in text and "fresh seeds: mean ± 95 %" in text
     assert "arm baseline: 1 proposals, 0 duplicates, 1 evaluated, best accuracy" in text
     show_command(f"last/{leader.id}", False, runs)
     assert f"fresh seed {SEEDS[0]}" in capsys.readouterr().out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ _TOP = 3.1  # lines above the first row
 _TRACK = (20.0, 31.0)
 _SHORT_TRACK = (23.5, 31.0)  # where a column stands before it
 _ROOM_FOR_INTERVAL = 2.0
+_LEGEND_WIDTH = 205  # characters
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,11 @@ def page(scene: Scene, drawings: Mapping[str, str], n: int = 12) -> str:
 def leaderboard(scene: Scene, n: int = 12) -> Figure:
     """The leaderboard as a picture; a dot shows each score between the least and the best of the table."""
     found = rows(scene, n)
-    lines = _TOP + max(len(found), 4) + 0.9
+    below = _legend(found)
+    if any(row.is_extra for row in found):
+        below += "; beneath the line, for comparison: the best of the control arm and the baselines"
+    legend = textwrap.wrap(below, _LEGEND_WIDTH)
+    lines = _TOP + max(len(found), 4) + 0.3 + 0.6 * max(len(legend), 1)
     figure = Figure(figsize=(12.6, lines * _LINE_INCH))
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set_axis_off()
@@ -216,10 +222,10 @@ def leaderboard(scene: Scene, n: int = 12) -> Figure:
         (12.5, "arm", "left"),
         (22.0, effort, "right"),
         (track[0], scene.run.metric, "left"),
-        (44.5, "test", "right"),
-        (52, "latency", "right"),
-        (58.5, "params", "right"),
-        (60, "architecture", "left"),
+        (46, "test", "right"),
+        (53, "latency", "right"),
+        (59.2, "params", "right"),
+        (60.7, "architecture", "left"),
     ):
         axes.text(x, 2.5, text, ha=side, va="center", fontsize=8.5, color=style.SOFT)
     axes.plot([0, 100], [2.95, 2.95], color=style.SOFT, linewidth=0.8)
@@ -229,10 +235,9 @@ def leaderboard(scene: Scene, n: int = 12) -> Figure:
         if place and row.is_extra and not found[place - 1].is_extra:
             axes.plot([0, 100], [_TOP + place - 0.02] * 2, color=style.FAINT, linewidth=0.9)
         _draw_row(axes, scene, scale, row, _TOP + 0.5 + place, track)
-    below = _legend(found)
-    if any(row.is_extra for row in found):
-        below += "; beneath the line, for comparison: the best of the control arm and the baselines"
-    axes.text(0, _TOP + len(found) + 0.45, below, fontsize=8, color=style.SOFT, va="center")
+    for number, text in enumerate(legend):
+        y = _TOP + len(found) + 0.45 + 0.6 * number
+        axes.text(0, y, text, fontsize=8, color=style.SOFT, va="center")
     return figure
 
 
@@ -268,12 +273,12 @@ def _draw_row(
     parameters = c.static.parameters if c.static is not None else None
     for x, text in (
         (22.0, row.effort),
-        (44.5, show_score(scene.run.metric, row.test_score)),
-        (52, show_cost("latency_ms", c.latency_ms)),
-        (58.5, show_count(parameters)),
+        (46, show_score(scene.run.metric, row.test_score)),
+        (53, show_cost("latency_ms", c.latency_ms)),
+        (59.2, show_count(parameters)),
     ):
         axes.text(x, y, text, ha="right", va="center")
-    axes.text(60, y, one_line(row.name, 82), va="center", fontsize=8, color=style.INK)
+    axes.text(60.7, y, one_line(row.name, 82), va="center", fontsize=8, color=style.INK)
 
 
 def _name(scene: Scene, candidate: Candidate) -> str:
