@@ -74,10 +74,12 @@ class RunConfig(Section):
     warmup: int = Field(default=6, ge=0)
     arms: dict[str, ArmSection] = Field(
         default_factory=lambda: {
-            "random": ArmSection(weight=0.25),
-            "mutation": ArmSection(weight=0.45),
-            "crossover": ArmSection(weight=0.1),
-            "llm": ArmSection(weight=0.2),
+            "random": ArmSection(weight=0.1),
+            "guided": ArmSection(weight=0.6),
+            "mutation": ArmSection(weight=0.08),
+            "crossover": ArmSection(weight=0.04),
+            "local": ArmSection(weight=0.03),
+            "llm": ArmSection(weight=0.15),
         }
     )
     recipe_genes: dict[str, Any] = Field(default_factory=dict)

@@ -10,6 +10,8 @@ ARMS: Registry[Arm] = Registry(
         "random": "cambrian.agents.planner.evolution:RandomArm",
         "mutation": "cambrian.agents.planner.evolution:MutationArm",
         "crossover": "cambrian.agents.planner.evolution:CrossoverArm",
+        "guided": "cambrian.agents.planner.guided:GuidedArm",
+        "local": "cambrian.agents.planner.evolution:LocalArm",
         "llm": "cambrian.agents.planner.llm:LLMArm",
     },
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -14,7 +14,7 @@ from cambrian.search_spaces import Genotype, Signature, Space, Task
 
 
 class PopulationView(Protocol):
-    """What arms may read of the population. Every answer costs far less than a full scan."""
+    """What arms may read of the population. Answers cost far less than a full scan but where that is said."""
 
     def __len__(self) -> int:
         """All candidates, whatever their state."""
@@ -40,6 +40,18 @@ class PopulationView(Protocol):
         """The `k` newest that ended without a score (invalid, duplicate, rejected, ...), newest first."""
         ...
 
+    def scored(self) -> Sequence[Candidate]:
+        """All that have a score at the lowest rung, in the order in which they got it. A full scan."""
+        ...
+
+    def known(self) -> Collection[Candidate]:
+        """All candidates, whatever their state. A full scan."""
+        ...
+
+    def credits(self) -> Mapping[str, float]:
+        """What each arm's candidates brought, from 0 to 1 each, by how many earlier ones each was better."""
+        ...
+
     def counts(self) -> Mapping[str, int]:
         """Number of candidates by state."""
         ...
@@ -55,6 +67,7 @@ class ProposalContext:
         budget_left: share of the budget not yet spent, 0 to 1.
         encode: what a predictor sees of a canonical genotype, where more is known of it than its space tells
             (zero-cost proxies, say); None leaves the space's own encoding.
+        predictor_view: what a trusted predictor's expectations depend on most, one line each; else empty.
     """
 
     index: int
@@ -68,6 +81,7 @@ class ProposalContext:
     budget_left: float = 1.0
     notes: Sequence[str] = field(default_factory=tuple)
     encode: Callable[[Genotype], Encoding] | None = None
+    predictor_view: Sequence[str] = ()
 
 
 @runtime_checkable

@@ -32,6 +32,8 @@ MUTATIONS = (0.6, 0.3, 0.1)
 """Probabilities of one, two and three mutations in a row."""
 NEIGHBOURHOOD = 32
 """How many of the newest candidates a draft is compared with, beside the elite and the front."""
+NEIGHBOURS = 24
+"""Edits in a row that were known already, after which a candidate counts as a local optimum."""
 ATTEMPTS = 8
 """Draws for one draft before an already known genotype is accepted."""
 
@@ -173,6 +175,26 @@ class CrossoverArm(_EvolutionArm):
             child, mutation = context.space.mutate(child, context.rng)
             edit = f"{edit}; {mutation}"
         return Proposal(arm=self.name, genotype=child, parents=(first.id, second.id), edit=edit)
+
+
+class LocalArm(_EvolutionArm):
+    """Local search: an edit of the best candidate whose neighbours are not all known (White et al. 2021).
+
+    As in White et al., Exploring the Loss Landscape in Neural Architecture Search (UAI 2021), a local optimum
+    ends the climb; then the next best of the elite is climbed from.
+    """
+
+    name = "local"
+    parents_needed = 1
+
+    def _draft(self, context: ProposalContext, parents: Parents) -> Proposal:
+        known = {fingerprint(candidate.genotype) for candidate in context.population.known()}
+        for parent in parents.elite or parents.everyone:
+            for _ in range(NEIGHBOURS):
+                child, edit = context.space.mutate(parent.genotype, context.rng)
+                if fingerprint(child) not in known:
+                    return Proposal(arm=self.name, genotype=child, parents=(parent.id,), edit=edit)
+        return MutationArm()._draft(context, parents)
 
 
 def crowding_distances(front: Sequence[Candidate]) -> list[float]:

@@ -1,9 +1,10 @@
 """The portfolio: which arm proposes the next candidate.
 
-The budget is shared by weight. Each place goes to the arm that lies farthest behind its share of what has
-been spent so far, so the choice is a function of the counts alone and survives a resume. The control arm's
-share is reserved: it neither takes part in the redistribution when another arm cannot propose, nor loses
-anything to it.
+The budget is shared by weight times merit: what an arm's candidates brought for what it spent, see
+`PopulationView.credits`. So arms that pay are asked more often, and none is left out for good.
+Each place goes to the arm that lies farthest behind its share of what has been spent so far, so the choice is
+a function of the population alone and survives a resume. The control arm's share is reserved: it takes no
+part in the competition, nor in the redistribution when another arm cannot propose.
 """
 
 from __future__ import annotations
@@ -21,6 +22,13 @@ DEBT = 2.0
 """Places behind its share from which an arm counts as returning from an absence."""
 CATCH_UP = 2.0
 """How many times its share a returning arm gets at most, so that it does not fill all slots at once."""
+PRIOR = 6.0
+"""Evaluations of middling merit that every arm is taken to have made: luck at the start decides nothing."""
+MIDDLING = 0.4
+GREED = 2.0
+"""Power of merit in the shares."""
+FLOOR = 0.25
+"""Part of its weight that an arm keeps, whatever it has brought."""
 LONGEST_REST = 64
 """Choices for which an arm that keeps failing is passed over, at most."""
 
@@ -79,7 +87,7 @@ class Portfolio:
         control = next((name for name in ready if self.arms[name].control), None)
         if control is not None and total <= self.warmup:
             return self.arms[control]
-        shares = self._active_shares(ready)
+        shares = self._active_shares(ready, merits(spent, population.credits()))
         if not shares:
             return None
         order = sorted(shares, key=lambda name: (taken[name] - shares[name] * total, name))
@@ -138,13 +146,30 @@ class Portfolio:
             return False
         return True
 
-    def _active_shares(self, ready: list[str]) -> dict[str, float]:
-        """Shares of those who are ready: the control keeps its own, the others split the rest by weight."""
+    def _active_shares(self, ready: list[str], merit: Mapping[str, float]) -> dict[str, float]:
+        """Shares of those who are ready: the control keeps its own, the others split the rest."""
         reserved = {name: self._shares[name] for name in ready if self.arms[name].control}
-        guided = {name: self._shares[name] for name in ready if not self.arms[name].control}
+        guided = {
+            name: self._shares[name] * merit.get(name, 1.0) for name in ready if not self.arms[name].control
+        }
         weight = sum(guided.values())
         if weight <= 0:
             return dict.fromkeys(reserved or guided, 1.0 / max(1, len(reserved or guided)))
         rest = 1.0 - sum(reserved.values())
         shares = {name: share / weight * rest for name, share in guided.items() if share > 0}
         return shares | {name: share for name, share in reserved.items() if share > 0}
+
+
+def merits(spent: Mapping[str, float], credits: Mapping[str, float]) -> dict[str, float]:
+    """By how much each arm's share is raised or lowered: at least `FLOOR`, 1 for one that is not known yet.
+
+    Args:
+        spent: what each arm used of the common budget, in evaluations.
+        credits: what it brought for that, at most 1 an evaluation.
+    """
+    if not credits:
+        return {}
+    rates = {
+        name: (credits.get(name, 0.0) + PRIOR * MIDDLING) / (made + PRIOR) for name, made in spent.items()
+    }
+    return {name: max(FLOOR, (rate / MIDDLING) ** GREED) for name, rate in rates.items()}

@@ -57,6 +57,9 @@ class Population:
         self._spent: defaultdict[str, float] = defaultdict(float)
         self._rungs: dict[tuple[str, int], list[tuple[float, int, str]]] = {}
         self._last_order = 0
+        self._scored: dict[str, None] = {}
+        self._landed: list[float] = []
+        self._credits: defaultdict[str, float] = defaultdict(float)
         # `ended_order` is 0 for those that have not ended, and in runs that are older than it.
         for candidate in sorted(
             candidates, key=lambda c: (c.ended_order, c.ended_s or float("inf"), c.index)
@@ -104,6 +107,22 @@ class Population:
     def setbacks(self, k: int) -> Sequence[Candidate]:
         """The `k` newest that ended without a score, newest first (at most 64)."""
         return [self._all[cid] for cid in list(self._setbacks)[: -k - 1 : -1]]
+
+    def scored(self) -> Sequence[Candidate]:
+        """All that have a score at the lowest rung, in the order in which they got it."""
+        return [self._all[cid] for cid in self._scored]
+
+    def known(self) -> Collection[Candidate]:
+        """All candidates, whatever their state, oldest first."""
+        return self._all.values()
+
+    def credits(self) -> Mapping[str, float]:
+        """By arm, the sum of its candidates' shares of earlier ones that each was better than when it landed.
+
+        Only the upper half counts, from 0 at the median to 1 at the top: nobody is paid for mediocrity.
+        Candidates that break a limit bring nothing.
+        """
+        return dict(self._credits)
 
     def counts(self) -> Mapping[str, int]:
         """Number of candidates by state."""
@@ -163,7 +182,25 @@ class Population:
                 self._recent.append(candidate.id)
             elif candidate.state.ended:
                 self._setbacks.append(candidate.id)
+        if candidate.state is CandidateState.EVALUATED and candidate.rung_scores:
+            if candidate.id not in self._scored:
+                self._scored[candidate.id] = None
+                self._credit(candidate)
+        elif candidate.id in self._scored:  # not believed any more: as if it had never landed
+            del self._scored[candidate.id]
+            self._landed.clear()
+            self._credits.clear()
+            for cid in self._scored:
+                self._credit(self._all[cid])
         self._rank(before, candidate)
+
+    def _credit(self, candidate: Candidate) -> None:
+        """Note how a candidate that has got its first score compares with those before it."""
+        value = -self._sign * candidate.reward(candidate.rung_scores[0], self._maximize)
+        below, n = bisect.bisect_left(self._landed, value), len(self._landed)
+        bisect.insort(self._landed, value)
+        if n and candidate.feasible:
+            self._credits[candidate.proposal.arm] += max(0.0, 2 * below / n - 1)
 
     def _rank(self, before: Candidate | None, candidate: Candidate) -> None:
         old = None if before is None else self._key(before)

@@ -1,0 +1,296 @@
+"""Predictor-guided proposals: Bayesian optimisation with a Gaussian process over what is known of members.
+
+Where the space can list its members, all of them are weighed; elsewhere a fresh pool of random members and of
+edits and crossovers of the best. The one with the largest expected improvement is proposed, times the chance
+that it keeps the run's limits. What is under way counts as if it had reached what is expected of it, so that
+slots do not ask for the same thing (the kriging believer of Ginsbourger et al. 2010).
+
+After BANANAS (White et al. 2021, arXiv 1910.11858) and NAS-BOWL (Ru et al. 2021, arXiv 2006.07556).
+"""
+
+from __future__ import annotations
+
+import random
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cambrian.agents.errors import ProposalError
+from cambrian.agents.evaluator.encoding import Encoding, encode
+from cambrian.agents.planner.arm import PopulationView, ProposalContext
+from cambrian.agents.planner.evolution import fingerprint
+from cambrian.agents.planner.surrogate import (
+    Columns,
+    Posterior,
+    Singles,
+    expected_improvement,
+    learn,
+    log_regret,
+)
+from cambrian.agents.population.model import Candidate, CandidateState, Proposal
+from cambrian.agents.runfile import RunConfig
+from cambrian.search_spaces import Enumerable, Genotype, Space
+
+Floats = NDArray[np.float64]
+
+LEAST = 6
+"""Scores that it waits for."""
+MOST_LISTED = 50_000
+"""Members up to which all of a space are weighed."""
+MOST_LEARNED = 400
+"""Observations that the posterior is conditioned on: the newest half of them, and the best of the others."""
+REFERENCE = 192
+"""Random members that columns are scaled by where a space cannot list its own."""
+PARENTS = 8
+POOL = {"mutation": 128, "crossover": 32, "random": 64}
+"""Drafts of one pool by how they are made."""
+GROWTH, MIN_GROWTH = 1.15, 4
+"""Hyper-parameters are learned again when there are so many times more observations, or so many more."""
+_LEAST_CHANCE = 0.02
+
+
+@dataclass(frozen=True)
+class _Draft:
+    genotype: Genotype
+    edit: str
+    parents: tuple[str, ...] = ()
+
+
+@dataclass
+class _Listed:
+    """All members of a space, as rows."""
+
+    members: Sequence[Genotype]
+    row_of: dict[str, int]
+    rows: list[Singles]
+
+    def find(self, genotype: Genotype) -> int | None:
+        """The row of `genotype`; None when it is no member."""
+        return self.row_of.get(fingerprint(genotype))
+
+
+_LISTED: weakref.WeakKeyDictionary[Space, _Listed] = weakref.WeakKeyDictionary()
+
+
+class GuidedArm:
+    """Proposes what a Gaussian process expects most of; all it keeps are caches."""
+
+    name = "guided"
+    control = False
+    cheap = False
+
+    def __init__(self, config: RunConfig | None = None, exchanges: object = None) -> None:
+        del exchanges
+        self._seed = config.seed if config is not None else 0
+        self._columns: Columns | None = None
+        self._posteriors: dict[str, tuple[tuple[str, ...], Posterior]] = {}
+        self._theta: tuple[tuple[str, ...], Floats] | None = None
+
+    def ready(self, population: PopulationView) -> bool:
+        """Whether there is enough to learn from."""
+        return len(population.scored()) >= LEAST
+
+    async def propose(self, context: ProposalContext, n: int) -> list[Proposal]:
+        """Up to `n` members, the largest expected improvement first.
+
+        Raises:
+            ProposalError: too little is known, or nothing is left that was not proposed before.
+        """
+        seen = list(context.population.scored())
+        if len(seen) < LEAST:
+            raise ProposalError(f"arm {self.name!r} needs {LEAST} scores")
+        space = context.space
+        if isinstance(space, Enumerable) and space.size <= MOST_LISTED:
+            drafts, merit, mean = self._weigh_all(context, seen)
+        else:
+            drafts, merit, mean = self._weigh_pool(context, seen)
+        if not drafts:
+            raise ProposalError(f"arm {self.name!r}: nothing is left that was not proposed before")
+        order = np.argsort(-merit, kind="stable")[: max(1, n)]
+        return [self._proposal(drafts[i], float(mean[i])) for i in order]
+
+    async def close(self) -> None:
+        """Forget the caches."""
+        self._posteriors.clear()
+        self._theta = self._columns = None
+
+    def _proposal(self, draft: _Draft, mean: float) -> Proposal:
+        return Proposal(
+            arm=self.name,
+            genotype=draft.genotype,
+            parents=draft.parents,
+            edit=draft.edit,
+            expected_effect=f"the largest expected improvement of what was weighed; target {mean:+.2f} "
+            "standard deviations from the mean",
+        )
+
+    # -- all members --------------------------------------------------------------------------------
+
+    def _weigh_all(
+        self, context: ProposalContext, seen: Sequence[Candidate]
+    ) -> tuple[list[_Draft], Floats, Floats]:
+        listed = _listed(context)
+        first, later = _split(seen, context.task.maximize)
+        used = [*first, *later]
+        key = tuple(c.id for c in first)
+        if self._theta is None or self._theta[0] != key:
+            rows = [listed.row_of[fingerprint(c.genotype)] for c in first]
+            self._theta = (key, learn([each[rows] for each in listed.rows], _targets(context, first)))
+            self._posteriors.clear()
+        targets = _targets(context, used)
+        mean, std = self._conditioned("score", listed, used).at(targets)
+        merit = expected_improvement(mean, std, _best(used, targets))
+        judged, kept = _judged(context.population)
+        if judged:
+            merit = merit * _chance(*self._conditioned("limits", listed, judged).at(kept))
+        merit[[row for c in context.population.known() if (row := listed.find(c.genotype)) is not None]] = -1
+        left = np.flatnonzero(merit >= 0)
+        # equal merit, as of members that compute the same, must not always fall to the first in the list
+        shuffled = np.random.default_rng(context.rng.getrandbits(64)).permutation(len(merit))
+        order = left[np.lexsort((shuffled[left], -merit[left]))][:16]
+        drafts = [_Draft(dict(listed.members[row]), f"the best of {len(left)} members left") for row in order]
+        return drafts, merit[order], mean[order]
+
+    def _conditioned(self, of: str, listed: _Listed, observed: Sequence[Candidate]) -> Posterior:
+        """The posterior over all members, which grows by what is new since the last time."""
+        assert self._theta is not None
+        ids = tuple(c.id for c in observed)
+        before, posterior = self._posteriors.get(of, ((), None))
+        if posterior is None or ids[: len(before)] != before:
+            before, posterior = (), Posterior(listed.rows, self._theta[1])
+        for candidate in observed[len(before) :]:
+            posterior.observe(listed.row_of[fingerprint(candidate.genotype)])
+        self._posteriors[of] = (ids, posterior)
+        return posterior
+
+    # -- a pool -------------------------------------------------------------------------------------
+
+    def _weigh_pool(
+        self, context: ProposalContext, seen: Sequence[Candidate]
+    ) -> tuple[list[_Draft], Floats, Floats]:
+        encoder = _encoder(context)
+        if self._columns is None:
+            rng = random.Random(f"{self._seed}/reference")
+            self._columns = Columns([encoder(context.space.sample(rng)) for _ in range(REFERENCE)])
+        drafts = _pool(context)
+        if not drafts:
+            return [], np.zeros(0), np.zeros(0)
+        first, later = _split(seen, context.task.maximize)
+        used = [*first, *later]
+        judged, kept = _judged(context.population)
+        parts = (used, judged, drafts)
+        rows = self._columns([encoder(each.genotype) for part in parts for each in part])
+        key = tuple(c.id for c in first)
+        if self._theta is None or self._theta[0] != key:
+            self._theta = (key, learn([each[: len(first)] for each in rows], _targets(context, first)))
+        n, m = len(used), len(used) + len(judged)
+        targets = _targets(context, used)
+        mean, std = _posterior(rows, self._theta[1], range(n)).at(targets)
+        merit = expected_improvement(mean, std, _best(used, targets))
+        if judged:
+            merit = merit * _chance(*_posterior(rows, self._theta[1], range(n, m)).at(kept))
+        return drafts, merit[m:], mean[m:]
+
+
+def _posterior(rows: list[Singles], theta: Floats, observed: Sequence[int]) -> Posterior:
+    posterior = Posterior(rows, theta)
+    for row in observed:
+        posterior.observe(row)
+    return posterior
+
+
+def _listed(context: ProposalContext) -> _Listed:
+    space = context.space
+    known = _LISTED.get(space)
+    if known is None:
+        assert isinstance(space, Enumerable)
+        members = space.members()
+        encoder = _encoder(context)
+        encodings = [encoder(member) for member in members]
+        columns = Columns(encodings)
+        row_of = {fingerprint(member): row for row, member in enumerate(members)}
+        known = _LISTED[space] = _Listed(members, row_of, columns(encodings))
+    return known
+
+
+def _split(seen: Sequence[Candidate], maximize: bool) -> tuple[list[Candidate], list[Candidate]]:
+    """Those that hyper-parameters are learned from, the best and the newest of them, and those since."""
+    at = LEAST
+    while (after := max(int(at * GROWTH) + 1, at + MIN_GROWTH)) <= len(seen):
+        at = after
+    first, later = list(seen[:at]), list(seen[at:])
+    if at <= MOST_LEARNED:
+        return first, later
+    half, sign = MOST_LEARNED // 2, -1.0 if maximize else 1.0
+    old = sorted(range(at - half), key=lambda i: sign * first[i].rung_scores[0])[:half]
+    return [first[i] for i in sorted(old)] + first[-half:], later
+
+
+def _judged(population: PopulationView) -> tuple[list[Candidate], Floats]:
+    """Candidates that keep or break the limits, and 1 or 0 for each; nobody where all keep them."""
+    found = [
+        c
+        for c in population.known()
+        if c.state is CandidateState.INFEASIBLE or (c.state is CandidateState.EVALUATED and c.rung_scores)
+    ]
+    kept = np.array([float(c.feasible) for c in found])
+    if kept.size == 0 or kept.all():
+        return [], np.zeros(0)
+    return found[-MOST_LEARNED:], kept[-MOST_LEARNED:]
+
+
+def _chance(mean: Floats, std: Floats) -> Floats:
+    """Of keeping the limits, from the posterior of its indicator."""
+    from scipy.special import ndtr
+
+    chance: Floats = np.maximum(ndtr((mean - 0.5) / np.sqrt(std**2 + 0.05)), _LEAST_CHANCE)
+    return chance
+
+
+def _best(seen: Sequence[Candidate], targets: Floats) -> float:
+    """The best target within the limits; the worst of all while nobody keeps them."""
+    within = [target for candidate, target in zip(seen, targets, strict=True) if candidate.feasible]
+    return float(max(within)) if within else float(targets.min())
+
+
+def _encoder(context: ProposalContext) -> Callable[[Genotype], Encoding]:
+    return context.encode or (lambda genotype: encode(context.space, genotype))
+
+
+def _targets(context: ProposalContext, seen: Sequence[Candidate]) -> Floats:
+    maximize = context.task.maximize
+    sign = 1.0 if maximize else -1.0
+    return log_regret(np.array([sign * c.reward(c.rung_scores[0], maximize) for c in seen]))
+
+
+def _pool(context: ProposalContext) -> list[_Draft]:
+    """Members that were not proposed before: edits and crossovers of the best, and random ones."""
+    population, rng, space = context.population, context.rng, context.space
+    parents = list(population.elite(PARENTS)) or list(population.scored()[:PARENTS])
+    known = {fingerprint(c.genotype) for c in population.known()}
+    found: list[_Draft] = []
+
+    def take(genotype: Genotype, edit: str, *of: Candidate) -> None:
+        shape = fingerprint(genotype)
+        if shape not in known:
+            known.add(shape)
+            found.append(_Draft(genotype, edit, tuple(c.id for c in of)))
+
+    for _ in range(POOL["mutation"]):
+        parent = parents[min(rng.randrange(len(parents)), rng.randrange(len(parents)))]
+        child, edit = space.mutate(parent.genotype, rng)
+        if rng.random() < 0.3:
+            child, further = space.mutate(child, rng)
+            edit = f"{edit}; {further}"
+        take(child, edit, parent)
+    if len(parents) > 1:
+        for _ in range(POOL["crossover"]):
+            first, second = rng.sample(parents, 2)
+            child, edit = space.crossover(first.genotype, second.genotype, rng)
+            take(child, edit, first, second)
+    for _ in range(POOL["random"]):
+        take(space.sample(rng), "random sample, the best of a pool")
+    return found
