@@ -12,6 +12,7 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from cambrian.agents.evaluator.encoding import PROXY, Encoding, encode
+from cambrian.agents.evaluator.phrases import in_words
 from cambrian.agents.evaluator.predictors import open_predictor
 from cambrian.agents.evaluator.predictors.protocol import Predictor, kendall_tau
 from cambrian.agents.sections import PredictorSection
@@ -21,6 +22,8 @@ GROWTH = 1.2
 """The predictor is fitted anew when the number of observed scores has grown by this factor ..."""
 MIN_GROWTH = 5
 """... and by this many: so all fits together cost O(n), and none follows another at once."""
+MOST_TOLD = 6
+"""Features and motifs that a planner is told of."""
 LOOK_BACK = 50
 """Predictions of the newest candidates that the running correlation is judged by ..."""
 LEAST = 12
@@ -126,6 +129,7 @@ class Screen:
         self._make = make or (lambda: open_predictor(config.model, maximize=maximize, seed=seed))
         self._earlier = tuple(earlier)
         self._lock = threading.RLock()
+        self._told: list[tuple[str, float]] | None = None
         self._forget()
 
     def observe(
@@ -183,17 +187,14 @@ class Screen:
         """Name of the predictor that is asked; of several the one that is chosen now."""
         return str(getattr(self._predictor, "chosen", self._config.model))
 
-    def what_matters(self, k: int = 6) -> list[str]:
+    def what_matters(self) -> list[str]:
         """Features and motifs that predictions depend on most, in words; empty while it is not trusted."""
         with self._lock:
             if not self.trusted:
                 return []
-            found = self._predictor.what_matters(k)
-        return [
-            f"{_in_words(name)}: {'more' if effect > 0 else 'less'} is better"
-            for name, effect in ((name, self._sign * effect) for name, effect in found)
-            if effect
-        ]
+            found = self._told = self._told or self._predictor.what_matters(MOST_TOLD)
+        better = {name: "more" if self._sign * effect > 0 else "less" for name, effect in found if effect}
+        return [f"{in_words(name)}: {word} is better" for name, word in better.items()]
 
     def choose(self, drafts: Sequence[Genotype]) -> int:
         """Index of the draft with the best optimistic bound; 0, the arm's favourite, while it abstains."""
@@ -237,6 +238,7 @@ class Screen:
         self._bar = 0.0
         self._predictor = self._make()
         self._simple: Predictor | None = None
+        self._told = None
         self._proxies: frozenset[str] = frozenset()
 
     def _fit(self) -> bool:
@@ -256,7 +258,7 @@ class Screen:
             self._proxies = frozenset(seen[0].known.proxies).intersection(*(o.known.proxies for o in seen))
             self._predictor.fit([self._encoding(o.genotype, o.known, self._proxies) for o in seen], scores)
             self._bar = statistics.median(scores)
-            self._fitted_at, self._simple = due, None
+            self._fitted_at, self._simple, self._told = due, None, None
         return self._fitted_at > 0
 
     def _plain(self) -> Predictor:
@@ -283,11 +285,3 @@ class Screen:
 def _correlation(pairs: Sequence[tuple[float, float]]) -> float | None:
     predicted, scores = zip(*pairs, strict=True) if pairs else ((), ())
     return kendall_tau(predicted, scores)
-
-
-def _in_words(name: str) -> str:
-    """A number or a motif as a planner may read it."""
-    kind, bar, motif = name.partition("|")
-    if bar and kind == "path":
-        return f"paths {motif.replace('>', ' > ')}"
-    return motif if bar and (kind.isdigit() or kind == "=") else name

@@ -3,6 +3,7 @@ from itertools import islice, pairwise
 
 import pytest
 
+from cambrian.agents.evaluator.phrases import in_words
 from cambrian.agents.evaluator.screen import LEAST, Known, Observation, Screen, fit_counts
 from cambrian.agents.sections import PredictorSection
 from cambrian.search_spaces import SPACES, Genotype
@@ -192,3 +193,30 @@ def test_earlier_runs_are_learned_from_and_not_counted() -> None:
     assert verdict.predicted is not None
     screen.rebuild([])
     assert screen.verdict(samples(1, 1)[0]) == verdict
+
+
+def test_what_matters_is_told_in_words_once_it_is_trusted() -> None:
+    assert observing(11).what_matters() == []
+    told = observing(80).what_matters()
+    assert 0 < len(told) <= 6
+    assert all(line.endswith(("more is better", "less is better")) for line in told)
+    assert any("width" in line or "hidden" in line or "parameters" in line for line in told)
+    opposite = observing(80, maximize=False).what_matters()
+    assert [line.split(":")[0] for line in opposite] == [line.split(":")[0] for line in told]
+    assert opposite == told, "a lower score is better there, and what is good is the same"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("live.mean", "blocks with weights on the average path"),
+        ("live.blocks.pooling", "pooling blocks that the output depends on"),
+        ("proxy.naswot", "zero-cost proxy naswot"),
+        ("path|conv>pool", "a path of conv, then pool"),
+        ("1|conv(pool+in)", "conv(pool+in)"),
+        ("(conv3x3>bn|relu)>add", "(conv3x3>bn|relu)>add"),
+        ("stages.width.mean", "stages.width.mean"),
+    ],
+)
+def test_names_in_words(name: str, words: str) -> None:
+    assert in_words(name) == words

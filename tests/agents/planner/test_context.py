@@ -213,3 +213,11 @@ def test_genotypes_are_shown_as_json_that_can_be_read_back() -> None:
     space = convnet()
     for shown in prompt_variables(context(space, evaluated(space, 6)))["best"]:
         assert space.validate(json.loads(shown["genotype"])) == json.loads(shown["genotype"])
+
+
+def test_what_a_trusted_predictor_depends_on_is_in_the_prompt() -> None:
+    told = ("width: more is better", "dropout `x`: less is better")
+    candidates = evaluated(TinySpace(), 4)
+    shown, silent = prompt(candidates, predictor_view=told), prompt(candidates)
+    assert "- width: more is better" in shown and "dropout 'x'" in shown
+    assert "A model fitted" in shown and "A model fitted" not in silent

@@ -171,6 +171,7 @@ def context(
     constraints: Sequence[str] = (),
     budget_left: float = 0.7,
     notes: Sequence[str] = (),
+    predictor_view: Sequence[str] = (),
 ) -> ProposalContext:
     return ProposalContext(
         index=len(candidates) if index is None else index,
@@ -182,4 +183,5 @@ def context(
         constraints=[Constraint.parse(text) for text in constraints],
         budget_left=budget_left,
         notes=notes,
+        predictor_view=predictor_view,
     )

@@ -139,9 +139,10 @@ def main() -> int:
     missed = [size for size, bound in TARGETS.items() if reached[size] < bound]
     told = ", ".join(f"{reached[size]:.3f} at {size} (target {bound})" for size, bound in TARGETS.items())
     note = (
-        f"Kendall's tau on {TESTED} uniformly drawn candidates, means of {arguments.seeds} seeds; spread: over "
-        f"seeds, at {SIZES[-1]}.\nauto on CIFAR-10: {told}.\n|trust-tau|: how far the cross-validated tau is "
-        "from the true one; inside 1 std: 0.68 is right; s: of the processor, to fit and to predict 1,000."
+        f"Kendall's tau on {TESTED} uniformly drawn candidates, means of {arguments.seeds} seeds;\n"
+        f"spread: over seeds, at {SIZES[-1]}; |trust-tau|: the cross-validated tau from the true one;\n"
+        "inside 1 std: 0.68 is right; s: of the processor, to fit and to predict 1,000.\n"
+        f"auto on CIFAR-10: {told}"
     )
     publish("predictor", rows, note=note)
     return int(bool(missed))
