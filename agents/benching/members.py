@@ -7,7 +7,7 @@ import json
 import random
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 32
 """Edits that are tried for one child before the nearest row is taken."""
-MOST_PREPARED = 50_000
-"""Members up to which features are computed before the searches begin."""
 
 
 class RowSpace(ABC):
@@ -146,13 +144,26 @@ class RowSpace(ABC):
             return self._structures[row]
         return self._own_structure(genotype)
 
-    def prepare(self) -> None:
-        """Find features and structures of all members now, for all searches: a millisecond each, perhaps."""
-        if self._features is None and self.size <= MOST_PREPARED:
-            rows = [list(self._own_features(genotype).values()) for genotype in self._members]
-            self._structures = [self._own_structure(genotype) for genotype in self._members]
-            self._feature_names = tuple(self._own_features(self._members[0]))
-            self._features = np.array(rows, dtype=np.float64)
+    def read(self, rows: range) -> tuple[Floats, list[Structure | None]]:
+        """Features, `(rows, features)`, and structures of some members."""
+        members = [self._members[row] for row in rows]
+        features = [list(self._own_features(genotype).values()) for genotype in members]
+        return np.array(features, dtype=np.float64), [self._own_structure(genotype) for genotype in members]
+
+    def prepare(self, parts: Iterable[tuple[Floats, list[Structure | None]]] | None = None) -> None:
+        """Find features and structures of all members now, for all searches: a millisecond each, perhaps.
+
+        Args:
+            parts: what `read` gave for consecutive ranges, in other processes; None reads here.
+        """
+        features, structures = zip(*(parts or [self.read(range(self.size))]), strict=True)
+        self._feature_names = tuple(self._own_features(self._members[0]))
+        self._features = np.concatenate(features)
+        self._structures = [
+            None if each is None else Known(_interned(each.totals), _interned(each.motifs))
+            for part in structures
+            for each in part
+        ]
 
     def recipe(self, genotype: Genotype) -> Mapping[str, Any]:
         """See `Space.recipe`: what is in a table was trained already."""
@@ -278,11 +289,10 @@ class TableSpace(RowSpace):
         return self.inner.features(genotype)
 
     def _own_structure(self, genotype: Genotype) -> Structure | None:
-        found = self.inner.structure(genotype) if isinstance(self.inner, HasStructure) else None
-        return None if found is None else _Kept(_interned(found.totals), _interned(found.motifs))
+        return self.inner.structure(genotype) if isinstance(self.inner, HasStructure) else None
 
 
-class _Kept(NamedTuple):
+class Known(NamedTuple):
     """A structure whose labels are the same objects as those of all others: thousands are kept."""
 
     totals: dict[str, float]

@@ -13,10 +13,20 @@ from dataclasses import dataclass
 
 from cambrian.agents.benching.benchmark import Benchmark, Options, open_benchmark
 from cambrian.agents.benching.loop import Trace
+from cambrian.agents.benching.members import Known
 from cambrian.agents.benching.searchers import Searcher, run_config, search
+from cambrian.agents.benching.table import Floats
+from cambrian.agents.evaluator.encoding import Structure
+from cambrian.agents.population.model import CONTROL_ARM
 
 FEATURES_PER_EVALUATION = 8
 """Members whose features a guided search asks for, for each evaluation: the predictor's pool."""
+MOST_PREPARED = 50_000
+"""Members up to which features are read before the searches begin; else they are when they are asked for."""
+LEAST_SHARED = 2000
+"""Members from which on processes share that."""
+FORKS = sys.platform == "linux"
+"""Whether processes start with all that this one has in memory."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +68,9 @@ def run_study(
     Returns:
         One list a searcher, with one trace a seed; the same whatever `jobs` is.
     """
-    portfolios = sum(bool(each.weights) for each in plan.searchers)
-    guided = portfolios * plan.seeds * plan.evaluations * FEATURES_PER_EVALUATION
-    if guided > benchmark.space.size:
-        benchmark.space.prepare()
     found: dict[tuple[int, int], Trace] = {}
     with _one_thread():
+        _prepare(benchmark, plan, jobs)
         if jobs == 1:
             for item in plan.work():
                 found[item] = _search(benchmark, plan, item)
@@ -74,6 +81,22 @@ def run_study(
                 done(plan.searchers[item[0]].name, item[1])
     seeds = sorted({seed for _, seed in found})
     return [[found[index, seed] for seed in seeds] for index in range(len(plan.searchers))]
+
+
+def _prepare(benchmark: Benchmark, plan: Plan, jobs: int) -> None:
+    """Read the features of all members, where the searches together will ask for about as many."""
+    space = benchmark.space
+    portfolios = sum(bool(each.weights.keys() - {CONTROL_ARM}) for each in plan.searchers)
+    asked = portfolios * plan.seeds * plan.evaluations * FEATURES_PER_EVALUATION
+    if not space.size <= min(asked, MOST_PREPARED):
+        return
+    if jobs == 1 or not FORKS or space.size < LEAST_SHARED:
+        space.prepare()
+        return
+    size = -(-space.size // (4 * jobs))
+    ranges = [range(at, min(at + size, space.size)) for at in range(0, space.size, size)]
+    with _pool(benchmark, plan, jobs) as pool:
+        space.prepare(pool.map(_read, ranges))
 
 
 def _search(benchmark: Benchmark, plan: Plan, item: tuple[int, int]) -> Trace:
@@ -89,17 +112,21 @@ _shared: tuple[Benchmark, Plan] | None = None
 
 
 def _in_processes(benchmark: Benchmark, plan: Plan, jobs: int) -> Iterator[tuple[tuple[int, int], Trace]]:
-    global _shared
-    forks = sys.platform == "linux"
-    _shared = (benchmark, plan)
-    context = multiprocessing.get_context("fork" if forks else "spawn")
-    pool = ProcessPoolExecutor(
-        jobs, context, initializer=_begin, initargs=(None if forks else benchmark.options, plan)
-    )
-    try:
+    with _pool(benchmark, plan, jobs) as pool:
         futures = {pool.submit(_work, item): item for item in plan.work()}
         for future in as_completed(futures):
             yield futures[future], future.result()
+
+
+@contextmanager
+def _pool(benchmark: Benchmark, plan: Plan, jobs: int) -> Iterator[ProcessPoolExecutor]:
+    global _shared
+    _shared = (benchmark, plan)
+    context = multiprocessing.get_context("fork" if FORKS else "spawn")
+    options = None if FORKS else benchmark.options
+    pool = ProcessPoolExecutor(jobs, context, initializer=_begin, initargs=(options, plan))
+    try:
+        yield pool
     finally:
         pool.shutdown(cancel_futures=True)
         _shared = None
@@ -109,6 +136,12 @@ def _begin(options: Options | None, plan: Plan) -> None:
     global _shared
     if options is not None:
         _shared = (open_benchmark(options), plan)
+
+
+def _read(rows: range) -> tuple[Floats, list[Structure | None]]:
+    assert _shared is not None
+    features, structures = _shared[0].space.read(rows)
+    return features, [None if s is None else Known(dict(s.totals), dict(s.motifs)) for s in structures]
 
 
 def _work(item: tuple[int, int]) -> Trace:

@@ -35,7 +35,7 @@ def test_the_default_is_that_of_run_files_without_a_model() -> None:
     ("text", "error", "says"),
     [
         ("mutaton", UnknownNameError, "unknown arm 'mutaton'.*did you mean mutation"),
-        ("local", UnknownNameError, "unknown arm 'local'"),
+        ("locals-search", UnknownNameError, "unknown arm .locals-search.*did you mean local-search"),
         ("mutation+llm", UserError, "'llm' asks a model"),
         ("mutation:x", UserError, "'x' is no weight"),
         ("mutation:0", UserError, "'mutation' has no weight"),
