@@ -108,13 +108,14 @@ def _effort_title(scene: Scene, found: Sequence[Row]) -> str:
     return _effort(scene)[0] if found and found[0].effort else ""
 
 
-def _legend(found: Sequence[Row]) -> str:
-    """What the signs in the table mean, those that occur."""
+def _legend(found: Sequence[Row], *, drawn: bool = False) -> str:
+    """What the signs in the table mean, those that occur; `drawn`: in the picture."""
     said = ["◆ on the Pareto front"]
     if any(row.rank.endswith("=") for row in found):
         said.append("= differs from the first by no more than the noise")
     if any(row.standing is not None and row.standing.champion for row in found):
-        said.append("± 95 % of a mean over (n) fresh seeds; ○ the score that got it chosen does not count")
+        said.append("± 95 % of a mean over (n) fresh seeds")
+        said += ["○ the score that got it chosen, which does not count"] if drawn else []
     if any(row.candidate.reproduced for row in found):
         said.append("✓ reproduced from its weights")
     if any(row.rank == "-" for row in found):
@@ -196,7 +197,7 @@ def page(scene: Scene, drawings: Mapping[str, str], n: int = 12) -> str:
 def leaderboard(scene: Scene, n: int = 12) -> Figure:
     """The leaderboard as a picture; a dot shows each score between the least and the best of the table."""
     found = rows(scene, n)
-    below = _legend(found)
+    below = _legend(found, drawn=True)
     if any(row.is_extra for row in found):
         below += "; beneath the line, for comparison: the best of the control arm and the baselines"
     legend = textwrap.wrap(below, _LEGEND_WIDTH)

@@ -145,3 +145,15 @@ def test_recent_and_setbacks_are_newest_first() -> None:
     population.update(candidate(5, state=CandidateState.REJECTED, reason="too wide"))
     assert [c.index for c in population.recent(2)] == [4, 3]
     assert [c.reason for c in population.setbacks(3)] == ["too wide"]
+
+
+def test_a_slow_candidate_ranks_and_climbs_by_what_its_score_is_worth() -> None:
+    population = Population(True, pareto=False)
+    for index in range(4):
+        population.update(scored(index, 0.80 + index / 100, 1.0 + index, latency_factor=1.0 - index / 10))
+    assert [c.id for c in population.elite(4)] == ["c-0001", "c-0002", "c-0003", "c-0004"]
+    assert population.promotable(0, 0.25) == "c-0001"
+    assert population.front() == [], "one number has no front"
+    faster = population.get("c-0004").model_copy(update={"latency_factor": 1.0})
+    population.update(faster)
+    assert population.elite(1)[0].id == population.promotable(0, 0.25) == "c-0004"

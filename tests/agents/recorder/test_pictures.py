@@ -15,7 +15,7 @@ from cambrian.agents.recorder.pictures.leaderboard import rows
 from cambrian.agents.recorder.pictures.lineage import MAX_DRAWN, choose
 from cambrian.agents.recorder.pictures.style import ScoreScale, arm_colour, arm_marker
 from cambrian.search_spaces import Space
-from tests.agents.recorder.making import made, population, run_record
+from tests.agents.recorder.making import made, measured, population, run_record
 
 
 def scene(candidates: list[Candidate], **changes: object) -> Scene:
@@ -177,3 +177,40 @@ def test_the_leaderboards_page_loads_and_runs_nothing(space: Space) -> None:
     assert "<script" not in html and "&lt;script&gt;" in html
     assert re.findall(r'src="([^"]{0,26})', html) == ["data:image/svg+xml;base64,"]
     assert "http" not in html
+
+
+def test_the_leaderboard_shows_what_champions_reached_with_fresh_seeds(space: Space) -> None:
+    first, second = made(space, 0, score=0.98), made(space, 1, score=0.97)
+    again = [
+        measured(c.model_copy(update={"score": score, "test_score": score - 0.01}), seed=seed)
+        for c, scores in ((first, (0.92, 0.93)), (second, (0.95, 0.96)))
+        for seed, score in enumerate(scores, start=1)
+    ]
+    evaluations = (measured(first), measured(second), *again)
+    shown = Scene(run_record(), (first, second), evaluations, champions=frozenset({"c-0001", "c-0002"}))
+    table = rows(shown)
+    assert [row.candidate.id for row in table] == ["c-0002", "c-0001"]
+    assert table[0].score == pytest.approx(0.955) and table[0].test_score == pytest.approx(0.945)
+    half = shown.standings["c-0002"].half_width
+    assert half is not None
+    text = markdown(shown)
+    assert f"**95.50 ± {100 * half:.2f} % (2)** | 94.50 %" in text
+    assert "± 95 % of a mean over (n) fresh seeds" in text and "○" not in text
+    with our_style():
+        drawn = {item.get_text() for item in PICTURES["leaderboard"](shown).axes[0].texts}
+    assert any("○ the score that got it chosen" in item for item in drawn)
+
+
+def test_hypervolume_is_drawn_for_the_run_and_for_random_alone(space: Space) -> None:
+    many = population(space, 40)
+    shown = Scene(run_record(), tuple(many), tuple(measured(c) for c in many if c.score is not None))
+    with our_style():
+        axes = PICTURES["hypervolume"](shown).axes[0]
+    whole, alone = (shown.hypervolume, shown.hypervolume_of("random"))
+    assert whole is not None and alone is not None and whole.share is not None and alone.share is not None
+    ends = {line.get_label(): float(line.get_ydata()[-1]) for line in axes.get_lines()}
+    assert ends == {
+        "the whole run": pytest.approx(whole.share),
+        "random alone": pytest.approx(alone.share),
+    }
+    assert alone.share < whole.share and alone.reference == whole.reference
