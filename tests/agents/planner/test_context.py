@@ -220,4 +220,4 @@ def test_what_a_trusted_predictor_depends_on_is_in_the_prompt() -> None:
     candidates = evaluated(TinySpace(), 4)
     shown, silent = prompt(candidates, predictor_view=told), prompt(candidates)
     assert "- width: more is better" in shown and "dropout 'x'" in shown
-    assert "A model fitted" in shown and "A model fitted" not in silent
+    assert "a model fitted" in shown and "a model fitted" not in silent
