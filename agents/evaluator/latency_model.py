@@ -48,7 +48,7 @@ class LatencyError:
         mape: mean of |predicted - measured| / measured.
         spearman: rank correlation of predicted and measured; 0 where either does not vary.
         z: root mean square of (predicted - measured) / std: above 1 the model was too sure of itself.
-        rms: root mean square of (predicted - measured) / measured.
+        rms: root mean square of (predicted - measured) / predicted.
         samples: candidates.
     """
 
@@ -71,7 +71,7 @@ def error_of(predicted: Floats, std: Floats, measured: Floats) -> LatencyError:
         mape=float(np.mean(np.abs(predicted - measured) / measured)),
         spearman=float(spearmanr(predicted, measured).statistic) if varies else 0.0,
         z=float(np.sqrt(np.mean(((predicted - measured) / std) ** 2))),
-        rms=float(np.sqrt(np.mean(((predicted - measured) / measured) ** 2))),
+        rms=float(np.sqrt(np.mean(((predicted - measured) / predicted) ** 2))),
         samples=len(measured),
     )
 
@@ -177,12 +177,17 @@ class LatencyModel:
         """
         return _mean(self._known(), self._points(candidates))
 
-    def lower_bounds(self, mean: Floats, std: Floats) -> Floats:
+    def lower_bounds(self, mean: Floats, std: Floats, seen: float = 0.0) -> Floats:
         """What latencies predicted so are hardly below, in ms, of the same shape.
 
         Three standard deviations, and three typical errors of cross-validation; 0 without that.
+
+        Args:
+            mean: as predicted.
+            std: as predicted.
+            seen: typical error of predictions since then (`LatencyError.rms`), which counts if it is larger.
         """
-        error = self.error.rms if self.error is not None else np.inf
+        error = max(self.error.rms, seen) if self.error is not None else np.inf
         bounds: Floats = np.maximum(np.minimum(mean - 3.0 * std, mean * max(1.0 - 3.0 * error, 0.0)), 0.0)
         return bounds
 

@@ -7,7 +7,6 @@ import random
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -20,11 +19,12 @@ from cambrian.agents.sections import Constraint, PredictorSection
 from cambrian.sandbox import JobState
 from cambrian.search_spaces import Space
 
-Quantity = Literal["latency_ms", "latency_ratio"]
 MOST_SAMPLES = 100
 """Measurements that the model is fitted on, the newest."""
 MIN_FORETOLD = 5
 """Predictions made before measuring from which their error may take the trust away again."""
+BELIED = 2.0
+"""... once it is so many times the error that would have been small enough."""
 LOOK_BACK = 20
 """The newest predictions, by which their error is judged."""
 GROWTH = 1.2
@@ -177,7 +177,9 @@ class LatencyScreen:
             if limit is None or model is None:
                 return LatencyVerdict()
             means, stds = model.predict([self._encode(candidate)])
-            mean, std, bound = (float(each[0]) for each in (means, stds, model.lower_bounds(means, stds)))
+            running = self._running()
+            bounds = model.lower_bounds(means, stds, running.rms if running is not None else 0.0)
+            mean, std, bound = (float(each[0]) for each in (means, stds, bounds))
             if limit.holds(bound) or not self._trusted(model):
                 return LatencyVerdict(predicted=mean)
             said = (
@@ -221,7 +223,8 @@ class LatencyScreen:
     def _trusted(self, model: LatencyModel) -> bool:
         """The error must be small in cross-validation, and not be belied by what was measured since."""
         running = self._running()
-        belied = running is not None and running.samples >= MIN_FORETOLD and running.mape > model.max_mape
+        many = running is not None and running.samples >= MIN_FORETOLD
+        belied = many and running is not None and running.mape > BELIED * model.max_mape
         return model.trusted and not belied
 
     def _fitted(self) -> LatencyModel | None:
