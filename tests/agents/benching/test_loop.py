@@ -39,11 +39,11 @@ def test_equal_seeds_search_alike(bench: Benchmark, searcher: Searcher) -> None:
     assert first == second != other
 
 
-def test_a_portfolio_shares_by_weight_after_the_warm_up(bench: Benchmark) -> None:
+def test_a_portfolio_shares_after_the_warm_up(bench: Benchmark) -> None:
     trace = run(bench, EVOLUTION, evaluations=120)
     assert trace.arms[:6] == ["random"] * 6
-    assert trace.arms.count("mutation") > trace.arms.count("random") > 24
-    assert trace.arms.count("crossover") >= 12
+    assert 30 <= trace.arms.count("random") <= 48, "the control's share is reserved"
+    assert trace.arms.count("mutation") > 12 and trace.arms.count("crossover") > 4
 
 
 def test_the_predictor_of_real_runs_takes_part(bench: Benchmark) -> None:
@@ -71,8 +71,8 @@ def test_rows_beyond_a_limit_cost_but_lead_nowhere(tmp_path: Path) -> None:
     limit = (Limit.parse("ms <= 8"),)
     measured = flat_benchmark(tmp_path, constraints=limit)
     trace = run(measured, EVOLUTION, evaluations=100)
-    outside = [not measured.feasible[row] for row in trace.rows]
-    assert 0 < sum(outside[50:]) < sum(outside[:50])
+    outside = ~measured.feasible[trace.rows]
+    assert 0 < outside[30:].mean() < 0.7 * (~measured.feasible).mean()
     known = flat_benchmark(tmp_path, constraints=limit, features=("ms",))
     for searcher in (EVOLUTION, *parse_arms(",".join(PEERS))):
         trace = run(known, searcher, evaluations=50)

@@ -3,13 +3,13 @@
     make bench NAME=search                                     # all tables, 20 seeds
     make bench NAME=search ARGS="cifar10 --seeds 50 --arms default,local-search"
 
-Names come first, then options of the command. The tables lie in `nas/` of a folder of CAMBRIAN_DATA, or in that
-folder itself: nb201.parquet for `cifar10` and `cifar100`, nasbench_graph.parquet for `graph`. Writes
+Names come first, then options of the command. The tables lie in `nas/` of a folder of CAMBRIAN_DATA, or in
+that folder itself: nb201.parquet for `cifar10` and `cifar100`, nasbench_graph.parquet for `graph`. Writes
 `runs/bench/search-NAME.json` with every curve, and `search-NAME.png`.
 
-Known of `cifar10`, where 200 epochs' validation accuracy is the signal: regularized evolution finds the best cell
-after 216 evaluations (median), local search after 188; after 100, the best cell so far of random search has
-93.73 % on the test images, that of evolution 94.01, that of local search 94.08.
+Known of `cifar10`, where 200 epochs' validation accuracy is the signal: regularized evolution finds the best
+cell after 216 evaluations (median), local search after 188; after 100, the best cell so far of random search
+has 93.73 % on the test images, that of evolution 94.01, that of local search 94.08.
 """
 
 from __future__ import annotations
