@@ -23,6 +23,7 @@ from cambrian.sandbox.examination.motifs import motifs
 from cambrian.sandbox.examination.proxies import compute
 from cambrian.sandbox.examination.report import Examination, StaticFacts
 from cambrian.sandbox.examination.static import static_facts_inside
+from cambrian.sandbox.examination.uncompiled import spare_compiler
 from cambrian.sandbox.protocol import Job
 from cambrian.sandbox.worker.network import make_network
 from cambrian.sandbox.worker.training import Data
@@ -38,6 +39,7 @@ def examine(job: Job, space: Space, data: Data) -> Examination:
     Raises:
         Exception: whatever the network raises on ordinary samples.
     """
+    spare_compiler()
     spec = job.examine
     assert spec is not None
     told: dict[str, Any] = {"seconds": {}}

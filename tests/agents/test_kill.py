@@ -78,6 +78,7 @@ def config(slots: int) -> dict[str, Any]:
         "constraints": ["params <= 200k"],
         "baselines": ["two-layer-cnn"],
         "arms": {"random": 0.3, "mutation": 0.5, "crossover": 0.2},
+        "checks": {"behaviour": "on", "proxies": ["params"]},
         "predictor": {"min_evaluations": 12, "min_tau": 0.0},
         "sandbox": {"kind": "pausing"},
         "mlflow": {"enabled": False},
@@ -113,6 +114,7 @@ def assert_exactly_once(store: PopulationStore, candidates: list[Candidate]) -> 
     assert max(Counter((e.candidate_id, e.rung, e.seed) for e in evaluations).values()) == 1
     owners = Counter(c.identity for c in candidates if c.identity and not c.duplicate_of)
     assert max(owners.values()) == 1
+    assert all(c.findings and c.proxies for c in candidates if c.score is not None)
     ended: set[str] = set()
     for line in (store.folder / "trainings.log").read_text().splitlines():
         what, job, _ = line.split()

@@ -24,11 +24,11 @@ from tests.support.instant import InstantSandbox
 
 
 class PausingSandbox(InstantSandbox):
-    """Trains for 30 ms, and notes the start and the end of every training; reproduces for 10 ms."""
+    """Trains for 30 ms, and notes the start and the end of every training; reproduces and examines sooner."""
 
     async def run(self, job: Job) -> Outcome:
-        if job.purpose == "reproduce":
-            await asyncio.sleep(0.01)
+        if job.purpose in ("reproduce", "examine"):
+            await asyncio.sleep(0.01 if job.purpose == "reproduce" else 0.003)
             return await super().run(job)
         if not (self._folder / "jobs" / job.id / "outcome.json").exists():
             self._note("start", job)
