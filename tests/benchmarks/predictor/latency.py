@@ -278,7 +278,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     publish(
         "latency-held-out",
         told,
-        note=f"what the model says of itself by cross-validation within its samples, over at most {TOLD} draws; "
+        note=f"what the model says of itself by cross-validation of its samples, at most {TOLD} draws; "
         "below the bound: cells that are faster than the lower bound by which a run would refuse them",
     )
     summary = means(rows)
