@@ -9,6 +9,8 @@ PYTHONS := python3.13 python3.12 python3.11 python3 python3.14
 # Address of a package index that has the wanted build of PyTorch. Empty: whatever pip is set up to use.
 TORCH_INDEX ?=
 RUNFILE ?= runs/first-light.yaml
+# Processes that share the tests. What needs sandboxes stays in one of them, see tests/conftest.py.
+WORKERS ?= 2
 NAME ?=
 ARGS ?=
 
@@ -42,6 +44,7 @@ help: ## show this
 	@echo '               index that the PyTorch site names; default: the build that pip finds by itself'
 	@echo 'Variables of the others:'
 	@echo '  RUNFILE      what make discover runs; default: $(RUNFILE)'
+	@echo '  WORKERS      processes that share the tests; default: $(WORKERS)'
 	@echo '  ARGS         added to the command of discover, test and bench, such as ARGS="-m docker" for test'
 
 setup: $(STAMP) ## make the virtual environment (the other targets do so by themselves)
@@ -51,7 +54,7 @@ discover: $(STAMP) ## run a discovery: RUNFILE, by default one of about five min
 	$(BIN)/cambrian run "$(RUNFILE)" $(ARGS)
 
 test: $(STAMP) ## run the tests
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest $(if $(filter-out 1,$(WORKERS)),--numprocesses=$(WORKERS) --dist=loadgroup) $(ARGS)
 
 lint: $(STAMP) ## check style, types and the direction of imports
 	$(BIN)/ruff check

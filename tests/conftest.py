@@ -114,6 +114,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip(reason)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep in one process what shares this machine's cores, engine and images; the others take the rest."""
+    for item in items:
+        path = item.path.as_posix()
+        sandboxed = "/tests/sandbox/" in path and "/tests/sandbox/examination/" not in path
+        if sandboxed or item.get_closest_marker("docker"):
+            item.add_marker(pytest.mark.xdist_group("sandbox"))
+
+
 @pytest.fixture(autouse=True)
 def _environment_restored() -> Iterator[None]:
     """What a test does to `os.environ` ends with it."""

@@ -10,6 +10,7 @@ After BANANAS (White et al. 2021, arXiv 1910.11858) and NAS-BOWL (Ru et al. 2021
 
 from __future__ import annotations
 
+import contextlib
 import random
 import weakref
 from collections.abc import Callable, Sequence
@@ -141,8 +142,10 @@ class GuidedArm:
             self._theta = (key, learn([each[rows] for each in listed.rows], _targets(context, first)))
             self._posteriors.clear()
         targets = _targets(context, used)
-        mean, std = self._conditioned("score", listed, used).at(targets)
-        merit = expected_improvement(mean, std, _best(used, targets))
+        posterior = self._conditioned("score", listed, used)
+        mean, _ = posterior.at(targets)
+        awaited = [row for c in _underway(context) if (row := listed.find(c.genotype)) is not None]
+        merit = expected_improvement(mean, posterior.believing(awaited), _best(used, targets))
         judged, kept = _judged(context.population)
         if judged:
             merit = merit * _chance(*self._conditioned("limits", listed, judged).at(kept))
@@ -181,18 +184,21 @@ class GuidedArm:
         first, later = _split(seen, context.task.maximize)
         used = [*first, *later]
         judged, kept = _judged(context.population)
-        parts = (used, judged, drafts)
+        awaited = _underway(context)
+        parts = (used, judged, awaited, drafts)
         rows = self._columns([encoder(each.genotype) for part in parts for each in part])
         key = tuple(c.id for c in first)
         if self._theta is None or self._theta[0] != key:
             self._theta = (key, learn([each[: len(first)] for each in rows], _targets(context, first)))
         n, m = len(used), len(used) + len(judged)
+        start = m + len(awaited)
         targets = _targets(context, used)
-        mean, std = _posterior(rows, self._theta[1], range(n)).at(targets)
-        merit = expected_improvement(mean, std, _best(used, targets))
+        posterior = _posterior(rows, self._theta[1], range(n))
+        mean, _ = posterior.at(targets)
+        merit = expected_improvement(mean, posterior.believing(range(m, start)), _best(used, targets))
         if judged:
             merit = merit * _chance(*_posterior(rows, self._theta[1], range(n, m)).at(kept))
-        return drafts, merit[m:], mean[m:]
+        return drafts, merit[start:], mean[start:]
 
 
 def _posterior(rows: list[Singles], theta: Floats, observed: Sequence[int]) -> Posterior:
@@ -227,6 +233,17 @@ def _split(seen: Sequence[Candidate], maximize: bool) -> tuple[list[Candidate], 
     half, sign = MOST_LEARNED // 2, -1.0 if maximize else 1.0
     old = sorted(range(at - half), key=lambda i: sign * first[i].rung_scores[0])[:half]
     return [first[i] for i in sorted(old)] + first[-half:], later
+
+
+def _underway(context: ProposalContext) -> list[Candidate]:
+    """Members that are proposed, and have neither a score nor an end."""
+    found = []
+    for candidate in context.population.known():
+        if not candidate.state.ended and not candidate.rung_scores:
+            with contextlib.suppress(ProposalError):  # the model wrote what is no member
+                genotype = context.space.validate(candidate.genotype)
+                found.append(candidate.model_copy(update={"genotype": genotype}))
+    return found
 
 
 def _judged(population: PopulationView) -> tuple[list[Candidate], Floats]:

@@ -9,6 +9,7 @@ The covariance is that of `evaluator.predictors.gp`.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -123,8 +124,26 @@ class Posterior:
         n = len(self._at)
         weights = solve_triangular(self._root, targets, lower=True)
         mean = weights.astype(np.float32) @ self._inner[:n]
-        variance = np.maximum(self._prior - self._explained, _LEAST_VARIANCE)
-        return mean.astype(np.float64), np.sqrt(variance.astype(np.float64))
+        return mean.astype(np.float64), self._deviation()
+
+    def believing(self, rows: Sequence[int]) -> Floats:
+        """Standard deviation at all members if those of `rows` were known to reach just their mean.
+
+        The mean would stay what it is (Ginsbourger et al. 2010, Kriging is well-suited to parallelize
+        optimization).
+        """
+        if not rows:
+            return self._deviation()
+        branch = copy.copy(self)
+        branch._at = list(self._at)
+        branch._inner = self._inner[: len(self._at)].copy()
+        branch._explained = self._explained.copy()
+        for row in rows:
+            branch.observe(row)
+        return branch._deviation()
+
+    def _deviation(self) -> Floats:
+        return np.sqrt(np.maximum(self._prior - self._explained, _LEAST_VARIANCE).astype(np.float64))
 
     def _covariance(self, row: int) -> Singles:
         """Of one member with all."""

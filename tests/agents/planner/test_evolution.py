@@ -49,6 +49,27 @@ class TestCrossoverArm(EvolutionContract):
     name = "crossover"
 
 
+class TestLocalArm(EvolutionContract):
+    name = "local"
+
+    async def test_it_climbs_from_the_best_until_its_neighbours_are_known(self, arm: Arm) -> None:
+        space = TinySpace()
+        rng = random.Random(3)
+        seen = [candidate(0, space.sample(rng), score=0.9), candidate(1, space.sample(rng), score=0.1)]
+        best = seen[0].id
+        parents = []
+        for index in range(2, 60):
+            (proposal,) = await arm.propose(context(space, seen, seed=index), 1)
+            parents.append(proposal.parents[0])
+            if fingerprint(proposal.genotype) in {fingerprint(c.genotype) for c in seen}:
+                break
+            seen.append(candidate(index, proposal.genotype, score=0.1 + index / 1000))
+        assert parents[0] == best
+        assert any(parent != best for parent in parents)
+        first_other = next(i for i, parent in enumerate(parents) if parent != best)
+        assert first_other > 2
+
+
 def test_only_random_is_the_control_and_all_are_cheap() -> None:
     arms = [RandomArm(), MutationArm(), CrossoverArm()]
     assert [arm.control for arm in arms] == [True, False, False]

@@ -9,10 +9,10 @@ import pytest
 
 from cambrian.agents.planner import Arm, PopulationView, ProposalContext
 from cambrian.agents.planner.exchange import ExchangeLog
-from cambrian.agents.planner.portfolio import Portfolio, build_arms
+from cambrian.agents.planner.portfolio import FLOOR, Portfolio, build_arms, merits
 from cambrian.agents.population.model import Proposal
 from cambrian.agents.population.view import Population
-from tests.agents.planner.world import TinySpace, config, evaluated
+from tests.agents.planner.world import TinySpace, candidate, config, evaluated
 
 EMPTY = Population(True)
 WEIGHTS = {"random": 0.25, "mutation": 0.45, "crossover": 0.1, "llm": 0.2}
@@ -213,3 +213,31 @@ def _timed(portfolio: Portfolio, spent: dict[str, int], population: Population, 
     for _ in range(20):
         portfolio.choose(spent, population, rng)
     return (time.perf_counter() - started) / 20
+
+
+class TestMerit:
+    def test_nobody_is_judged_before_somebody_has_landed(self) -> None:
+        assert merits({"a": 3.0}, {}) == {}
+
+    def test_who_brings_more_for_the_same_is_asked_more_and_nobody_never(self) -> None:
+        found = merits({"good": 30.0, "poor": 30.0, "new": 0.0}, {"good": 25.0, "poor": 0.0})
+        assert found["new"] == pytest.approx(1.0)
+        assert found["good"] > 1.5 and found["poor"] == FLOOR
+
+    def test_luck_at_the_start_decides_little(self) -> None:
+        lucky = merits({"a": 1.0, "b": 1.0}, {"a": 1.0})
+        assert 1 < lucky["a"] / lucky["b"] < 2.5
+
+    def test_shares_follow_merit_and_the_control_keeps_its_own(self) -> None:
+        weights = {"random": 0.2, "mutation": 0.4, "crossover": 0.4}
+        arms: dict[str, Arm] = {name: PlainArm(name) for name in weights}
+        portfolio = Portfolio(config(arms=weights, warmup=0), arms)
+        population, spent = Population(True), Counter[str]()
+        for n in range(200):
+            arm = portfolio.choose(spent, population, random.Random(n))
+            assert arm is not None
+            score = {"random": 0.3, "mutation": 0.9, "crossover": 0.1}[arm.name] + n / 10_000
+            population.update(candidate(n, {"n": n}, score=score, arm=arm.name))
+            spent[arm.name] += 1
+        assert spent["random"] == pytest.approx(40, abs=2)
+        assert spent["mutation"] > 4 * spent["crossover"] > 0
