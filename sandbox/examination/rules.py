@@ -19,6 +19,8 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode
 
+from cambrian.sandbox.examination.tape import Tape
+
 Rule = Callable[..., Any]
 _META = torch.device("meta")
 _WATCHED: dict[Any, bool] = {}
@@ -36,10 +38,14 @@ class ForwardTrace(TorchFunctionMode):
         norms: momentum and epsilon of each batch norm, and whether it keeps statistics, in order.
         cuts: whether gradients are held back somewhere, as by `detach`.
         narrowest: positions in a map (1 for a vector) that a batch norm averages over, at least.
+
+    Args:
+        tape: told of every call, to repeat the pass elsewhere.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tape: Tape | None = None) -> None:
         super().__init__()
+        self._tape = tape
         self.flops = 0
         self.used: dict[int, nn.Parameter] = {}
         self.saved = 0
@@ -63,11 +69,14 @@ class ForwardTrace(TorchFunctionMode):
             return func(*args, **kwargs)
         self._use(args if not kwargs else (*args, *kwargs.values()))
         rule = _RULES.get(func)
+        result = None
         if rule is not None and (args or "input" in kwargs):
             result = rule(self, func, *args, **kwargs)
-            if result is not None:
-                return result
-        return self._otherwise(func, args, kwargs)
+        if result is None:
+            result = self._otherwise(func, args, kwargs)
+        if self._tape is not None:
+            self._tape.write(func, args, dict(kwargs), result)
+        return result
 
     def keep(self, *tensors: Tensor) -> None:
         """Note that the backward pass needs `tensors`; views of one memory count once."""

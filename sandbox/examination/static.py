@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cambrian.sandbox.examination.meta import InitLog, build_on_meta
 from cambrian.sandbox.examination.report import StaticFacts
 from cambrian.sandbox.examination.rules import ForwardTrace
+from cambrian.sandbox.examination.tape import Tape
 from cambrian.search_spaces import Genotype, ProposalError, Signature, Space
 
 _MIB = 2**20
@@ -27,6 +28,7 @@ class Examination:
     init: InitLog
     trace: ForwardTrace
     facts: StaticFacts
+    tape: Tape | None
 
 
 _latest = threading.local()
@@ -57,13 +59,13 @@ def _examine(
     space: Space, genotype: Genotype, signature: Signature, batch_size: int, *, inside: bool
 ) -> StaticFacts:
     module, init = build_on_meta(space, genotype, signature, inside=inside)
-    facts, trace = trace_forward(module, signature, batch_size)
+    facts, trace, tape = trace_forward(module, signature, batch_size, record=True)
     # the identity of the same genotype is asked for next, and starts from the same module
     _latest.value = (
         space,
         genotype,
         signature,
-        Examination(module, tuple(module.modules()), tuple(module.parameters()), init, trace, facts),
+        Examination(module, tuple(module.modules()), tuple(module.parameters()), init, trace, facts, tape),
     )
     return facts
 
@@ -102,17 +104,21 @@ def static_check(module: nn.Module, signature: Signature, batch_size: int) -> St
         ProposalError: a layer cannot take what it is given, or the outputs have another shape than
             `(n, n_outputs)`; the message names the layer and the shapes.
     """
-    facts, _ = trace_forward(module, signature, batch_size)
+    facts, _, _ = trace_forward(module, signature, batch_size)
     return facts
 
 
 def trace_forward(
-    module: nn.Module, signature: Signature, batch_size: int
-) -> tuple[StaticFacts, ForwardTrace]:
-    """`static_check`, and the trace of the forward pass that it was read from."""
+    module: nn.Module, signature: Signature, batch_size: int, *, record: bool = False
+) -> tuple[StaticFacts, ForwardTrace, Tape | None]:
+    """`static_check`, the trace of the forward pass that it was read from, and its finished tape.
+
+    There is no tape unless `record`, and none where it could not be played with other numbers.
+    """
     kind = torch.float32 if signature.n_ids is None else torch.int64
     inputs = torch.empty((batch_size, *signature.input_shape), dtype=kind, device="meta")
-    trace = ForwardTrace()
+    tape = Tape([*module.parameters(), inputs], module.buffers(), batch_size) if record else None
+    trace = ForwardTrace(tape)
     try:
         with torch.no_grad(), trace:
             outputs = module(inputs)
@@ -133,7 +139,9 @@ def trace_forward(
         peak_memory_mb=_peak_bytes(tensors, inputs, trace) / _MIB,
         depth=sum(parameter.dim() > 1 for parameter in trace.used.values()),
     )
-    return facts, trace
+    if tape is not None:
+        tape.finish(outputs)
+    return facts, trace, tape if tape is not None and tape.whole else None
 
 
 def _peak_bytes(parameters: list[nn.Parameter], inputs: Tensor, trace: ForwardTrace) -> int:

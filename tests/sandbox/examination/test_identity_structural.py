@@ -12,7 +12,7 @@ from torch import nn
 from cambrian.sandbox.examination.identity import identity
 from cambrian.search_spaces import ProposalError
 from tests.sandbox.examination.conftest import Apply, ToySpace
-from tests.sandbox.examination.test_identity import ROW, held_back, layers, toy
+from tests.sandbox.examination.test_identity import ROW, layers, toy
 
 
 class TestStructural:
@@ -22,19 +22,14 @@ class TestStructural:
         "make",
         [
             lambda: Apply(lambda x: torch.zeros(len(x), 10, dtype=x.dtype)),
-            lambda: Apply(lambda m, x: m.out(x * 0), out=nn.Linear(6, 10)),
             lambda: Apply(lambda m, x: m.out(x) / 0, out=nn.Linear(6, 10)),
             lambda: Apply(lambda m, x: m.out(x).float(), out=nn.Linear(6, 10)),
             lambda: Apply(lambda m, x: m.out((x * 0 - 1).relu() + x), out=nn.Linear(6, 10)),
-            lambda: Apply(lambda m, x: m.out(m.a(x).detach()), a=nn.Linear(6, 8), out=nn.Linear(8, 10)),
-            lambda: Apply(lambda m, x: m.out(m.a(x).data), a=nn.Linear(6, 8), out=nn.Linear(8, 10)),
-            held_back,
-            lambda: Apply(lambda m, x: [m.out(x), None][not x.is_meta], out=nn.Linear(6, 10)),
         ],
     )  # fmt: skip
     def test_of_networks_whose_outputs_tell_too_little(self, make: Callable[[], nn.Module]) -> None:
         first = toy(make)
-        assert first.startswith("g1:") and toy(make) == first
+        assert first.startswith("g2:") and toy(make) == first
         assert toy(make, name="other") != first
 
     def test_of_huge_networks(self) -> None:
@@ -44,7 +39,7 @@ class TestStructural:
             )
 
         started = time.monotonic()
-        assert toy(make).startswith("g1:")
+        assert toy(make).startswith("g2:")
         assert time.monotonic() - started < 5
 
 
@@ -66,4 +61,4 @@ def test_constructors_may_read_values() -> None:
         return layers(nn.ReLU(), nn.Dropout(rates[1]))
 
     assert toy(make) == toy(make)
-    assert toy(make).startswith("f1:")
+    assert toy(make).startswith("f2:")

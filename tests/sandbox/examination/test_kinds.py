@@ -101,7 +101,7 @@ class TestIds:
         plain, again = of(Tagger, TEXT), of(lambda s: Tagger(s, skip=False), TEXT)
         other = of(lambda s: Tagger(s, skip=True), TEXT)
         assert plain == again != other
-        assert plain.startswith("f1:") and other.startswith("f1:")
+        assert plain.startswith("f2:") and other.startswith("f2:")
 
     def test_another_vocabulary_is_another_identity(self) -> None:
         class Blind(nn.Module):
@@ -130,7 +130,7 @@ class TestSequencesAndVectors:
             return nn.Sequential(nn.LayerNorm(channels), nn.Flatten(), nn.Linear(length * channels, 3))
 
         assert check(Made(make), {}, ROWS, 4).flops == 2 * 24 * 3
-        assert of(make, ROWS).startswith("f1:")
+        assert of(make, ROWS).startswith("f2:")
 
     @pytest.mark.parametrize(
         ("shape", "words"),
@@ -161,7 +161,7 @@ class TestNodes:
     def test_aggregations_and_dropout_rates_are_told_apart(self) -> None:
         found = [of(make, NODES) for make in (gnn("sum"), gnn("mean"), gnn("max"), gnn("sum", dropout=0.4))]
         assert len(set(found)) == 4
-        assert all(text.startswith("f1:") for text in found)
+        assert all(text.startswith("f2:") for text in found)
         assert of(gnn("sum"), NODES) == found[0]
 
     def test_a_network_that_looks_at_no_neighbour_is_told_apart(self) -> None:
@@ -185,4 +185,4 @@ class TestNodes:
             def forward(self, ids: Tensor) -> Tensor:
                 return self.rows(ids)
 
-        assert of(Table, NODES).startswith("g1:")
+        assert of(Table, NODES).startswith("g2:")

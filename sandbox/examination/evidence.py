@@ -1,0 +1,453 @@
+"""What a network computes under canonical weights, on two probes that have nothing to do with each other."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from cambrian.sandbox.examination.canonical import common_weights, first_values, form, roles, weights
+from cambrian.sandbox.examination.meta import seeded
+from cambrian.sandbox.examination.probe import build_for_probe, noise, probe
+from cambrian.sandbox.examination.static import Examination
+from cambrian.sandbox.examination.tape import Recorder, Tape, Watch
+from cambrian.search_spaces import Genotype, Signature, Space
+
+MAX_FLOPS = 4e9
+MAX_PARAMETERS = 20_000_000
+"""Above these, for one pass over the probe, a network is not run."""
+
+_DIGITS = 7
+_MOST = 4
+_ATTEMPTS = 3
+_UNMOVED = 1e-9
+"""Outputs that differ by less than this share of their size are the same: two matrices of one product were
+summed in another order."""
+
+_Slot = tuple[dict[str, nn.Parameter | None], str, int]
+"""Where a parameter lives, and its place among all."""
+
+
+@dataclass
+class _Network:
+    """A module that can be run with any weights.
+
+    Attributes:
+        module: on the CPU, in training mode, but for its parameters.
+        slots: where those are to be put.
+        twofold: whether evaluation could differ from training by more than batch norm and dropout account
+            for.
+        cautious: whether it may write to its weights.
+        norms: batch norms that keep statistics.
+        buffers: of all modules.
+    """
+
+    module: nn.Module
+    slots: list[_Slot]
+    twofold: bool
+    cautious: bool
+    norms: list[_BatchNorm]
+    buffers: list[Tensor]
+
+    def fill(self, values: Sequence[Tensor], *, learn: bool) -> list[nn.Parameter]:
+        """Put `values` in, and batch norms back to their beginning; returns the parameters."""
+        if self.cautious:
+            values = [value.clone() for value in values]
+        made = [nn.Parameter(value, requires_grad=learn) for value in values]
+        for home, name, place in self.slots:
+            home[name] = made[place]
+        for norm in self.norms:
+            if norm.training and not self.twofold:  # training does not look at them
+                norm._buffers.update(running_mean=None, running_var=None, num_batches_tracked=None)
+                continue
+            norm._buffers["running_mean"] = torch.zeros(norm.num_features, dtype=torch.float64)
+            norm._buffers["running_var"] = torch.ones(norm.num_features, dtype=torch.float64)
+            norm._buffers["num_batches_tracked"] = torch.zeros((), dtype=torch.long)
+        return made
+
+
+class _Unsure(Exception):
+    """The evidence is weak."""
+
+
+@dataclass
+class _Found:
+    """What probe A tells.
+
+    Attributes:
+        attempt: how often other weights had to be tried before.
+        numbers: of its outputs.
+        roles: of each parameter.
+        steady: whether the outputs are the same for all samples.
+        learned: whether the roles are from gradients, so that a parameter without one may be idle.
+    """
+
+    attempt: int
+    numbers: list[int]
+    roles: list[tuple[Any, ...]]
+    steady: bool
+    learned: bool
+
+
+def behaviour(
+    seen: Examination, space: Space, genotype: Genotype, signature: Signature
+) -> tuple[object, ...] | None:
+    """What tells the network from others, as nested tuples of numbers and text.
+
+    Args:
+        seen: what the static check saw of it; its module is spoilt.
+        space: builds it.
+        genotype: canonical.
+        signature: what it takes and gives.
+
+    Returns:
+        None where the evidence is weak, or too dear.
+    """
+    # nodes are probed on a small graph
+    dear = signature.graph is None and seen.facts.flops * _MOST > MAX_FLOPS
+    if dear or seen.facts.parameters > MAX_PARAMETERS:
+        return None
+    try:
+        tool = prober(seen, space, genotype, signature)
+        try:
+            return tool.evidence()
+        except RuntimeError:  # a picture that was shrunk did not fit after all
+            if tool.signature == signature:
+                raise
+            return Tapes(seen, signature, tool.batch).evidence()
+    except Exception:  # what only fails on real numbers is for its training to tell, not for its identity
+        return None
+
+
+def prober(seen: Examination, space: Space, genotype: Genotype, signature: Signature) -> Tapes:
+    """What runs the two probes, for the arguments of `behaviour`: by tape alone wherever that tells all."""
+    # few samples of a large input, but enough for statistics of a batch to be more than signs
+    few = math.prod(signature.input_shape) > 64 and seen.trace.narrowest >= 4
+    batch = 2 if few else _MOST
+    own = [child for child in seen.modules if not _of_torch(type(child))]
+    real = (
+        signature.graph is not None
+        or any(map(_keeps_statistics, seen.modules))
+        or any(map(_has_tensors, own))
+    )
+    twofold = _evaluates_differently(seen.modules, own)
+    # gradients of plain operations tell no more than outputs do; those of one's own making may
+    derive = space.kind == "code" or seen.trace.cuts or _makes_gradients(own)
+    if seen.tape is not None and not (real or twofold or derive):
+        small = seen.tape.smallest()
+        if small is not None:
+            reduced = (*signature.input_shape[:1], small, small)
+            signature = signature.model_copy(update={"input_shape": reduced})
+        return Tapes(seen, signature, batch)
+    return _Modules(
+        seen, signature, batch, derive, _network(seen, space, genotype, signature, twofold=twofold, real=real)
+    )
+
+
+class Tapes:
+    """Evidence of a network whose tape is all there is to it.
+
+    Args:
+        seen: what the static check saw.
+        signature: of the samples to take.
+        batch: number of samples.
+    """
+
+    def __init__(self, seen: Examination, signature: Signature, batch: int) -> None:
+        self.seen, self.signature, self.batch = seen, signature, batch
+        self.tape = seen.tape
+        self.shapes = [tuple(parameter.shape) for parameter in seen.parameters]
+        places = {id(parameter): place for place, parameter in enumerate(seen.parameters)}
+        used = [places[key] for key in seen.trace.used if key in places]
+        unused = sorted(set(range(len(self.shapes))).difference(used))
+        self.order = [*used, *unused]
+
+    def evidence(self) -> tuple[object, ...]:
+        """See `behaviour`.
+
+        Raises:
+            _Unsure: it is weak.
+        """
+        first = self.first()
+        ranks = self.ranks(first.roles)
+        inputs = probe(self.batch, self.signature, 1)
+        places = range(len(self.shapes))
+        for attempt in range(_ATTEMPTS):
+            keys = [(attempt, role, rank) for role, rank in zip(first.roles, ranks, strict=True)]
+            outputs = self.second(keys, inputs)
+            numbers = [_quantised(output) for output in outputs]
+            if None not in numbers:
+                break
+        else:
+            raise _Unsure
+        kept = self.tape.needed if self.tape is not None else set(places)
+        if first.learned:
+            idle = {place for place in kept if not first.roles[place][-1]}
+            if idle:
+                other = [("other", key) if place in idle else key for place, key in enumerate(keys)]
+                if all(map(_alike, outputs, self.second(other, inputs))):
+                    kept = kept - idle
+                elif first.steady:
+                    raise _Unsure
+        about = sorted(
+            first_values(self.seen.init.provenance(parameter), shape) + repr((parameter.requires_grad, role))
+            for place, (parameter, shape, role) in enumerate(
+                zip(self.seen.parameters, self.shapes, first.roles, strict=True)
+            )
+            if place in kept
+        )
+        return first.attempt, first.numbers, attempt, numbers, about, self.norms(first, kept)
+
+    def first(self) -> _Found:
+        """Probe A, with one value for parameters of one form, or ranked ones at later attempts."""
+        inputs = probe(self.batch, self.signature)
+        for attempt in range(_ATTEMPTS):
+            if attempt == 0:
+                drawn = [common_weights(shape) for shape in self.shapes]
+            else:
+                ranks = self.ranks([()] * len(self.shapes))
+                drawn = [
+                    weights(shape, ("A", attempt, rank))
+                    for shape, rank in zip(self.shapes, ranks, strict=True)
+                ]
+            found = self.look(drawn, inputs, attempt)
+            if found is not None:
+                return found
+        raise _Unsure
+
+    def look(self, drawn: Sequence[Tensor], inputs: Tensor, attempt: int) -> _Found | None:
+        """One attempt of probe A; None where it is too weak."""
+        assert self.tape is not None
+        watch = Watch()
+        with torch.no_grad(), seeded():
+            outputs = self.tape.play([*drawn, inputs], watch)
+        numbers = _quantised(outputs)
+        if numbers is None or not watch.alive:
+            return None
+        steady = _steady(outputs)
+        if steady and not self.tape.plain:
+            return None
+        found: list[tuple[Any, ...]] = [
+            tuple(sorted(watch.met.get(place, ()))) for place in range(len(drawn))
+        ]
+        counts = Counter((form(self.shapes[place]), found[place]) for place in self.tape.needed)
+        tied = [place for place in self.tape.needed if counts[form(self.shapes[place]), found[place]] > 1]
+        if tied:
+            values = [
+                value.detach().requires_grad_() if place in self.tape.needed else value
+                for place, value in enumerate(drawn)
+            ]
+            with torch.enable_grad(), seeded():
+                outputs = self.tape.play([*values, inputs])
+            gradients = roles(_gradients(outputs, [values[place] for place in tied]))
+            for place, role in zip(tied, gradients, strict=True):
+                found[place] = (found[place], role)
+        return _Found(attempt, numbers, found, steady, False)
+
+    def second(self, keys: Sequence[object], inputs: Tensor) -> list[Tensor]:
+        """Outputs of probe B for weights drawn by `keys`."""
+        assert self.tape is not None
+        values = [
+            weights(shape, key) if place in self.tape.needed else None
+            for place, (shape, key) in enumerate(zip(self.shapes, keys, strict=True))
+        ]
+        with torch.no_grad(), seeded():
+            return [self.tape.play([*values, inputs])]
+
+    def ranks(self, found: Sequence[tuple[Any, ...]]) -> list[int]:
+        """The place of each parameter among those of its form and role, by first use."""
+        counts: dict[object, int] = {}
+        ranks = [0] * len(self.shapes)
+        for place in self.order:
+            key = form(self.shapes[place]), found[place]
+            ranks[place] = counts.get(key, 0)
+            counts[key] = ranks[place] + 1
+        return ranks
+
+    def norms(self, first: _Found, kept: set[int]) -> list[str]:
+        """Of each batch norm that matters what its outputs did not show."""
+        assert self.tape is not None
+        told = []
+        for index, (about, weight, bias) in enumerate(self.tape.norms):
+            owned = [place for place in (weight, bias) if place is not None]
+            if not owned or kept.intersection(owned):
+                # a real module may have lost its statistics
+                real = (
+                    self.seen.trace.norms[index]
+                    if len(self.seen.trace.norms) == len(self.tape.norms)
+                    else about
+                )
+                told.append(repr((real, [first.roles[place] for place in owned])))
+        return sorted(told)
+
+
+class _Modules(Tapes):
+    """Evidence of a network that has to be called, at least once on each probe."""
+
+    def __init__(
+        self, seen: Examination, signature: Signature, batch: int, derive: bool, network: _Network
+    ) -> None:
+        super().__init__(seen, signature, batch)
+        self.derive, self.network = derive, network
+        self.tape = None
+
+    @property
+    def replays(self) -> bool:
+        """Whether the tape of the last pass says what the module would do with other numbers."""
+        whole = self.tape is not None and self.tape.whole
+        return whole and not self.network.twofold and not self.network.cautious
+
+    def look(self, drawn: Sequence[Tensor], inputs: Tensor, attempt: int) -> _Found | None:
+        """See `Tapes.look`."""
+        values = self.network.fill(drawn, learn=True)
+        tape = Tape([*values, inputs], self.network.buffers)
+        with torch.enable_grad(), seeded(), Recorder(tape) as recorder:
+            outputs = self.network.module(inputs)
+        tape.finish(outputs)
+        self.tape = tape
+        if self.replays and not self.derive:
+            return super().look(drawn, inputs, attempt)
+        numbers = _quantised(outputs)
+        if numbers is None or not recorder.alive:
+            return None
+        steady = _steady(outputs)
+        if steady and not (tape.whole and tape.plain):
+            return None
+        found = [(role,) for role in roles(_gradients(outputs, values))]
+        return _Found(attempt, numbers, found, steady, True)
+
+    def second(self, keys: Sequence[object], inputs: Tensor) -> list[Tensor]:
+        """See `Tapes.second`; the outputs of evaluation come with those of training where they may differ."""
+        assert self.tape is not None
+        if self.replays:
+            return super().second(keys, inputs)
+        drawn = [weights(shape, key) for shape, key in zip(self.shapes, keys, strict=True)]
+        self.network.fill(drawn, learn=False)
+        module = self.network.module
+        with torch.no_grad(), seeded(), Recorder():
+            outputs: list[Tensor] = [module(inputs)]
+            if self.network.twofold:
+                outputs.append(module.eval()(inputs))
+                module.train()
+        return outputs
+
+
+def _gradients(outputs: Tensor, values: Sequence[Tensor]) -> Sequence[Tensor | None]:
+    """Gradients of a projection of the outputs, by their scale."""
+    if not outputs.requires_grad:
+        return [None] * len(values)
+    plain = outputs.detach()
+    direction = noise((plain.numel(),), 5).view_as(plain) / plain.square().mean().sqrt()
+    return torch.autograd.grad(outputs, values, direction, allow_unused=True)
+
+
+def _steady(outputs: Tensor) -> bool:
+    plain = outputs.detach()
+    return bool((plain - plain[:1]).abs().max() < 1e-3 * plain.square().mean().sqrt())
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    return bool((one - other).abs().max() <= _UNMOVED * one.abs().max())
+
+
+def _network(
+    seen: Examination, space: Space, genotype: Genotype, signature: Signature, *, twofold: bool, real: bool
+) -> _Network:
+    """The module on the CPU in double precision, its parameters still to be put in.
+
+    Raises:
+        _Unsure: its parameters depend on how many nodes the graph has; it has none on a small one.
+    """
+    module, modules, parameters = seen.module, seen.modules, seen.parameters
+    # batch statistics start from known values; whatever else a constructor computed calls for the real one
+    if real:
+        with seeded():
+            module = build_for_probe(space, genotype, signature).double()
+        modules, parameters = tuple(module.modules()), tuple(module.parameters())
+        if [p.shape for p in parameters] != [p.shape for p in seen.parameters]:
+            raise _Unsure
+    places = {id(parameter): place for place, parameter in enumerate(parameters)}
+    slots = [
+        (child._parameters, name, places[id(parameter)])
+        for child in modules
+        for name, parameter in child._parameters.items()
+        if parameter is not None
+    ]
+    return _Network(
+        module,
+        slots,
+        twofold,
+        cautious=seen.trace.cuts,
+        norms=[child for child in modules if isinstance(child, _BatchNorm) and child.track_running_stats],
+        buffers=[each for child in modules for each in child._buffers.values() if each is not None],
+    )
+
+
+def _of_torch(kind: type) -> bool:
+    return kind.__module__.startswith("torch.")
+
+
+def _keeps_statistics(child: nn.Module) -> bool:
+    """Whether a module other than a batch norm has buffers."""
+    return bool(child._buffers) and not isinstance(child, _BatchNorm)
+
+
+def _has_tensors(child: nn.Module) -> bool:
+    """Whether it holds tensors as plain attributes, which torch's own layers never do."""
+    return any(isinstance(value, Tensor) for value in vars(child).values())
+
+
+def _makes_gradients(own: Iterable[nn.Module]) -> bool:
+    """Whether a module's code names what changes gradients behind the back of its outputs."""
+    return any(_names(type(child).__mro__, _OF_GRADIENTS) for child in own)
+
+
+_OF_GRADIENTS = frozenset({"apply", "backward", "detach", "no_grad", "register_hook", "grad", "data"})
+
+
+def _evaluates_differently(modules: Iterable[nn.Module], own: Iterable[nn.Module]) -> bool:
+    """Whether evaluation could differ from training by more than batch norm and dropout account for."""
+    if any(map(_keeps_statistics, modules)):
+        return True
+    return any(_names(type(child).__mro__, _OF_MODES) for child in own)
+
+
+_OF_MODES = frozenset({"training"})
+
+
+@functools.lru_cache(maxsize=4096)
+def _names(kinds: tuple[type, ...], wanted: frozenset[str]) -> bool:
+    """Whether code of a module's classes other than torch's uses one of the names."""
+    for base in kinds:
+        if base.__module__.split(".")[0] == "torch" or base is object:
+            continue
+        for member in vars(base).values():
+            code = getattr(member, "__code__", None)
+            if code is not None and not wanted.isdisjoint(code.co_names):
+                return True
+    return False
+
+
+def _quantised(outputs: Any) -> list[int] | None:
+    """Outputs `(batch, n_outputs)` as a few integers; None when they say little about the function.
+
+    Scale and direction are kept apart, each to about seven digits: noise in the last bits of outputs, a
+    million times smaller, almost never shifts a rounding. A handful of random projections of all outputs
+    tells functions apart as well as all outputs would, with fewer roundings at risk.
+    """
+    if not isinstance(outputs, Tensor) or outputs.dtype != torch.float64:
+        return None
+    flat = outputs.detach().flatten()
+    scale = float(flat.square().mean().sqrt())
+    if not math.isfinite(scale) or scale < 1e-30:
+        return None
+    mixed = noise((8, flat.numel()), 7)
+    numbers = (mixed @ (flat / scale)) / math.sqrt(flat.numel())
+    return [round(number * 10**_DIGITS) for number in (math.log(scale), *numbers.tolist())]
