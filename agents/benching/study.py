@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import multiprocessing
 import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,6 +21,7 @@ from cambrian.agents.benching.loop import Trace
 from cambrian.agents.benching.members import Known
 from cambrian.agents.benching.searchers import Searcher, run_config, search
 from cambrian.agents.benching.table import Floats
+from cambrian.agents.errors import InfrastructureError
 from cambrian.agents.evaluator.encoding import Structure
 from cambrian.agents.population.model import CONTROL_ARM
 
@@ -69,16 +75,11 @@ def run_study(
         One list a searcher, with one trace a seed; the same whatever `jobs` is.
     """
     found: dict[tuple[int, int], Trace] = {}
-    with _one_thread():
-        _prepare(benchmark, plan, jobs)
-        if jobs == 1:
-            for item in plan.work():
-                found[item] = _search(benchmark, plan, item)
-                done(plan.searchers[item[0]].name, item[1])
-        else:
-            for item, trace in _in_processes(benchmark, plan, jobs):
-                found[item] = trace
-                done(plan.searchers[item[0]].name, item[1])
+    _prepare(benchmark, plan, jobs)
+    here = ((item, _search(benchmark, plan, item)) for item in plan.work())
+    for item, trace in here if jobs == 1 else _in_processes(benchmark, plan, jobs):
+        found[item] = trace
+        done(plan.searchers[item[0]].name, item[1])
     seeds = sorted({seed for _, seed in found})
     return [[found[index, seed] for seed in seeds] for index in range(len(plan.searchers))]
 
@@ -127,6 +128,10 @@ def _pool(benchmark: Benchmark, plan: Plan, jobs: int) -> Iterator[ProcessPoolEx
     pool = ProcessPoolExecutor(jobs, context, initializer=_begin, initargs=(options, plan))
     try:
         yield pool
+    except BrokenProcessPool as error:
+        raise InfrastructureError(
+            "a process that searched was killed", hint="it may have run out of memory: try fewer --jobs"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
         _shared = None
@@ -134,8 +139,18 @@ def _pool(benchmark: Benchmark, plan: Plan, jobs: int) -> Iterator[ProcessPoolEx
 
 def _begin(options: Options | None, plan: Plan) -> None:
     global _shared
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches all of us: only the first says something
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    gc.freeze()  # what all processes share would be walked, and so copied, by each collection
     if options is not None:
         _shared = (open_benchmark(options), plan)
+
+
+def _end_with(parent: int) -> None:
+    """Exit when `parent` is gone: a pool's workers would wait for ever."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
 
 
 def _read(rows: range) -> tuple[Floats, list[Structure | None]]:
@@ -147,20 +162,3 @@ def _read(rows: range) -> tuple[Floats, list[Structure | None]]:
 def _work(item: tuple[int, int]) -> Trace:
     assert _shared is not None
     return _search(*_shared, item)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Linear algebra on one thread: other searches take the other cores, and sums must not depend on them."""
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = "1"
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-        else:
-            os.environ["OMP_NUM_THREADS"] = before

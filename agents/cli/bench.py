@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -92,6 +93,8 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Search a table of results many times, and say who finds how much how soon."""
+    for library in ("OMP", "OPENBLAS", "MKL"):  # read when they are loaded; searches have a core each
+        os.environ[f"{library}_NUM_THREADS"] = "1"
     from cambrian.agents.cli.bench_search import search_command
 
     search_command(

@@ -28,7 +28,7 @@ class TestFlatSpace(SpaceContract):
         return FlatSpace("made-up", columns, {})
 
     @pytest.fixture(scope="class")
-    def signatures(self) -> list[Signature]:  # type: ignore[override]
+    def signatures(self) -> list[Signature]:
         return [Signature(input_shape=(1,), n_outputs=1)]
 
     def _is_refused(self, space: Space, members: list[Genotype], signatures: list[Signature]) -> None:

@@ -53,6 +53,13 @@ def test_the_predictor_of_real_runs_takes_part(bench: Benchmark) -> None:
     assert guided.rows != plain.rows
 
 
+def test_the_default_portfolio_runs(bench: Benchmark) -> None:
+    (default,) = parse_arms("default")
+    trace = run(bench, default, evaluations=16)
+    assert len(trace.rows) == 16 and {"random", *trace.arms} <= {*default.weights}
+    assert set(trace.arms) > {"random"}
+
+
 def test_the_control_is_never_refused(bench: Benchmark) -> None:
     trace = run(bench, Searcher("random", {"random": 1.0}), evaluations=80, predictor=True)
     assert trace.screened == 0 and trace.proposals == 80 + trace.duplicates.get("random", 0)
