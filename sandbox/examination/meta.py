@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ _FILLING = frozenset(
     }
 )  # fmt: skip
 """In-place calls that change values only, so that they may be left out where nobody reads values."""
+_RANDOM = re.compile("rand|normal|uniform|xavier|kaiming|orthogonal|sparse|bernoulli|exponential|multinomial")
+"""In the provenance of values that were drawn."""
 _SIMPLE = frozenset({bool, float, int, str, type(None)})
 _META = torch.device("meta")
 
@@ -43,10 +46,15 @@ class InitLog(TorchFunctionMode):
     meta kernels for random numbers are slow, so in-place calls are only written down: `kaiming_uniform_` with
     its arguments says all there is to know. What is computed from tensors (`0.02 * torch.randn(n)`) is noted
     with the provenance of its inputs.
+
+    Args:
+        on_meta: False leaves tensors where they are and fills them, for constructors that read values; what
+            they do is written down all the same.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, on_meta: bool = True) -> None:
         super().__init__()
+        self._on_meta = on_meta
         # By address of the storage; the tensor is kept as well, or its address could be given to another.
         self._notes: dict[int, tuple[Tensor, list[Any]]] = {}
 
@@ -55,9 +63,9 @@ class InitLog(TorchFunctionMode):
         found = self._notes.get(tensor.untyped_storage()._cdata)
         return tuple(found[1]) if found else ()
 
-    def note(self, tensor: Tensor, *entry: Any) -> None:
+    def note(self, tensor: Tensor, *entries: Provenance) -> None:
         """Say how `tensor` got its values, where no call told."""
-        self._notes[tensor.untyped_storage()._cdata] = (tensor, [entry])
+        self._notes[tensor.untyped_storage()._cdata] = (tensor, list(entries))
 
     def __torch_function__(
         self,
@@ -71,10 +79,10 @@ class InitLog(TorchFunctionMode):
         if name in _HARMLESS:
             return func(*args, **kwargs)
         if func in _FACTORIES:
-            if kwargs.get("device") is None:
+            if self._on_meta and kwargs.get("device") is None:
                 kwargs["device"] = _META
             made = func(*args, **kwargs)
-            del kwargs["device"]
+            kwargs.pop("device", None)
             self._notes[made.untyped_storage()._cdata] = (made, [(name, *self._plain(args, kwargs))])
             return made
         if name[-1] == "_" and name[-2] != "_":
@@ -83,7 +91,8 @@ class InitLog(TorchFunctionMode):
                 _, notes = self._notes.setdefault(target.untyped_storage()._cdata, (target, []))
                 place = (*target.shape, target.storage_offset())
                 notes.append((name, place, *self._plain(args[1:], kwargs)))
-                return target if name in _FILLING else func(target, *args[1:], **kwargs)
+                skipped = self._on_meta and name in _FILLING
+                return target if skipped else func(target, *args[1:], **kwargs)
         result = func(*args, **kwargs)
         if isinstance(result, Tensor) and result.untyped_storage()._cdata not in self._notes:
             entry = (name, *self._plain(args, kwargs))
@@ -145,8 +154,8 @@ def build_on_meta(
     except ProposalError:
         raise
     except Exception:  # the constructor reads values that a meta tensor has not
-        log = InitLog()
-        with seeded():
+        log = InitLog(on_meta=False)
+        with seeded(), log:
             module = space.build(genotype, signature)
     held = (tensor for child in module.modules() for tensor in _tensors(child))
     if not all(tensor.is_meta for tensor in held):
@@ -154,5 +163,8 @@ def build_on_meta(
         module.to(_META)
         moved = module.state_dict(keep_vars=True)
         for name, tensor in real.items():
-            log.note(moved[name], "array", hashlib.blake2b(tensor.detach().numpy().tobytes()).hexdigest())
+            told = log.provenance(tensor)
+            if not _RANDOM.search(repr(told)):  # values say more than calls, but random ones depend on order
+                told = (("array", hashlib.blake2b(tensor.detach().numpy().tobytes()).hexdigest()),)
+            log.note(moved[name], *told)
     return module, log
