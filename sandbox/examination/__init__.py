@@ -10,4 +10,9 @@ the package costs nothing; its modules need torch, but for `report`.
     probe       what networks are run on to be told apart
     identity    functional hash: equal candidates are evaluated once
     motifs      patterns of the computation graph, counted
+    behaviour   how the real module behaves on a few samples, see there
+    causality   of sequences: whether a later position changes an earlier one
+    growth      of sequences: how work, memory and time grow with the length
+    counting    what a pass of a real module does, call by call
+    proxies     what an estimator may read off an untrained network
 """

@@ -7,10 +7,10 @@ in eval mode wherever samples must not see each other.
     output-shape        (n, n_outputs) for 1, 2 and 5 samples
     input-sizes         which other sizes of images, or lengths of sequences, it takes
     finite              outputs and gradients
+    determinism         equal passes give equal outputs
     gradients           which parameters get none
     batch-independence  whether a sample's output depends on its neighbours
-    determinism         equal passes give equal outputs
-    train-eval          how far outputs in training are from those in eval mode
+    train-eval          how far outputs in training are from those in eval mode, dropout aside
     causality, growth   of sequences, see the modules of these names
 
 Exceptions of the network's own pass through: who raises on an ordinary batch cannot be trained.
@@ -18,70 +18,34 @@ Exceptions of the network's own pass through: who raises on an ordinary batch ca
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from cambrian.sandbox.examination.causality import causality
 from cambrian.sandbox.examination.growth import growth
 from cambrian.sandbox.examination.report import ExamineSpec, Finding, is_sequence
-from cambrian.search_spaces import Loss, Signature
+from cambrian.sandbox.examination.subject import (
+    SAMPLES,
+    SEED,
+    Subject,
+    difference,
+    evaluated,
+    failed,
+    one_line,
+    shake,
+    strange,
+)
 
-SEED = 17
 BATCHES = (1, 2, 5)
-SAMPLES = 8
-"""Samples of a check that needs a batch."""
 TOLERANCE = 1e-4
 """Largest difference, by the largest output, that rounding in another batch explains."""
-LARGE = 0.5
-"""Difference between training and eval mode, by the spread of the outputs, from which it is worth a note."""
+LARGE = 0.1
+"""Difference between training and eval mode, by the size of the outputs, from which it is worth a note."""
 _NAMED = 3
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is examined.
-
-    Attributes:
-        build: gives the network, freshly initialised under torch's current seed, on the CPU.
-        signature: what it takes and gives.
-        inputs: at least one real sample, `(n, *input_shape)`.
-        targets: of these samples, `(n,)` or `(n, n_outputs)`.
-        loss: what training minimises.
-    """
-
-    build: Callable[[], nn.Module]
-    signature: Signature
-    inputs: Tensor
-    targets: Tensor
-    loss: Loss = "cross-entropy"
-
-    def samples(self, n: int) -> Tensor:
-        """`n` inputs, repeated where there are not enough."""
-        return self.inputs[torch.arange(n) % len(self.inputs)]
-
-    def fresh(self) -> nn.Module:
-        """A network with the initial weights of the checks' seed, in training mode."""
-        torch.manual_seed(SEED)
-        return self.build().train()
-
-    def step(self, module: nn.Module) -> tuple[Tensor, Tensor]:
-        """Outputs and loss of a training pass over `SAMPLES` samples; gradients are in the parameters."""
-        module.train()
-        for parameter in module.parameters():
-            parameter.grad = None
-        torch.manual_seed(SEED)
-        outputs = module(self.samples(SAMPLES)).float()
-        targets = self.targets[torch.arange(SAMPLES) % len(self.targets)]
-        of_loss = functional.cross_entropy if self.loss == "cross-entropy" else functional.mse_loss
-        loss = of_loss(outputs, targets)
-        if loss.requires_grad:
-            loss.backward()  # type: ignore[no-untyped-call]
-        return outputs.detach(), loss.detach()
 
 
 def check_behaviour(subject: Subject, spec: ExamineSpec) -> tuple[Finding, ...]:
@@ -117,59 +81,20 @@ def check_behaviour(subject: Subject, spec: ExamineSpec) -> tuple[Finding, ...]:
         return tuple(findings)
 
 
-def shake(module: nn.Module) -> None:
-    """Move every weight by a tenth of the spread of its tensor, as some steps of training would."""
-    generator = torch.Generator().manual_seed(SEED)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            if not parameter.is_floating_point():
-                continue
-            spread = float(parameter.std()) if parameter.numel() > 1 else 0.0
-            if not spread > 0:
-                spread = parameter[0].numel() ** -0.5 if parameter.dim() > 1 and parameter.numel() else 1.0
-            moves = torch.randn(parameter.shape, generator=generator).to(parameter.dtype)
-            parameter.add_(0.1 * spread * moves)
-
-
-def _evaluated(module: nn.Module, inputs: Tensor) -> Tensor:
-    """Outputs in eval mode, from one and the same state of torch's generator."""
-    module.eval()
-    torch.manual_seed(SEED)
-    with torch.no_grad():
-        outputs: Tensor = module(inputs)
-    return outputs
-
-
-def _difference(ours: Tensor, theirs: Tensor) -> float:
-    """Largest difference, by the largest of `theirs`."""
-    size = float(theirs.abs().max()) if theirs.numel() else 0.0
-    return float((ours - theirs).abs().max()) / max(size, 1e-12) if theirs.numel() else 0.0
-
-
-def _failed(check: str, detail: str, **numbers: float) -> Finding:
-    return Finding(check=check, verdict="failed", detail=one_line(detail), numbers=numbers)
-
-
-def one_line(text: str, limit: int = 380) -> str:
-    """`text` as a finding may hold it."""
-    shown = "".join(c for c in " ".join(text.split()) if c.isprintable())
-    return shown if len(shown) <= limit else shown[: limit - 3] + "..."
-
-
 def _output_shape(subject: Subject, module: nn.Module) -> Finding:
     check, n_outputs = "output-shape", subject.signature.n_outputs
     for n in sorted(BATCHES, reverse=True):
         try:
-            outputs = _evaluated(module, subject.samples(n))
+            outputs = evaluated(module, subject.samples(n))
         except Exception as error:
             if n > 1:
                 raise
-            return _failed(check, f"cannot take a single sample: {type(error).__name__}: {error}")
+            return failed(check, f"cannot take a single sample: {type(error).__name__}: {error}")
         if not isinstance(outputs, Tensor):
-            return _failed(check, f"the network returns a {type(outputs).__name__}, not a tensor")
+            return failed(check, f"the network returns a {type(outputs).__name__}, not a tensor")
         if tuple(outputs.shape) != (n, n_outputs):
             expected = (n, n_outputs)
-            return _failed(
+            return failed(
                 check, f"for {n} samples the output has shape {tuple(outputs.shape)}, not {expected}"
             )
     return Finding(check=check, verdict="passed", detail="(n, n_outputs) for 1, 2 and 5 samples")
@@ -196,7 +121,7 @@ def _input_sizes(subject: Subject, module: nn.Module, sizes: dict[str, Tensor]) 
     refused: list[str] = []
     for name, inputs in sizes.items():
         try:
-            outputs = _evaluated(module, inputs)
+            outputs = evaluated(module, inputs)
             fits = tuple(outputs.shape) == (len(inputs), subject.signature.n_outputs)
         except Exception:
             fits = False
@@ -216,20 +141,20 @@ def _input_sizes(subject: Subject, module: nn.Module, sizes: dict[str, Tensor]) 
 
 def _finite(subject: Subject, module: nn.Module) -> Finding:
     check = "finite"
-    if not torch.isfinite(_evaluated(module, subject.samples(SAMPLES))).all():
-        return _failed(check, "outputs of the untrained network are not finite in eval mode")
+    if not torch.isfinite(evaluated(module, subject.samples(SAMPLES))).all():
+        return failed(check, "outputs of the untrained network are not finite in eval mode")
     outputs, loss = subject.step(module)
     if not torch.isfinite(outputs).all():
-        return _failed(check, "outputs of the untrained network are not finite in training mode")
+        return failed(check, "outputs of the untrained network are not finite in training mode")
     if not torch.isfinite(loss):
-        return _failed(check, "the loss of the untrained network is not finite")
+        return failed(check, "the loss of the untrained network is not finite")
     broken = [
         name
         for name, p in module.named_parameters()
         if p.grad is not None and not torch.isfinite(p.grad).all()
     ]
     if broken:
-        return _failed(check, f"gradients are not finite: {_listed(broken)}", parameters=len(broken))
+        return failed(check, f"gradients are not finite: {_listed(broken)}", parameters=len(broken))
     size = float(outputs.abs().max())
     return Finding(
         check=check,
@@ -253,16 +178,16 @@ def _determinism(subject: Subject, used: nn.Module, unused: nn.Module) -> Findin
         first, _ = subject.step(used)
         gradients = [p.grad.clone() if p.grad is not None else None for p in used.parameters()]
         second, _ = subject.step(unused)
-        apart = _difference(first, second)
+        apart = difference(first, second)
         for ours, parameter in zip(gradients, unused.parameters(), strict=True):
             if ours is not None and parameter.grad is not None:
-                apart = max(apart, _difference(ours, parameter.grad))
+                apart = max(apart, difference(ours, parameter.grad))
         if apart > 1e-6:
             differing.append(f"two training passes from one seed differ by {apart:.2g}")
     samples = subject.samples(SAMPLES)
-    before = _evaluated(unused, samples)
+    before = evaluated(unused, samples)
     with torch.no_grad():
-        apart = _difference(unused(samples), before)  # goes on in the generator where the other one ended
+        apart = difference(unused(samples), before)  # goes on in the generator where the other one ended
     if apart > 1e-6:
         differing.append(f"two passes in eval mode differ by {apart:.2g}")
     return Finding(
@@ -277,12 +202,12 @@ def _gradients(subject: Subject, module: nn.Module) -> Finding:
     check = "gradients"
     trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     if not trained:
-        return _failed(check, "the network has no trainable parameters")
+        return failed(check, "the network has no trainable parameters")
     subject.step(module)
     without = [name for name, p in trained if p.grad is None or not bool(p.grad.any())]
     numbers = {"parameters": len(trained), "without": len(without)}
     if len(without) == len(trained):
-        return _failed(check, "no parameter gets a gradient: nothing can be learnt", **numbers)
+        return failed(check, "no parameter gets a gradient: nothing can be learnt", **numbers)
     if without:
         said = f"{len(without)} of {len(trained)} parameter tensors get no gradient: {_listed(without)}"
         return Finding(check=check, verdict="noted", detail=one_line(said), numbers=numbers)
@@ -293,56 +218,61 @@ def _batch_independence(subject: Subject, module: nn.Module) -> Finding:
     """The first two samples among others, moved, and alone."""
     check, n = "batch-independence", 6
     samples = subject.samples(n)
-    outputs = _evaluated(module, samples)
-    others = torch.cat([samples[:2], _strange(samples[2:], subject.signature)])
-    if _difference(_evaluated(module, samples), outputs) > TOLERANCE:
+    outputs = evaluated(module, samples)
+    others = torch.cat([samples[:2], strange(samples[2:], subject.signature)])
+    if difference(evaluated(module, samples), outputs) > TOLERANCE:
         said = "equal passes differ, so that nothing can be said of neighbours"
         return Finding(check=check, verdict="skipped", detail=said)
-    apart = {"with other neighbours": _difference(_evaluated(module, others)[:2], outputs[:2])}
+    apart = {"with other neighbours": difference(evaluated(module, others)[:2], outputs[:2])}
     with torch.no_grad():
-        is_random = _difference(module(samples), outputs) > 1e-6
+        is_random = difference(module(samples), outputs) > 1e-6
     if not is_random:  # else another place in the batch has other random numbers
-        apart["in another order"] = _difference(_evaluated(module, samples.flip(0)).flip(0), outputs)
+        apart["in another order"] = difference(evaluated(module, samples.flip(0)).flip(0), outputs)
         apart["alone"] = max(
-            _difference(_evaluated(module, samples[i : i + 1]), outputs[i : i + 1]) for i in range(2)
+            difference(evaluated(module, samples[i : i + 1]), outputs[i : i + 1]) for i in range(2)
         )
     worst = max(apart, key=lambda name: apart[name])
     numbers = {"difference": min(apart[worst], 1e30)}
     if not apart[worst] <= TOLERANCE:
         said = f"a sample's output changes by {apart[worst]:.2g} of its size {worst}, in eval mode"
-        return _failed(check, f"{said}: do not compute with statistics of the batch", **numbers)
+        return failed(check, f"{said}: do not compute with statistics of the batch", **numbers)
     return Finding(
         check=check, verdict="passed", detail="neighbours in a batch change no output", numbers=numbers
     )
 
 
-def _strange(samples: Tensor, signature: Signature) -> Tensor:
-    """Other inputs of the same shape, far from the real ones."""
-    if signature.n_ids is not None:
-        return (samples * 7 + 3) % signature.n_ids
-    return 10 * samples.flip(0) + 1
-
-
 def _train_eval(subject: Subject, module: nn.Module) -> Finding:
-    """What training mode changes once the statistics of batch norms are those of the batch."""
+    """What training mode changes beside dropout, where batch norms know the statistics of the batch."""
     norms = [(child, child.momentum) for child in module.modules() if isinstance(child, _BatchNorm)]
-    for child, _ in norms:
-        child.momentum = 1.0
     samples = subject.samples(SAMPLES)
+    module.train()
+    for child in module.modules():
+        if isinstance(child, _DropoutNd):
+            child.eval()
     torch.manual_seed(SEED)
-    with torch.no_grad():
-        training = module.train()(samples)
+    with ExitStack() as hooks, torch.no_grad():
+        for child, _ in norms:
+            child.momentum = 1.0
+            hooks.callback(child.register_forward_hook(_as_the_batch).remove)
+        training = module(samples)
     for child, momentum in norms:
         child.momentum = momentum
-    evaluation = _evaluated(module, samples)
-    spread = float((evaluation - evaluation.mean(0)).square().mean().sqrt())
-    apart = float((training - evaluation).square().mean().sqrt()) / max(spread, 1e-12)
-    apart = min(apart, 1e30)
+    evaluation = evaluated(module, samples)
+    size = float(evaluation.square().mean().sqrt())
+    apart = min(float((training - evaluation).square().mean().sqrt()) / max(size, 1e-12), 1e30)
     large = apart > LARGE
-    said = f"outputs in training differ from those in eval mode by {apart:.2g} of their spread"
+    said = f"outputs differ between training and eval mode by {apart:.2g} of their size, dropout aside"
     return Finding(
         check="train-eval", verdict="noted" if large else "passed", detail=said, numbers={"difference": apart}
     )
+
+
+def _as_the_batch(norm: nn.Module, args: tuple[Tensor, ...], _output: object) -> None:
+    """Keep the variance that the batch was normalised by; torch keeps an estimate for more samples."""
+    assert isinstance(norm, _BatchNorm)
+    if norm.running_var is not None and norm.training:
+        n = args[0].numel() // max(1, norm.num_features)
+        norm.running_var.mul_((n - 1) / n)
 
 
 def _listed(names: list[str]) -> str:

@@ -16,13 +16,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from cambrian.sandbox.examination.behaviour import Subject, check_behaviour
+from cambrian.sandbox.examination.behaviour import check_behaviour
 from cambrian.sandbox.examination.counting import counted_facts
 from cambrian.sandbox.examination.identity import identity_inside
 from cambrian.sandbox.examination.motifs import motifs
 from cambrian.sandbox.examination.proxies import compute
 from cambrian.sandbox.examination.report import Examination, StaticFacts
 from cambrian.sandbox.examination.static import static_facts_inside
+from cambrian.sandbox.examination.subject import Subject
 from cambrian.sandbox.examination.uncompiled import spare_compiler
 from cambrian.sandbox.protocol import Job
 from cambrian.sandbox.worker.network import make_network

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cambrian.sandbox.examination.behaviour import Subject, check_behaviour
+from cambrian.sandbox.examination.behaviour import check_behaviour
 from cambrian.sandbox.examination.counting import count, counted_facts
 from cambrian.sandbox.examination.report import CHECKS, ExamineSpec, Finding
+from cambrian.sandbox.examination.subject import Subject
 from cambrian.search_spaces import Signature
 
 IMAGES = Signature(input_shape=(1, 8, 8), n_outputs=3)
@@ -183,7 +184,7 @@ def test_a_network_that_breaks_no_rule_passes_all() -> None:
         (RandomNeighbours, "batch-independence", "failed", "with other neighbours"),
         (Counts, "determinism", "noted", "two training passes from one seed differ by"),
         (Seedless, "determinism", "noted", "built from one seed have other weights (head.bias)"),
-        (Twofold, "train-eval", "noted", "differ from those in eval mode by"),
+        (Twofold, "train-eval", "noted", "between training and eval mode by 2 of"),
     ],
 )
 def test_who_breaks_a_rule_is_found_out(
