@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cambrian.agents.evaluator.encoding import Encoding
-from cambrian.agents.evaluator.predictors import gp
+from cambrian.agents.evaluator.predictors import kernel
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -55,21 +55,20 @@ class Columns:
 
     def __init__(self, reference: Sequence[Encoding]) -> None:
         keys = tuple(sorted(reference[0].numbers))
-        self._groups = gp._groups(reference, keys, _MOST_MOTIFS)
+        self._groups = kernel.groups(reference, keys, _MOST_MOTIFS)
 
     def __len__(self) -> int:
         return len(self._groups)
 
     def __call__(self, encodings: Sequence[Encoding]) -> list[Singles]:
         """One array a group, of shape (encodings, columns of the group)."""
-        return [gp._scaled(group, encodings).astype(np.float32) for group in self._groups]
+        return [kernel.scaled(group, encodings).astype(np.float32) for group in self._groups]
 
 
 def learn(rows: Sequence[Singles], targets: Floats) -> Floats:
     """Hyper-parameters for observations `rows` (by group) with `targets`, by marginal likelihood."""
-    distances = [gp._distances(each.astype(np.float64), each.astype(np.float64)) for each in rows]
-    process = gp.GaussianProcess()
-    return process._learned(distances, targets)
+    distances = [kernel.distances(each.astype(np.float64), each.astype(np.float64)) for each in rows]
+    return kernel.learn(distances, targets)
 
 
 class Posterior:

@@ -2,6 +2,7 @@
 
     protocol    the `Predictor` protocol, rank correlation
     gp          a Gaussian process over numbers and motifs
+    kernel      its covariance, and how its hyper-parameters are learned
     trees       extremely randomised trees
     boosting    gradient boosting
     selection   the best of them by cross-validated Kendall tau

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cambrian.agents.evaluator.encoding import Encoding
-from cambrian.agents.evaluator.predictors import gp
+from cambrian.agents.evaluator.predictors import kernel
 from cambrian.agents.evaluator.predictors.gp import GaussianProcess
 from cambrian.agents.evaluator.predictors.protocol import kendall_tau
 from tests.contracts.predictor import Make, PredictorContract, landscape, structures
@@ -20,10 +20,10 @@ def test_the_gradient_of_the_loss_is_the_loss_s() -> None:
     rng = np.random.default_rng(0)
     distances = [np.abs(np.subtract.outer(x, x)) for x in rng.standard_normal((2, 12))]
     z, theta = rng.standard_normal(12), rng.normal(0, 0.3, 5)
-    _, gradient = gp._loss(theta, distances, z)
+    _, gradient = kernel.loss(theta, distances, z)
     for i in range(5):
         step = np.eye(5)[i] * 1e-5
-        up, down = gp._loss(theta + step, distances, z)[0], gp._loss(theta - step, distances, z)[0]
+        up, down = kernel.loss(theta + step, distances, z)[0], kernel.loss(theta - step, distances, z)[0]
         assert (up - down) / 2e-5 == pytest.approx(gradient[i], rel=1e-3, abs=1e-5)
 
 
