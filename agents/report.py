@@ -144,7 +144,7 @@ class EndReport(_Data):
             f"not paid for: {spent}"
         )
         out.append(f"next: {self.next}")
-        top = min(top, LINES - 1 - len(out))
+        top = min(top, max(1, LINES - 1 - len(out)))
         return [head, *(row_text(row, self.metric) for row in self.leaderboard[:top]), *out]
 
     def _predictor(self) -> str:

@@ -16,6 +16,7 @@ from cambrian.agents.cli.app import emit
 from cambrian.agents.errors import UnknownNameError, UserError
 from cambrian.agents.evaluator.arms import ArmRow
 from cambrian.agents.evaluator.leaderboard import Standing
+from cambrian.agents.evaluator.noise import repeats_by_candidate
 from cambrian.agents.population.model import Candidate
 from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.report import PREDICTOR_KEY, EndReport, count_text, end_report, leader_of
@@ -275,6 +276,14 @@ def _show_candidate(store: PopulationStore, candidate: Candidate, as_json: bool)
         "reproduced": show_reproduced(candidate.reproduced),
         "predicted": candidate.prediction,
     }
+    seed = store.run.config.get("seed", 0)
+    repeats = repeats_by_candidate(evaluations, metric=store.run.metric, seed=seed)
+    fresh = repeats.get((candidate.id, candidate.rung))
+    if fresh is not None and fresh.mean is not None:
+        spread = f", standard deviation {fresh.std:.4f}" if fresh.std is not None else ""
+        facts[f"mean over {len(fresh.scores)} fresh seeds"] = (
+            f"{fresh.mean:.4f} (test {fresh.test_mean:.4f}{spread})"
+        )
     if candidate.static is not None:
         facts["parameters"] = candidate.static.parameters
         facts["FLOPs"] = count_text(candidate.static.flops)
@@ -282,7 +291,6 @@ def _show_candidate(store: PopulationStore, candidate: Candidate, as_json: bool)
     facts |= {
         title: one_line(text, REASON) for title, text in finding_facts(candidate.findings, candidate.proxies)
     }
-    seed = store.run.config.get("seed", 0)
     for evaluation in evaluations:
         shown = ", ".join(f"{k} {v:.4f}" for k, v in evaluation.metrics.items())
         shown = shown or one_line(evaluation.reason, REASON)

@@ -298,4 +298,6 @@ async def test_show_tells_means_seeds_and_arms(
     assert f"{leader.mean:.4f} ±{leader.half_width:.4f} (2)" in text and "fresh seeds: mean ± 95 %" in text
     assert "arm baseline: 1 proposals, 0 duplicates, 1 evaluated, best accuracy" in text
     show_command(f"last/{leader.id}", False, runs)
-    assert f"fresh seed {SEEDS[0]}" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert f"fresh seed {SEEDS[0]}" in text and f"mean over {leader.seeds} fresh seeds" in text
+    assert f"{leader.mean:.4f} (test {leader.test_mean:.4f}, standard deviation {leader.std:.4f})" in text

@@ -6,18 +6,23 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cambrian.agents.champions import CHAMPIONS_KEY
+from cambrian.agents.errors import CambrianError
 from cambrian.agents.population import Candidate, CandidateState
 from cambrian.agents.population.store import PopulationStore
+from cambrian.agents.repeats import NOISE_KEY
+from cambrian.agents.report import end_report
 from cambrian.agents.workspace import Workspace
 
 KILLS = 20
@@ -37,13 +42,18 @@ class Nursery:
             text=True,
         )
 
-    def run(self, order: dict[str, Any], kill_after_s: float | None = None) -> int:
-        """The exit code of one run; negative when a signal ended it."""
+    def run(
+        self, order: dict[str, Any], kill_after_s: float | None = None, once: Callable[[], bool] | None = None
+    ) -> int:
+        """The exit code of one run; negative when a signal ended it. The time starts when `once` is true."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
         pid = int(self._answer())
         if kill_after_s is not None:
+            deadline = time.monotonic() + 60
+            while once is not None and not once() and time.monotonic() < deadline:
+                time.sleep(0.005)
             time.sleep(kill_after_s)
             os.kill(pid, signal.SIGKILL)
         return int(self._answer())
@@ -67,14 +77,14 @@ def nursery() -> Iterator[Nursery]:
     nursery.close()
 
 
-def config(slots: int) -> dict[str, Any]:
+def config(slots: int, evaluations: int = EVALUATIONS) -> dict[str, Any]:
     return {
         "name": "kill",
         "space": "convnet",
         "task": {"name": "digits", "rungs": [{"epochs": 1}, {"epochs": 2}]},
         "slots": slots,
         "cost": "params",
-        "budget": {"evaluations": EVALUATIONS},
+        "budget": {"evaluations": evaluations},
         "constraints": ["params <= 200k"],
         "baselines": ["two-layer-cnn"],
         "arms": {"random": 0.3, "mutation": 0.5, "crossover": 0.2},
@@ -104,13 +114,15 @@ def population(runs: Path) -> tuple[PopulationStore, list[Candidate]]:
     return store, store.candidates()
 
 
-def assert_exactly_once(store: PopulationStore, candidates: list[Candidate]) -> None:
+def assert_exactly_once(
+    store: PopulationStore, candidates: list[Candidate], made: int = EVALUATIONS, again: int = 10
+) -> None:
     assert [c.index for c in candidates] == list(range(len(candidates)))
     assert {c.state for c in candidates} <= {s for s in CandidateState if s.ended}
     assert store.inflight() == []
     evaluations = store.evaluations()
-    assert len(evaluations) == EVALUATIONS
-    assert sum(e.seed != 0 for e in evaluations) >= 10, "trainings with fresh seeds took part"
+    assert len(evaluations) == made
+    assert sum(e.seed != 0 for e in evaluations) >= again, "trainings with fresh seeds took part"
     assert max(Counter((e.candidate_id, e.rung, e.seed) for e in evaluations).values()) == 1
     owners = Counter(c.identity for c in candidates if c.identity and not c.duplicate_of)
     assert max(owners.values()) == 1
@@ -153,3 +165,37 @@ def test_one_slot_gives_the_population_of_an_unbroken_run(nursery: Nursery, tmp_
         for store in (whole_store, broken_store)
     ]
     assert measured[0] == measured[1]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_killed_among_its_repeats_a_run_verifies_the_same_champions(nursery: Nursery, tmp_path: Path) -> None:
+    """Once while the noise is measured, and three times after the champions were chosen."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert nursery.run({"config": config(1, evaluations=40), "runs": str(whole)}) == 0
+
+    def kept(key: str) -> Callable[[], bool]:
+        def is_there() -> bool:
+            try:
+                store = PopulationStore(Workspace(broken).folder("last"), readonly=True)
+            except (CambrianError, sqlite3.Error):
+                return False  # not made yet
+            try:
+                return store.get_meta(key) is not None
+            finally:
+                store.close()
+
+        return is_there
+
+    order: dict[str, Any] = {"config": config(1, evaluations=40), "runs": str(broken)}
+    assert nursery.run(order, 0.02, kept(NOISE_KEY)) == -signal.SIGKILL
+    order = {"resume": "last", "runs": str(broken)}
+    codes = [nursery.run(order, wait, kept(CHAMPIONS_KEY)) for wait in (0.01, 0.3, 0.35)]
+    assert codes[0] == -signal.SIGKILL
+    assert nursery.run(order) == 0
+    (whole_store, _), (broken_store, candidates) = population(whole), population(broken)
+    assert_exactly_once(broken_store, candidates, made=40, again=4)
+    reports = [end_report(store, calls=0, tokens=0) for store in (whole_store, broken_store)]
+    boards = [[row.model_dump(exclude={"latency_ms"}) for row in report.leaderboard] for report in reports]
+    assert boards[0] == boards[1] and any(row["champion"] for row in boards[0])
+    assert reports[0].noise == reports[1].noise
