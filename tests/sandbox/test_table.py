@@ -18,6 +18,7 @@ from cambrian.sandbox import (
     Outcome,
     Sandbox,
 )
+from cambrian.sandbox.examination.report import Examination, ExamineSpec
 from cambrian.sandbox.select import open_sandbox
 from cambrian.sandbox.table import TableSandbox, latency_of
 from cambrian.search_spaces import TASKS, TableRow, Task, UserError
@@ -55,6 +56,14 @@ class TestTableSandbox(OpenSandbox):
             assert files(folder, job) == {"job.json", "outcome.json"}
             saved = (folder / "jobs" / job.id / "outcome.json").read_bytes()
             assert Outcome.model_validate_json(saved) == outcome
+
+    async def test_there_is_nothing_to_examine(self, sandbox: Sandbox, folder: Path) -> None:
+        spec = ExamineSpec(behaviour=True, proxies=("params",))
+        job = self.job("examined", cell(3), purpose="examine", examine=spec, latency=None)
+        outcome = await sandbox.run(job)
+        assert outcome.state is JobState.EXAMINED and outcome.report is not None
+        assert outcome.report.examination == Examination()
+        assert not (folder / "jobs" / job.id).exists()
 
     async def test_a_finished_job_is_not_looked_up_again(self, sandbox: Sandbox, folder: Path) -> None:
         job = self.job("once", cell(5))
