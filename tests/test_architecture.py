@@ -82,9 +82,13 @@ def test_an_import_against_the_direction_is_found(checkout: Path, module: str, f
 def test_the_worker_imports_only_what_its_image_carries() -> None:
     graph = grimp.build_graph(*(f"cambrian.{package}" for package in PACKAGES), cache_dir=None)
     needed = graph.find_upstream_modules("cambrian.sandbox.worker", as_package=True)
-    carried = {"cambrian.sandbox", "cambrian.sandbox.errors", "cambrian.sandbox.protocol"}
+    carried = {
+        "cambrian.sandbox",
+        *(f"cambrian.sandbox.{name}" for name in ("errors", "protocol", "reports")),
+    }
     assert "cambrian.sandbox.protocol" in needed
-    assert {name for name in needed if not name.startswith("cambrian.search_spaces")} <= carried
+    folders = ("cambrian.search_spaces", "cambrian.sandbox.examination")
+    assert {name for name in needed if not name.startswith(folders)} <= carried
 
 
 @pytest.mark.parametrize("path", SOURCES + TESTS, ids=name_of)
