@@ -14,6 +14,9 @@ from cambrian.agents.population.model import CandidateState
 from cambrian.agents.proposer import Proposer
 from cambrian.agents.schedule import Schedule, Work
 
+SLACK = 1.3
+"""How much more time is left for these steps than they take on average: half of all trainings take longer."""
+
 
 class Closing:
     """Hands out the work of a run whose search is over.
@@ -72,7 +75,8 @@ class Closing:
         if keep and (kept := self.kept()):
             best = self._do.population.elite(1)
             top = max(rung, best[0].rung if best else 0)
-            needed += math.ceil(kept / len(self._schedule.doing)) * self._pace.mean_s(top)
+            turns = math.ceil(kept / len(self._schedule.doing))
+            needed += SLACK * turns * self._pace.mean_s(top)
         return not needed or self._account.elapsed_s + needed <= limit
 
     async def next_pair(self, slot: int, search_ended: str) -> Work | None:
