@@ -142,7 +142,8 @@ class Posterior:
         return branch._deviation()
 
     def _deviation(self) -> Floats:
-        return np.sqrt(np.maximum(self._prior - self._explained, _LEAST_VARIANCE).astype(np.float64))
+        variance = np.maximum(self._prior - self._explained, _LEAST_VARIANCE)
+        return np.asarray(np.sqrt(variance.astype(np.float64)))
 
     def _covariance(self, row: int) -> Singles:
         """Of one member with all."""
