@@ -32,7 +32,7 @@ class CandidateState(StrEnum):
     PARKED = "parked"  # waits for a reviewer
     TRAINING = "training"
     EVALUATED = "evaluated"
-    INVALID = "invalid"  # not a member of the space, or its shapes do not fit
+    INVALID = "invalid"  # not a member of the space, its shapes do not fit, or it failed a check
     DUPLICATE = "duplicate"  # shares the evaluation of an earlier candidate
     INFEASIBLE = "infeasible"  # breaks a hard constraint
     SCREENED = "screened"  # the predictor saw no chance for it
