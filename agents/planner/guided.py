@@ -10,6 +10,7 @@ After BANANAS (White et al. 2021, arXiv 1910.11858) and NAS-BOWL (Ru et al. 2021
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
 import weakref
@@ -23,6 +24,7 @@ from cambrian.agents.errors import ProposalError
 from cambrian.agents.evaluator.encoding import Encoding, encode
 from cambrian.agents.planner.arm import PopulationView, ProposalContext
 from cambrian.agents.planner.evolution import fingerprint
+from cambrian.agents.planner.snapshot import Camera, Snapshot
 from cambrian.agents.planner.surrogate import (
     Columns,
     Posterior,
@@ -31,7 +33,7 @@ from cambrian.agents.planner.surrogate import (
     learn,
     log_regret,
 )
-from cambrian.agents.population.model import Candidate, CandidateState, Proposal
+from cambrian.agents.population.model import Candidate, Proposal
 from cambrian.agents.runfile import RunConfig
 from cambrian.search_spaces import Enumerable, Genotype, Space
 
@@ -86,6 +88,8 @@ class GuidedArm:
     def __init__(self, config: RunConfig | None = None, exchanges: object = None) -> None:
         del exchanges
         self._seed = config.seed if config is not None else 0
+        self._camera = Camera(PARENTS)
+        self._turn = asyncio.Lock()
         self._columns: Columns | None = None
         self._posteriors: dict[str, tuple[tuple[str, ...], Posterior]] = {}
         self._theta: tuple[tuple[str, ...], Floats] | None = None
@@ -100,41 +104,41 @@ class GuidedArm:
         Raises:
             ProposalError: too little is known, or nothing is left that was not proposed before.
         """
-        seen = list(context.population.scored())
-        if len(seen) < LEAST:
+        seen = self._camera.take(context.population)
+        if len(seen.scored) < LEAST:
             raise ProposalError(f"arm {self.name!r} needs {LEAST} scores")
         space = context.space
+        weigh = self._weigh_pool
         if isinstance(space, Enumerable) and space.size <= MOST_LISTED:
-            drafts, merit, mean = self._weigh_all(context, seen)
-        else:
-            drafts, merit, mean = self._weigh_pool(context, seen)
+            weigh = self._weigh_all
+        async with self._turn:  # the caches are one slot's at a time
+            drafts, merit, mean = await asyncio.to_thread(weigh, context, seen)
         if not drafts:
             raise ProposalError(f"arm {self.name!r}: nothing is left that was not proposed before")
         order = np.argsort(-merit, kind="stable")[: max(1, n)]
-        return [self._proposal(drafts[i], float(mean[i])) for i in order]
+        scores = _scores(context, seen.scored)
+        return [self._proposal(drafts[i], float(mean[i]), scores) for i in order]
 
     async def close(self) -> None:
         """Forget the caches."""
         self._posteriors.clear()
         self._theta = self._columns = None
 
-    def _proposal(self, draft: _Draft, mean: float) -> Proposal:
+    def _proposal(self, draft: _Draft, mean: float, scores: Floats) -> Proposal:
+        above = float(np.mean(log_regret(scores) < mean))
         return Proposal(
             arm=self.name,
             genotype=draft.genotype,
             parents=draft.parents,
             edit=draft.edit,
-            expected_effect=f"the largest expected improvement of what was weighed; target {mean:+.2f} "
-            "standard deviations from the mean",
+            expected_effect=f"a score above {above:.0%} of those so far; the best hope of what was weighed",
         )
 
     # -- all members --------------------------------------------------------------------------------
 
-    def _weigh_all(
-        self, context: ProposalContext, seen: Sequence[Candidate]
-    ) -> tuple[list[_Draft], Floats, Floats]:
+    def _weigh_all(self, context: ProposalContext, seen: Snapshot) -> tuple[list[_Draft], Floats, Floats]:
         listed = _listed(context)
-        first, later = _split(seen, context.task.maximize)
+        first, later = _split(seen.scored, context.task.maximize)
         used = [*first, *later]
         key = tuple(c.id for c in first)
         if self._theta is None or self._theta[0] != key:
@@ -144,12 +148,11 @@ class GuidedArm:
         targets = _targets(context, used)
         posterior = self._conditioned("score", listed, used)
         mean, _ = posterior.at(targets)
-        awaited = [row for c in _underway(context) if (row := listed.find(c.genotype)) is not None]
+        awaited = [row for c in _members(context, seen) if (row := listed.find(c.genotype)) is not None]
         merit = expected_improvement(mean, posterior.believing(awaited), _best(used, targets))
-        judged, kept = _judged(context.population)
-        if judged:
-            merit = merit * _chance(*self._conditioned("limits", listed, judged).at(kept))
-        merit[[row for c in context.population.known() if (row := listed.find(c.genotype)) is not None]] = -1
+        if seen.judged:
+            merit = merit * _chance(*self._conditioned("limits", listed, seen.judged).at(seen.kept))
+        merit[[listed.row_of[shape] for shape in seen.shapes if shape in listed.row_of]] = -1
         left = np.flatnonzero(merit >= 0)
         # equal merit, as of members that compute the same, must not always fall to the first in the list
         shuffled = np.random.default_rng(context.rng.getrandbits(64)).permutation(len(merit))
@@ -171,33 +174,30 @@ class GuidedArm:
 
     # -- a pool -------------------------------------------------------------------------------------
 
-    def _weigh_pool(
-        self, context: ProposalContext, seen: Sequence[Candidate]
-    ) -> tuple[list[_Draft], Floats, Floats]:
+    def _weigh_pool(self, context: ProposalContext, seen: Snapshot) -> tuple[list[_Draft], Floats, Floats]:
         encoder = _encoder(context)
         if self._columns is None:
             rng = random.Random(f"{self._seed}/reference")
             self._columns = Columns([encoder(context.space.sample(rng)) for _ in range(REFERENCE)])
-        drafts = _pool(context)
+        drafts = _pool(context, seen)
         if not drafts:
             return [], np.zeros(0), np.zeros(0)
-        first, later = _split(seen, context.task.maximize)
+        first, later = _split(seen.scored, context.task.maximize)
         used = [*first, *later]
-        judged, kept = _judged(context.population)
-        awaited = _underway(context)
-        parts = (used, judged, awaited, drafts)
+        awaited = _members(context, seen)
+        parts = (used, seen.judged, awaited, drafts)
         rows = self._columns([encoder(each.genotype) for part in parts for each in part])
         key = tuple(c.id for c in first)
         if self._theta is None or self._theta[0] != key:
             self._theta = (key, learn([each[: len(first)] for each in rows], _targets(context, first)))
-        n, m = len(used), len(used) + len(judged)
+        n, m = len(used), len(used) + len(seen.judged)
         start = m + len(awaited)
         targets = _targets(context, used)
         posterior = _posterior(rows, self._theta[1], range(n))
         mean, _ = posterior.at(targets)
         merit = expected_improvement(mean, posterior.believing(range(m, start)), _best(used, targets))
-        if judged:
-            merit = merit * _chance(*_posterior(rows, self._theta[1], range(n, m)).at(kept))
+        if seen.judged:
+            merit = merit * _chance(*_posterior(rows, self._theta[1], range(n, m)).at(seen.kept))
         return drafts, merit[start:], mean[start:]
 
 
@@ -235,28 +235,14 @@ def _split(seen: Sequence[Candidate], maximize: bool) -> tuple[list[Candidate], 
     return [first[i] for i in sorted(old)] + first[-half:], later
 
 
-def _underway(context: ProposalContext) -> list[Candidate]:
-    """Members that are proposed, and have neither a score nor an end."""
+def _members(context: ProposalContext, seen: Snapshot) -> list[Candidate]:
+    """Those under way that are members of the space."""
     found = []
-    for candidate in context.population.known():
-        if not candidate.state.ended and not candidate.rung_scores:
-            with contextlib.suppress(ProposalError):  # the model wrote what is no member
-                genotype = context.space.validate(candidate.genotype)
-                found.append(candidate.model_copy(update={"genotype": genotype}))
+    for candidate in seen.underway:
+        with contextlib.suppress(ProposalError):
+            genotype = context.space.validate(candidate.genotype)
+            found.append(candidate.model_copy(update={"genotype": genotype}))
     return found
-
-
-def _judged(population: PopulationView) -> tuple[list[Candidate], Floats]:
-    """Candidates that keep or break the limits, and 1 or 0 for each; nobody where all keep them."""
-    found = [
-        c
-        for c in population.known()
-        if c.state is CandidateState.INFEASIBLE or (c.state is CandidateState.EVALUATED and c.rung_scores)
-    ]
-    kept = np.array([float(c.feasible) for c in found])
-    if kept.size == 0 or kept.all():
-        return [], np.zeros(0)
-    return found[-MOST_LEARNED:], kept[-MOST_LEARNED:]
 
 
 def _chance(mean: Floats, std: Floats) -> Floats:
@@ -278,16 +264,19 @@ def _encoder(context: ProposalContext) -> Callable[[Genotype], Encoding]:
 
 
 def _targets(context: ProposalContext, seen: Sequence[Candidate]) -> Floats:
+    return log_regret(_scores(context, seen))
+
+
+def _scores(context: ProposalContext, seen: Sequence[Candidate]) -> Floats:
+    """What each is worth at the lowest rung, higher being better."""
     maximize = context.task.maximize
     sign = 1.0 if maximize else -1.0
-    return log_regret(np.array([sign * c.reward(c.rung_scores[0], maximize) for c in seen]))
+    return np.array([sign * c.reward(c.rung_scores[0], maximize) for c in seen])
 
 
-def _pool(context: ProposalContext) -> list[_Draft]:
+def _pool(context: ProposalContext, seen: Snapshot) -> list[_Draft]:
     """Members that were not proposed before: edits and crossovers of the best, and random ones."""
-    population, rng, space = context.population, context.rng, context.space
-    parents = list(population.elite(PARENTS)) or list(population.scored()[:PARENTS])
-    known = {fingerprint(c.genotype) for c in population.known()}
+    rng, space, parents, known = context.rng, context.space, seen.parents, set(seen.shapes)
     found: list[_Draft] = []
 
     def take(genotype: Genotype, edit: str, *of: Candidate) -> None:
