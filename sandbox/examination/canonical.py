@@ -13,6 +13,9 @@ from torch import Tensor
 
 from cambrian.sandbox.examination.probe import PERIOD, noise, series
 
+WIDTH = 8
+"""Channels of a thin network: layers that treat all channels alike do with a few what they do with many."""
+
 DEAD = 1e-9
 """A parameter whose gradient, weighed by its value, is smaller than this share of the largest has none."""
 
@@ -29,10 +32,17 @@ def form(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (sides[0], math.prod(sides[1:]))
 
 
+@functools.lru_cache(maxsize=4096)
+def thinned(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a parameter in a network whose maps have at most `WIDTH` channels."""
+    channels = len(shape) if len(shape) < 3 else len(shape) - 2
+    return (*(min(side, WIDTH) for side in shape[:channels]), *shape[channels:])
+
+
 @functools.lru_cache(maxsize=1024)
-def common_weights(shape: tuple[int, ...]) -> Tensor:
-    """The `weights` that all parameters of a shape share on probe A."""
-    return weights(shape, "A")
+def common_weights(shape: tuple[int, ...], of: tuple[int, ...]) -> Tensor:
+    """The `weights` that all parameters of form `of` share on probe A."""
+    return weights(shape, (of, "A"))
 
 
 def weights(shape: tuple[int, ...], key: object) -> Tensor:
@@ -47,10 +57,11 @@ def weights(shape: tuple[int, ...], key: object) -> Tensor:
         key: anything with a representation; other keys, other values.
     """
     rows = form(shape)
-    digest = hashlib.blake2b(repr((rows, key)).encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     offset = int.from_bytes(digest, "little") % PERIOD
     if len(rows) == 1:
-        return _window(_positive(), offset, rows[0]).view(shape)
+        value = _window(_positive(), offset, rows[0])
+        return value if len(shape) == 1 else value.view(shape)
     value = _window(_scaled(rows[1]), offset, rows[0] * rows[1])
     if rows[0] <= _FEW:
         value = value.clone()

@@ -13,7 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from cambrian.sandbox.examination.canonical import common_weights, first_values, form, roles, weights
+from cambrian.sandbox.examination.canonical import (
+    WIDTH,
+    common_weights,
+    first_values,
+    form,
+    roles,
+    thinned,
+    weights,
+)
 from cambrian.sandbox.examination.meta import seeded
 from cambrian.sandbox.examination.probe import build_for_probe, noise, probe
 from cambrian.sandbox.examination.static import Examination
@@ -27,6 +35,9 @@ MAX_PARAMETERS = 20_000_000
 _DIGITS = 7
 _MOST = 4
 _ATTEMPTS = 3
+_POSITIONS = 8
+"""In the narrowest map that a batch norm sees, for one sample to do."""
+
 _UNMOVED = 1e-9
 """Outputs that differ by less than this share of their size are the same: two matrices of one product were
 summed in another order."""
@@ -142,10 +153,15 @@ def prober(seen: Examination, space: Space, genotype: Genotype, signature: Signa
     derive = space.kind == "code" or seen.trace.cuts or _makes_gradients(own)
     if seen.tape is not None and not (real or twofold or derive):
         small = seen.tape.smallest()
-        if small is not None:
-            reduced = (*signature.input_shape[:1], small, small)
-            signature = signature.model_copy(update={"input_shape": reduced})
-        return Tapes(seen, signature, batch)
+        if small is None:
+            return Tapes(seen, signature, batch)
+        reduced = (*signature.input_shape[:1], small, small)
+        signature = signature.model_copy(update={"input_shape": reduced})
+        # samples that never meet outside of norms need no company, with positions enough for statistics
+        positions = seen.trace.narrowest * small**2 / seen.tape.side**2
+        if seen.tape.apart and positions >= _POSITIONS:
+            batch = 1
+        return Tapes(seen, signature, batch, thin=seen.tape.thins)
     return _Modules(
         seen, signature, batch, derive, _network(seen, space, genotype, signature, twofold=twofold, real=real)
     )
@@ -158,12 +174,17 @@ class Tapes:
         seen: what the static check saw.
         signature: of the samples to take.
         batch: number of samples.
+        thin: whether to play it with few channels.
     """
 
-    def __init__(self, seen: Examination, signature: Signature, batch: int) -> None:
+    def __init__(self, seen: Examination, signature: Signature, batch: int, *, thin: bool = False) -> None:
         self.seen, self.signature, self.batch = seen, signature, batch
         self.tape = seen.tape
         self.shapes = [tuple(parameter.shape) for parameter in seen.parameters]
+        self.forms = [form(shape) for shape in self.shapes]
+        self.drawn = [thinned(shape) for shape in self.shapes] if thin else self.shapes
+        if self.tape is not None:
+            self.tape.prepare(WIDTH if thin else None)
         places = {id(parameter): place for place, parameter in enumerate(seen.parameters)}
         used = [places[key] for key in seen.trace.used if key in places]
         unused = sorted(set(range(len(self.shapes))).difference(used))
@@ -176,11 +197,13 @@ class Tapes:
             _Unsure: it is weak.
         """
         first = self.first()
-        ranks = self.ranks(first.roles)
+        ranks, texts = self.ranks(first.roles), [repr(role) for role in first.roles]
         inputs = probe(self.batch, self.signature, 1)
         places = range(len(self.shapes))
         for attempt in range(_ATTEMPTS):
-            keys = [(attempt, role, rank) for role, rank in zip(first.roles, ranks, strict=True)]
+            keys = [
+                (of, attempt, role, rank) for of, role, rank in zip(self.forms, texts, ranks, strict=True)
+            ]
             outputs = self.second(keys, inputs)
             numbers = [_quantised(output) for output in outputs]
             if None not in numbers:
@@ -196,10 +219,11 @@ class Tapes:
                     kept = kept - idle
                 elif first.steady:
                     raise _Unsure
+        init = self.seen.init
         about = sorted(
-            first_values(self.seen.init.provenance(parameter), shape) + repr((parameter.requires_grad, role))
+            f"{first_values(init.provenance(parameter), shape)}{parameter.requires_grad}{role}"
             for place, (parameter, shape, role) in enumerate(
-                zip(self.seen.parameters, self.shapes, first.roles, strict=True)
+                zip(self.seen.parameters, self.shapes, texts, strict=True)
             )
             if place in kept
         )
@@ -210,12 +234,12 @@ class Tapes:
         inputs = probe(self.batch, self.signature)
         for attempt in range(_ATTEMPTS):
             if attempt == 0:
-                drawn = [common_weights(shape) for shape in self.shapes]
+                drawn = list(map(common_weights, self.drawn, self.forms))
             else:
                 ranks = self.ranks([()] * len(self.shapes))
                 drawn = [
-                    weights(shape, ("A", attempt, rank))
-                    for shape, rank in zip(self.shapes, ranks, strict=True)
+                    weights(shape, (of, "A", attempt, rank))
+                    for shape, of, rank in zip(self.drawn, self.forms, ranks, strict=True)
                 ]
             found = self.look(drawn, inputs, attempt)
             if found is not None:
@@ -231,17 +255,21 @@ class Tapes:
         numbers = _quantised(outputs)
         if numbers is None or not watch.alive:
             return None
-        steady = _steady(outputs)
-        if steady and not self.tape.plain:
-            return None
+        if not self.tape.plain:
+            if len(inputs) == 1:  # a sample alone cannot show whether all are alike
+                with torch.no_grad(), seeded():
+                    outputs = torch.cat([outputs, self.tape.play([*drawn, probe(2, self.signature)[1:]])])
+            if _steady(outputs):
+                return None
         found: list[tuple[Any, ...]] = [
             tuple(sorted(watch.met.get(place, ()))) for place in range(len(drawn))
         ]
-        counts = Counter((form(self.shapes[place]), found[place]) for place in self.tape.needed)
-        tied = [place for place in self.tape.needed if counts[form(self.shapes[place]), found[place]] > 1]
+        counts = Counter((self.forms[place], found[place]) for place in self.tape.needed)
+        tied = [place for place in self.tape.needed if counts[self.forms[place], found[place]] > 1]
         if tied:
+            wanted = set(tied)
             values = [
-                value.detach().requires_grad_() if place in self.tape.needed else value
+                value.detach().requires_grad_() if place in wanted else value
                 for place, value in enumerate(drawn)
             ]
             with torch.enable_grad(), seeded():
@@ -249,14 +277,14 @@ class Tapes:
             gradients = roles(_gradients(outputs, [values[place] for place in tied]))
             for place, role in zip(tied, gradients, strict=True):
                 found[place] = (found[place], role)
-        return _Found(attempt, numbers, found, steady, False)
+        return _Found(attempt, numbers, found, False, False)
 
     def second(self, keys: Sequence[object], inputs: Tensor) -> list[Tensor]:
         """Outputs of probe B for weights drawn by `keys`."""
         assert self.tape is not None
         values = [
             weights(shape, key) if place in self.tape.needed else None
-            for place, (shape, key) in enumerate(zip(self.shapes, keys, strict=True))
+            for place, (shape, key) in enumerate(zip(self.drawn, keys, strict=True))
         ]
         with torch.no_grad(), seeded():
             return [self.tape.play([*values, inputs])]
@@ -266,7 +294,7 @@ class Tapes:
         counts: dict[object, int] = {}
         ranks = [0] * len(self.shapes)
         for place in self.order:
-            key = form(self.shapes[place]), found[place]
+            key = self.forms[place], found[place]
             ranks[place] = counts.get(key, 0)
             counts[key] = ranks[place] + 1
         return ranks
@@ -311,6 +339,7 @@ class _Modules(Tapes):
         with torch.enable_grad(), seeded(), Recorder(tape) as recorder:
             outputs = self.network.module(inputs)
         tape.finish(outputs)
+        tape.prepare()
         self.tape = tape
         if self.replays and not self.derive:
             return super().look(drawn, inputs, attempt)
@@ -328,7 +357,7 @@ class _Modules(Tapes):
         assert self.tape is not None
         if self.replays:
             return super().second(keys, inputs)
-        drawn = [weights(shape, key) for shape, key in zip(self.shapes, keys, strict=True)]
+        drawn = [weights(shape, key) for shape, key in zip(self.drawn, keys, strict=True)]
         self.network.fill(drawn, learn=False)
         module = self.network.module
         with torch.no_grad(), seeded(), Recorder():

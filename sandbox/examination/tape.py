@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -35,6 +36,9 @@ EPSILON = 0.1
 """Of every batch norm while it is hashed: with the usual 1e-5, a factor of 2 before a norm would change the
 outputs by about as much as rounding does, and so neither clearly show nor clearly vanish. Its real epsilon is
 hashed beside the outputs."""
+
+_FEWEST = 4
+"""Channels of a picture that is thin already."""
 
 Place = int
 Norm = tuple[float, float, bool]
@@ -70,16 +74,30 @@ class Watch:
 
     alive: bool = True
     met: dict[Place, list[tuple[Any, ...]]] = field(default_factory=dict)
+    _seen: list[_Step] = field(default_factory=list)
 
     def look(self, step: _Step, values: Sequence[Any], made: Any) -> None:
         """Note what one step shows."""
         if step.users:
-            sizes = tuple(sorted(_size(values[place]) for place in step.data))
-            for how, user in step.users:
-                met = (how, _size(made)) if how == "added" else (how, *sizes)
-                self.met.setdefault(user, []).append(met)
-        if step.func in FLAT and self.alive:
+            self._seen.append(step)
+        if self.alive and step.func in FLAT:
             self.alive = not flattened(made, values[step.data[0]] if step.data else None)
+
+    def settle(self, values: Sequence[Any]) -> None:
+        """Measure what was met: at once for many steps, as long as nothing overwrites `values`."""
+        places = {place for step in self._seen for place in step.data}
+        places.update(
+            step.made
+            for step in self._seen
+            if type(step.made) is int and any(h == "added" for h, _ in step.users)
+        )
+        sizes = _sizes(values, sorted(places))
+        for step in self._seen:
+            met = tuple(sorted(sizes[place] for place in step.data))
+            for how, user in step.users:
+                found = (how, sizes[_each(step.made)[0]]) if how == "added" else (how, *met)
+                self.met.setdefault(user, []).append(found)
+        self._seen.clear()
 
 
 class Tape:
@@ -94,6 +112,8 @@ class Tape:
         whole: whether `play` can compute all that the pass did. Not so when values were read into Python, or
             tensors came from elsewhere.
         local: whether it can be played on smaller pictures as well.
+        even: whether a `local` tape treats all channels alike, so that it can be played with fewer.
+        apart: whether samples, on a `local` tape, meet one another in batch norms only.
         needed: places of the parameters that the result may depend on; all until the tape is finished.
         norms: of each batch norm, `Norm` and the places of its weight and bias.
     """
@@ -101,7 +121,7 @@ class Tape:
     def __init__(
         self, inputs: Sequence[Tensor], constants: Iterable[Tensor] = (), batch: int | None = None
     ) -> None:
-        self.whole = self.local = True
+        self.whole = self.local = self.apart = self.even = True
         self.norms: list[tuple[Norm, Place | None, Place | None]] = []
         self.needed = set(range(len(inputs) - 1))
         self._least = 0.0
@@ -118,6 +138,8 @@ class Tape:
         self._zeros: set[Place] = set()
         self._data = {self._sample}
         self._origins: dict[Place, set[Place]] = {place: {place} for place in range(self._sample)}
+        self._fixed: list[Any] = []
+        self._ready: list[tuple[Any, Any, dict[str, Any], Place | list[Place], _Step]] = []
         self._written = False  # whether tensors were changed in place
 
     def write(
@@ -154,6 +176,8 @@ class Tape:
             func, args, kwargs, holes, users, data = _zeros, (tuple(result.shape[1:]),), {}, [], [], []
         self._steps.append(_Step(func, list(args), kwargs, holes, made, users, data))
         self.local &= name in LOCAL
+        if name == "mean":
+            self.apart &= _within_samples(args, kwargs)
         if self.local:
             self._measure(name, args, kwargs)
 
@@ -176,6 +200,16 @@ class Tape:
         self.needed = {place for place in needed if place < self._sample}
 
     @property
+    def thins(self) -> bool:
+        """Whether it can be played with fewer channels."""
+        return self.local and self.even and len(self._shape) == 4 and self._shape[1] <= _FEWEST
+
+    @property
+    def side(self) -> int:
+        """Of the picture that it was written for."""
+        return self._shape[-1]
+
+    @property
     def plain(self) -> bool:
         """Whether all that is needed is plain arithmetic.
 
@@ -185,31 +219,63 @@ class Tape:
 
     def play(self, inputs: Sequence[Tensor | None], watch: Watch | None = None) -> Tensor:
         """What the pass would have made of other `inputs`, on a finished tape that is `whole`."""
-        values: list[Any] = [*inputs, *[None] * (self._size - len(inputs))]
-        for step in self._steps:
-            args, kwargs = step.args, step.kwargs
-            if step.func is _zeros:
-                args = [values[self._sample], self._shape, *args]
+        values: list[Any] = [*inputs, *[None] * (self._size - len(inputs)), *self._fixed]
+        for func, take, kwargs, made, step in self._ready:
+            if take is None:
+                result = self._call(step, values)
+            elif kwargs:
+                result = func(*take(values), **kwargs)
             else:
-                args = args.copy()
-                for at, place in step.holes:
-                    if isinstance(at, int):
-                        args[at] = values[place]
-                    elif isinstance(at, str):
-                        kwargs = kwargs | {at: values[place]}
-                    else:
-                        args[at[0]] = list(args[at[0]])
-                        args[at[0]][at[1]] = values[place]
-            made = step.func(*args, **kwargs)
-            if isinstance(step.made, int):
-                values[step.made] = made
+                result = func(*take(values))
+            if isinstance(made, int):
+                values[made] = result
             else:
-                for place, each in zip(step.made, made, strict=True):
+                for place, each in zip(made, result, strict=True):
                     values[place] = each
-            if watch is not None and (step.users or step.func in FLAT):
-                watch.look(step, values, made)
+            if watch is not None and (step.users or func in FLAT):
+                watch.look(step, values, result)
+                if self._written:
+                    watch.settle(values)
+        if watch is not None:
+            watch.settle(values)
         found: Tensor = values[self._result]
         return found
+
+    def prepare(self, width: int | None = None) -> None:
+        """Sort out where arguments come from, once for all plays: those that stay lie behind the values.
+
+        Args:
+            width: where it will be played with fewer channels, the most that a map will have.
+        """
+        self._fixed.clear()
+        self._ready.clear()
+        for step in self._steps:
+            args, holes = step.args, dict(step.holes)
+            take = None
+            if step.func is _zeros:
+                shape = args[0] if width is None else (min(width, args[0][0]), *args[0][1:])
+                args, holes = [None, self._shape, shape], {0: self._sample}
+            elif width is not None and step.func is torch.conv2d and len(args) > 6:
+                args = [*args[:6], min(width, args[6])]
+            if args and all(type(at) is int for at in holes):
+                places = [holes.get(at, self._size + len(self._fixed) + at) for at in range(len(args))]
+                self._fixed.extend(args)
+                take = itemgetter(*places) if len(places) > 1 else _only(places[0])
+            self._ready.append((step.func, take, step.kwargs, step.made, step))
+
+    @staticmethod
+    def _call(step: _Step, values: Sequence[Any]) -> Any:
+        """One step with tensors in lists, or by keyword."""
+        args, kwargs = step.args.copy(), step.kwargs
+        for at, place in step.holes:
+            if isinstance(at, int):
+                args[at] = values[place]
+            elif isinstance(at, str):
+                kwargs = kwargs | {at: values[place]}
+            else:
+                args[at[0]] = list(args[at[0]])
+                args[at[0]][at[1]] = values[place]
+        return step.func(*args, **kwargs)
 
     def smallest(self) -> int | None:
         """The side of the smallest square picture on which every window still fits into its map.
@@ -318,6 +384,8 @@ class Tape:
         if name in ("flatten", "linear") and side > 1:
             self.local = False
         if name == "conv2d":
+            groups = args[6] if len(args) > 6 else kwargs.get("groups", 1)
+            self.even &= groups == 1 or (len(args) > 6 and groups == args[1].shape[0] == given.shape[1])
             spread = _number(args[5:6] or (kwargs.get("dilation", 1),))
             window = spread * (args[1].shape[2] - 1) + 1
             self.local &= args[1].shape[2] == args[1].shape[3] and not isinstance(kwargs.get("padding"), str)
@@ -337,7 +405,7 @@ def flattened(result: Tensor, given: Any) -> bool:
     """Whether an activation gave one value for all it was given, though that was more than zeros."""
     values = result.detach().flatten()
     # the first few values nearly always tell already
-    if not _constant(values[:256]) or not _constant(values):
+    if len(set(values[:8].tolist())) > 1 or not _constant(values[:256]) or not _constant(values):
         return False
     # zeros into zeros hide nothing: what vanished did so before
     return given is result or not isinstance(given, Tensor) or bool(values.any()) or bool(given.any())
@@ -350,6 +418,17 @@ def _zeros(sample: Tensor, was: tuple[int, ...], shape: tuple[int, ...]) -> Tens
     return torch.zeros((len(sample), *shape), dtype=torch.float64)
 
 
+def _within_samples(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a mean leaves the first axis alone."""
+    dims = args[1] if len(args) > 1 else kwargs.get("dim")
+    given = args[0] if args else kwargs.get("input")
+    if dims is None or not isinstance(given, Tensor):
+        return False
+    n = given.dim()
+    listed = dims if isinstance(dims, list | tuple) else (dims,)
+    return len(listed) > 0 and all(type(each) is int and each % n for each in listed)
+
+
 def _how(name: str, at: Any) -> str:
     """How a parameter meets data as argument `at` of a function."""
     if name in SUMS or at == "bias" or at == BIASES.get(name):
@@ -357,11 +436,21 @@ def _how(name: str, at: Any) -> str:
     return "multiplied" if name in PRODUCTS else str(at)
 
 
-def _size(values: Tensor) -> int:
+def _sizes(values: Sequence[Any], places: Sequence[Place]) -> dict[Place, int]:
     """How large values are on average, to seven digits."""
-    plain = values.detach()
-    total = torch.linalg.vector_norm(plain if plain.is_floating_point() else plain.double(), 1).item()
-    return round(math.log(total) * 1e7) if 0 < total < math.inf else 0
+    if not places:
+        return {}
+    tensors = [values[place].detach() for place in places]
+    plain = [each if each.is_floating_point() else each.double() for each in tensors]
+    totals = [norm.item() for norm in torch._foreach_norm(plain, 1)]
+    return {
+        place: round(math.log(total) * 1e7) if 0 < total < math.inf else 0
+        for place, total in zip(places, totals, strict=True)
+    }
+
+
+def _only(place: Place) -> Callable[[Sequence[Any]], tuple[Any]]:
+    return lambda values: (values[place],)
 
 
 def _number(found: Sequence[Any]) -> int:
