@@ -70,7 +70,7 @@ def weights(shape: tuple[int, ...], key: object) -> Tensor:
 
 
 def _window(numbers: Tensor, offset: int, n: int) -> Tensor:
-    if offset + n > len(numbers):
+    if n > PERIOD and offset + n > len(numbers):  # three periods are there, and the offset is in the first
         numbers = numbers[:PERIOD].repeat(-(-(offset + n) // PERIOD))
     return numbers[offset : offset + n]
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor
 
 from cambrian.sandbox.examination.canonical import (
     WIDTH,
@@ -23,9 +21,21 @@ from cambrian.sandbox.examination.canonical import (
     weights,
 )
 from cambrian.sandbox.examination.meta import seeded
-from cambrian.sandbox.examination.probe import build_for_probe, noise, probe
+from cambrian.sandbox.examination.network import (
+    Network,
+    Unsure,
+    evaluates_differently,
+    has_tensors,
+    keeps_statistics,
+    makes_gradients,
+    network_of,
+    of_torch,
+)
+from cambrian.sandbox.examination.probe import noise, probe
+from cambrian.sandbox.examination.recorder import Recorder
 from cambrian.sandbox.examination.static import Examination
-from cambrian.sandbox.examination.tape import Recorder, Tape, Watch
+from cambrian.sandbox.examination.tape import Tape
+from cambrian.sandbox.examination.watch import Watch
 from cambrian.search_spaces import Genotype, Signature, Space
 
 MAX_FLOPS = 4e9
@@ -41,51 +51,6 @@ _POSITIONS = 8
 _UNMOVED = 1e-9
 """Outputs that differ by less than this share of their size are the same: two matrices of one product were
 summed in another order."""
-
-_Slot = tuple[dict[str, nn.Parameter | None], str, int]
-"""Where a parameter lives, and its place among all."""
-
-
-@dataclass
-class _Network:
-    """A module that can be run with any weights.
-
-    Attributes:
-        module: on the CPU, in training mode, but for its parameters.
-        slots: where those are to be put.
-        twofold: whether evaluation could differ from training by more than batch norm and dropout account
-            for.
-        cautious: whether it may write to its weights.
-        norms: batch norms that keep statistics.
-        buffers: of all modules.
-    """
-
-    module: nn.Module
-    slots: list[_Slot]
-    twofold: bool
-    cautious: bool
-    norms: list[_BatchNorm]
-    buffers: list[Tensor]
-
-    def fill(self, values: Sequence[Tensor], *, learn: bool) -> list[nn.Parameter]:
-        """Put `values` in, and batch norms back to their beginning; returns the parameters."""
-        if self.cautious:
-            values = [value.clone() for value in values]
-        made = [nn.Parameter(value, requires_grad=learn) for value in values]
-        for home, name, place in self.slots:
-            home[name] = made[place]
-        for norm in self.norms:
-            if norm.training and not self.twofold:  # training does not look at them
-                norm._buffers.update(running_mean=None, running_var=None, num_batches_tracked=None)
-                continue
-            norm._buffers["running_mean"] = torch.zeros(norm.num_features, dtype=torch.float64)
-            norm._buffers["running_var"] = torch.ones(norm.num_features, dtype=torch.float64)
-            norm._buffers["num_batches_tracked"] = torch.zeros((), dtype=torch.long)
-        return made
-
-
-class _Unsure(Exception):
-    """The evidence is weak."""
 
 
 @dataclass
@@ -142,15 +107,13 @@ def prober(seen: Examination, space: Space, genotype: Genotype, signature: Signa
     # few samples of a large input, but enough for statistics of a batch to be more than signs
     few = math.prod(signature.input_shape) > 64 and seen.trace.narrowest >= 4
     batch = 2 if few else _MOST
-    own = [child for child in seen.modules if not _of_torch(type(child))]
+    own = [child for child in seen.modules if not of_torch(type(child))]
     real = (
-        signature.graph is not None
-        or any(map(_keeps_statistics, seen.modules))
-        or any(map(_has_tensors, own))
+        signature.graph is not None or any(map(keeps_statistics, seen.modules)) or any(map(has_tensors, own))
     )
-    twofold = _evaluates_differently(seen.modules, own)
+    twofold = evaluates_differently(seen.modules, own)
     # gradients of plain operations tell no more than outputs do; those of one's own making may
-    derive = space.kind == "code" or seen.trace.cuts or _makes_gradients(own)
+    derive = space.kind == "code" or seen.trace.cuts or makes_gradients(own)
     if seen.tape is not None and not (real or twofold or derive):
         small = seen.tape.smallest()
         if small is None:
@@ -163,7 +126,11 @@ def prober(seen: Examination, space: Space, genotype: Genotype, signature: Signa
             batch = 1
         return Tapes(seen, signature, batch, thin=seen.tape.thins)
     return _Modules(
-        seen, signature, batch, derive, _network(seen, space, genotype, signature, twofold=twofold, real=real)
+        seen,
+        signature,
+        batch,
+        derive,
+        network_of(seen, space, genotype, signature, twofold=twofold, real=real),
     )
 
 
@@ -194,7 +161,7 @@ class Tapes:
         """See `behaviour`.
 
         Raises:
-            _Unsure: it is weak.
+            Unsure: it is weak.
         """
         first = self.first()
         ranks, texts = self.ranks(first.roles), [repr(role) for role in first.roles]
@@ -209,7 +176,7 @@ class Tapes:
             if None not in numbers:
                 break
         else:
-            raise _Unsure
+            raise Unsure
         kept = self.tape.needed if self.tape is not None else set(places)
         if first.learned:
             idle = {place for place in kept if not first.roles[place][-1]}
@@ -218,7 +185,7 @@ class Tapes:
                 if all(map(_alike, outputs, self.second(other, inputs))):
                     kept = kept - idle
                 elif first.steady:
-                    raise _Unsure
+                    raise Unsure
         init = self.seen.init
         about = sorted(
             f"{first_values(init.provenance(parameter), shape)}{parameter.requires_grad}{role}"
@@ -244,7 +211,7 @@ class Tapes:
             found = self.look(drawn, inputs, attempt)
             if found is not None:
                 return found
-        raise _Unsure
+        raise Unsure
 
     def look(self, drawn: Sequence[Tensor], inputs: Tensor, attempt: int) -> _Found | None:
         """One attempt of probe A; None where it is too weak."""
@@ -320,7 +287,7 @@ class _Modules(Tapes):
     """Evidence of a network that has to be called, at least once on each probe."""
 
     def __init__(
-        self, seen: Examination, signature: Signature, batch: int, derive: bool, network: _Network
+        self, seen: Examination, signature: Signature, batch: int, derive: bool, network: Network
     ) -> None:
         super().__init__(seen, signature, batch)
         self.derive, self.network = derive, network
@@ -384,84 +351,6 @@ def _steady(outputs: Tensor) -> bool:
 
 def _alike(one: Tensor, other: Tensor) -> bool:
     return bool((one - other).abs().max() <= _UNMOVED * one.abs().max())
-
-
-def _network(
-    seen: Examination, space: Space, genotype: Genotype, signature: Signature, *, twofold: bool, real: bool
-) -> _Network:
-    """The module on the CPU in double precision, its parameters still to be put in.
-
-    Raises:
-        _Unsure: its parameters depend on how many nodes the graph has; it has none on a small one.
-    """
-    module, modules, parameters = seen.module, seen.modules, seen.parameters
-    # batch statistics start from known values; whatever else a constructor computed calls for the real one
-    if real:
-        with seeded():
-            module = build_for_probe(space, genotype, signature).double()
-        modules, parameters = tuple(module.modules()), tuple(module.parameters())
-        if [p.shape for p in parameters] != [p.shape for p in seen.parameters]:
-            raise _Unsure
-    places = {id(parameter): place for place, parameter in enumerate(parameters)}
-    slots = [
-        (child._parameters, name, places[id(parameter)])
-        for child in modules
-        for name, parameter in child._parameters.items()
-        if parameter is not None
-    ]
-    return _Network(
-        module,
-        slots,
-        twofold,
-        cautious=seen.trace.cuts,
-        norms=[child for child in modules if isinstance(child, _BatchNorm) and child.track_running_stats],
-        buffers=[each for child in modules for each in child._buffers.values() if each is not None],
-    )
-
-
-def _of_torch(kind: type) -> bool:
-    return kind.__module__.startswith("torch.")
-
-
-def _keeps_statistics(child: nn.Module) -> bool:
-    """Whether a module other than a batch norm has buffers."""
-    return bool(child._buffers) and not isinstance(child, _BatchNorm)
-
-
-def _has_tensors(child: nn.Module) -> bool:
-    """Whether it holds tensors as plain attributes, which torch's own layers never do."""
-    return any(isinstance(value, Tensor) for value in vars(child).values())
-
-
-def _makes_gradients(own: Iterable[nn.Module]) -> bool:
-    """Whether a module's code names what changes gradients behind the back of its outputs."""
-    return any(_names(type(child).__mro__, _OF_GRADIENTS) for child in own)
-
-
-_OF_GRADIENTS = frozenset({"apply", "backward", "detach", "no_grad", "register_hook", "grad", "data"})
-
-
-def _evaluates_differently(modules: Iterable[nn.Module], own: Iterable[nn.Module]) -> bool:
-    """Whether evaluation could differ from training by more than batch norm and dropout account for."""
-    if any(map(_keeps_statistics, modules)):
-        return True
-    return any(_names(type(child).__mro__, _OF_MODES) for child in own)
-
-
-_OF_MODES = frozenset({"training"})
-
-
-@functools.lru_cache(maxsize=4096)
-def _names(kinds: tuple[type, ...], wanted: frozenset[str]) -> bool:
-    """Whether code of a module's classes other than torch's uses one of the names."""
-    for base in kinds:
-        if base.__module__.split(".")[0] == "torch" or base is object:
-            continue
-        for member in vars(base).values():
-            code = getattr(member, "__code__", None)
-            if code is not None and not wanted.isdisjoint(code.co_names):
-                return True
-    return False
 
 
 def _quantised(outputs: Any) -> list[int] | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from cambrian.sandbox.examination.meta import InitLog, build_on_meta
+from cambrian.sandbox.examination.meta import InitLog, build_on_meta, modules_of, parameters_of
 from cambrian.sandbox.examination.report import StaticFacts
 from cambrian.sandbox.examination.rules import ForwardTrace
 from cambrian.sandbox.examination.tape import Tape
@@ -59,13 +60,15 @@ def _examine(
     space: Space, genotype: Genotype, signature: Signature, batch_size: int, *, inside: bool
 ) -> StaticFacts:
     module, init = build_on_meta(space, genotype, signature, inside=inside)
-    facts, trace, tape = trace_forward(module, signature, batch_size, record=True)
+    modules = modules_of(module)
+    parameters = parameters_of(modules)
+    facts, trace, tape = _traced(module, modules, parameters, signature, batch_size, record=True)
     # the identity of the same genotype is asked for next, and starts from the same module
     _latest.value = (
         space,
         genotype,
         signature,
-        Examination(module, tuple(module.modules()), tuple(module.parameters()), init, trace, facts, tape),
+        Examination(module, modules, parameters, init, trace, facts, tape),
     )
     return facts
 
@@ -115,9 +118,24 @@ def trace_forward(
 
     There is no tape unless `record`, and none where it could not be played with other numbers.
     """
+    modules = modules_of(module)
+    return _traced(module, modules, parameters_of(modules), signature, batch_size, record=record)
+
+
+def _traced(
+    module: nn.Module,
+    modules: Sequence[nn.Module],
+    tensors: Sequence[nn.Parameter],
+    signature: Signature,
+    batch_size: int,
+    *,
+    record: bool,
+) -> tuple[StaticFacts, ForwardTrace, Tape | None]:
+    """`trace_forward` of a module whose parts are known."""
     kind = torch.float32 if signature.n_ids is None else torch.int64
     inputs = torch.empty((batch_size, *signature.input_shape), dtype=kind, device="meta")
-    tape = Tape([*module.parameters(), inputs], module.buffers(), batch_size) if record else None
+    buffers = (each for child in modules for each in child._buffers.values() if each is not None)
+    tape = Tape([*tensors, inputs], buffers, batch_size) if record else None
     trace = ForwardTrace(tape)
     try:
         with torch.no_grad(), trace:
@@ -131,7 +149,6 @@ def trace_forward(
             f"the network's output has shape {given}, not (n, n_outputs) = {wanted}",
             hint=f"end with a layer of {signature.n_outputs} outputs on features of shape (n, width)",
         )
-    tensors = list(module.parameters())
     facts = StaticFacts(
         parameters=sum(p.numel() for p in tensors if p.requires_grad),
         # one pass over a graph answers for all of its nodes
@@ -144,7 +161,7 @@ def trace_forward(
     return facts, trace, tape if tape is not None and tape.whole else None
 
 
-def _peak_bytes(parameters: list[nn.Parameter], inputs: Tensor, trace: ForwardTrace) -> int:
+def _peak_bytes(parameters: Sequence[nn.Parameter], inputs: Tensor, trace: ForwardTrace) -> int:
     """Peak of one step of Adam in float32.
 
     Weights and both moments are always there. The peak is either where the backward pass starts, with every

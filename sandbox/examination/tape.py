@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
 from cambrian.sandbox.examination.calls import (
     BIASES,
@@ -31,6 +29,7 @@ from cambrian.sandbox.examination.calls import (
     SUMS,
     SWITCHES,
 )
+from cambrian.sandbox.examination.watch import Place, Step, Watch, each_place
 
 EPSILON = 0.1
 """Of every batch norm while it is hashed: with the usual 1e-5, a factor of 2 before a norm would change the
@@ -40,64 +39,8 @@ hashed beside the outputs."""
 _FEWEST = 4
 """Channels of a picture that is thin already."""
 
-Place = int
 Norm = tuple[float, float, bool]
 """Momentum, epsilon, and whether statistics are kept, of a batch norm."""
-
-
-@dataclass(slots=True)
-class _Step:
-    """One call: what is to be put where in its arguments, and where its results are kept.
-
-    `users` are the parameters that meet data here, each with how; `data` is that data.
-    """
-
-    func: Callable[..., Any]
-    args: list[Any]
-    kwargs: dict[str, Any]
-    holes: list[tuple[int | str | tuple[int, int], Place]]
-    made: Place | list[Place]
-    users: list[tuple[str, Place]]
-    data: list[Place]
-
-
-@dataclass
-class Watch:
-    """What is seen of a tape while it plays.
-
-    Attributes:
-        alive: False when an activation that is flat in places was met in flat places only. What leads to it
-            is then invisible in the outputs, as it would not be for other weights.
-        met: of each parameter, for each use, how large the data was that it met; of one that is added, how
-            large the sum is, so that it does not matter whether a layer adds its bias itself.
-    """
-
-    alive: bool = True
-    met: dict[Place, list[tuple[Any, ...]]] = field(default_factory=dict)
-    _seen: list[_Step] = field(default_factory=list)
-
-    def look(self, step: _Step, values: Sequence[Any], made: Any) -> None:
-        """Note what one step shows."""
-        if step.users:
-            self._seen.append(step)
-        if self.alive and step.func in FLAT:
-            self.alive = not flattened(made, values[step.data[0]] if step.data else None)
-
-    def settle(self, values: Sequence[Any]) -> None:
-        """Measure what was met: at once for many steps, as long as nothing overwrites `values`."""
-        places = {place for step in self._seen for place in step.data}
-        places.update(
-            step.made
-            for step in self._seen
-            if type(step.made) is int and any(h == "added" for h, _ in step.users)
-        )
-        sizes = _sizes(values, sorted(places))
-        for step in self._seen:
-            met = tuple(sorted(sizes[place] for place in step.data))
-            for how, user in step.users:
-                found = (how, sizes[_each(step.made)[0]]) if how == "added" else (how, *met)
-                self.met.setdefault(user, []).append(found)
-        self._seen.clear()
 
 
 class Tape:
@@ -127,7 +70,7 @@ class Tape:
         self._least = 0.0
         self._sides: set[int] = set()
         self._batch = batch
-        self._steps: list[_Step] = []
+        self._steps: list[Step] = []
         self._places = {id(tensor): place for place, tensor in enumerate(inputs)}
         self._sample = len(inputs) - 1
         self._shape = tuple(inputs[-1].shape)
@@ -139,7 +82,7 @@ class Tape:
         self._data = {self._sample}
         self._origins: dict[Place, set[Place]] = {place: {place} for place in range(self._sample)}
         self._fixed: list[Any] = []
-        self._ready: list[tuple[Any, Any, dict[str, Any], Place | list[Place], _Step]] = []
+        self._ready: list[tuple[Any, Any, dict[str, Any], Place | list[Place], Step]] = []
         self._written = False  # whether tensors were changed in place
 
     def write(
@@ -174,7 +117,7 @@ class Tape:
         if type(made) is int and self._is_zero(name, args, kwargs, holes):
             self._zeros.add(made)
             func, args, kwargs, holes, users, data = _zeros, (tuple(result.shape[1:]),), {}, [], [], []
-        self._steps.append(_Step(func, list(args), kwargs, holes, made, users, data))
+        self._steps.append(Step(func, list(args), kwargs, holes, made, users, data))
         self.local &= name in LOCAL
         if name == "mean":
             self.apart &= _within_samples(args, kwargs)
@@ -192,7 +135,7 @@ class Tape:
             return
         needed, kept = {self._result}, []
         for step in reversed(self._steps):
-            if self._written or not needed.isdisjoint(_each(step.made)):
+            if self._written or not needed.isdisjoint(each_place(step.made)):
                 kept.append(step)
                 needed.update(place for _, place in step.holes)
         self._steps = kept[::-1]
@@ -264,7 +207,7 @@ class Tape:
             self._ready.append((step.func, take, step.kwargs, step.made, step))
 
     @staticmethod
-    def _call(step: _Step, values: Sequence[Any]) -> Any:
+    def _call(step: Step, values: Sequence[Any]) -> Any:
         """One step with tensors in lists, or by keyword."""
         args, kwargs = step.args.copy(), step.kwargs
         for at, place in step.holes:
@@ -401,16 +344,6 @@ def _batch_norm(input: Tensor, weight: Tensor | None, bias: Tensor | None) -> Te
     return torch.batch_norm(input, weight, bias, None, None, True, 0.0, EPSILON, False)
 
 
-def flattened(result: Tensor, given: Any) -> bool:
-    """Whether an activation gave one value for all it was given, though that was more than zeros."""
-    values = result.detach().flatten()
-    # the first few values nearly always tell already
-    if len(set(values[:8].tolist())) > 1 or not _constant(values[:256]) or not _constant(values):
-        return False
-    # zeros into zeros hide nothing: what vanished did so before
-    return given is result or not isinstance(given, Tensor) or bool(values.any()) or bool(given.any())
-
-
 def _zeros(sample: Tensor, was: tuple[int, ...], shape: tuple[int, ...]) -> Tensor:
     """Zeros of `shape`, without the batch, for a sample that may be smaller than it was."""
     if len(shape) == 3 and len(was) == 4 and sample.shape[2] != was[2]:
@@ -436,19 +369,6 @@ def _how(name: str, at: Any) -> str:
     return "multiplied" if name in PRODUCTS else str(at)
 
 
-def _sizes(values: Sequence[Any], places: Sequence[Place]) -> dict[Place, int]:
-    """How large values are on average, to seven digits."""
-    if not places:
-        return {}
-    tensors = [values[place].detach() for place in places]
-    plain = [each if each.is_floating_point() else each.double() for each in tensors]
-    totals = [norm.item() for norm in torch._foreach_norm(plain, 1)]
-    return {
-        place: round(math.log(total) * 1e7) if 0 < total < math.inf else 0
-        for place, total in zip(places, totals, strict=True)
-    }
-
-
 def _only(place: Place) -> Callable[[Sequence[Any]], tuple[Any]]:
     return lambda values: (values[place],)
 
@@ -459,48 +379,9 @@ def _number(found: Sequence[Any]) -> int:
     return max(numbers) if all(type(each) is int for each in numbers) else 1 << 30
 
 
-def _each(made: Place | list[Place]) -> list[Place]:
-    return [made] if isinstance(made, int) else made
-
-
 def _flat(values: Iterable[Any]) -> Iterable[Any]:
     for value in values:
         if isinstance(value, list | tuple):
             yield from _flat(value)
         else:
             yield value
-
-
-def _constant(values: Tensor) -> bool:
-    low, high = values.aminmax()
-    return bool(low == high)
-
-
-class Recorder(TorchFunctionMode):
-    """Writes a tape of a pass on real numbers, and watches its activations."""
-
-    def __init__(self, tape: Tape | None = None) -> None:
-        super().__init__()
-        self.tape = tape
-        self.alive = True
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        named = dict(kwargs) if kwargs else {}
-        if func is functional.batch_norm:
-            named = dict(zip(NORM_ARGUMENTS, args, strict=False)) | named
-            # a norm with nothing to normalise is one of zeros
-            result = named["input"] * 0 if not named["input"].any() else func(**(named | {"eps": EPSILON}))
-            args = ()
-        else:
-            result = func(*args, **named)
-        if self.alive and func in FLAT:
-            self.alive = not flattened(result, args[0] if args else named.get("input"))
-        if self.tape is not None:
-            self.tape.write(func, args, named, result)
-        return result
