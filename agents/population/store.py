@@ -10,6 +10,7 @@ the last transactions but never corrupts the file.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import sqlite3
@@ -118,13 +119,9 @@ class PopulationStore:
             folder.mkdir(parents=True, exist_ok=True)
             self._guard = _hold(folder)
         try:
+            if create is not None and not path.exists():
+                _make(path, create)
             self._db = _reader(path) if readonly else _writer(path)
-            if create is not None and not self._tables():
-                with self._transaction():
-                    for statement in filter(str.strip, _SCHEMA.split(";\n")):
-                        self._db.execute(statement)
-                    self._put("version", str(SCHEMA_VERSION))
-                    self._put("run", create.model_dump_json())
             self._check_version()
         except sqlite3.DatabaseError as error:
             self._release()
@@ -370,9 +367,6 @@ class PopulationStore:
     def _put(self, key: str, value: str) -> None:
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
-    def _tables(self) -> bool:
-        return self._db.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is not None
-
     def _check_version(self) -> None:
         version = self.get_meta("version")
         if version != str(SCHEMA_VERSION):
@@ -385,6 +379,18 @@ class PopulationStore:
         if self._guard is not None:
             self._guard.close()
             self._guard = None
+
+
+def _make(path: Path, run: RunRecord) -> None:
+    """Write an empty store; whoever dies meanwhile leaves none rather than half of one."""
+    part = path.with_name(path.name + ".part")
+    part.unlink(missing_ok=True)
+    with contextlib.closing(sqlite3.connect(part)) as db:
+        db.executescript(_SCHEMA)
+        values = [("version", str(SCHEMA_VERSION)), ("run", run.model_dump_json())]
+        db.executemany("INSERT INTO meta VALUES (?, ?)", values)
+        db.commit()
+    part.replace(path)
 
 
 def _writer(path: Path) -> sqlite3.Connection:
