@@ -20,6 +20,8 @@ Floats = NDArray[np.float64]
 CHECKPOINTS = (20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 LEVEL = 0.95
 RESAMPLES = 2000
+LEAST_SEEDS = 6
+"""Pairs below which the signed-rank test cannot reach its level, whatever they are."""
 
 
 class _Data(BaseModel):
@@ -172,7 +174,7 @@ def summarise(benchmark: Benchmark, plan: Plan, traces: Sequence[Sequence[Trace]
         notes=list(benchmark.notes),
         lines=lines,
         comparisons=comparisons,
-        verdict=_verdict(comparisons, plan.seeds),
+        verdict=_verdict(comparisons, plan.seeds, plan.searchers),
     )
 
 
@@ -303,8 +305,8 @@ def _comparison(name: str, measure: str, ours: Floats, singles: dict[str, Floats
     )
 
 
-def _verdict(comparisons: Sequence[Comparison], seeds: int) -> str:
-    """One sentence on the first portfolio that was compared: `default` where it took part."""
+def _verdict(comparisons: Sequence[Comparison], seeds: int, searchers: Sequence[Searcher]) -> str:
+    """One sentence on the first portfolio that was compared, `default` where it took part; and with what."""
     names = list(dict.fromkeys(each.searcher for each in comparisons))
     if not names:
         return ""
@@ -313,7 +315,11 @@ def _verdict(comparisons: Sequence[Comparison], seeds: int) -> str:
     worse = [f"{each.measure} ({each.best_single}, p = {each.p:.2g})" for each in own if each.worse]
     if worse:
         return f"{name} is significantly worse than its best single arm in: {'; '.join(worse)}"
+    if seeds < LEAST_SEEDS:
+        return f"{name} against its single arms: {seeds} seeds can show no difference, {LEAST_SEEDS} may"
+    portfolio = next(each for each in searchers if each.name == name)
+    against = ", ".join(each.name for each in singles_of(searchers, portfolio))
     return (
-        f"{name} is never significantly worse than the best of its single arms "
+        f"{name} is never significantly worse than the best of its single arms that took part, {against} "
         f"({len(own)} comparisons, paired over {seeds} seeds)"
     )

@@ -90,6 +90,8 @@ class Portfolio:
         shares = self._active_shares(ready, merits(spent, population.credits()))
         if not shares:
             return None
+        if control is not None and shares.get(control, 0.0) * total - taken[control] >= 1:
+            return self.arms[control]  # others may be far behind shares that have just grown: it comes first
         order = sorted(shares, key=lambda name: (taken[name] - shares[name] * total, name))
         first = order[0]
         returning = shares[first] * total - taken[first] > DEBT and not self.arms[first].control

@@ -10,8 +10,10 @@ from pathlib import Path
 import yaml
 
 from cambrian.agents.champions import CHAMPIONS_KEY, read_champions
-from cambrian.agents.evaluator.arms import arm_markdown, arm_table
+from cambrian.agents.evaluator.arms import arm_markdown, arm_table, run_gain
+from cambrian.agents.evaluator.estimators import estimator_records
 from cambrian.agents.evaluator.hypervolume import HYPERVOLUME_KEY
+from cambrian.agents.evaluator.proxies import rank_lines
 from cambrian.agents.evaluator.savings import savings
 from cambrian.agents.factorial import FACTORIAL_KEY, read_parts
 from cambrian.agents.population.model import Candidate
@@ -123,6 +125,12 @@ class Parent:
             verified=score_text(leader, run.metric) if leader is not None and leader.champion else "",
             ranking=ranking_text(objective_of(run), champions, noise_floor, volume, run.metric),
         )
+        gain = run_gain(run, candidates)
+        told = [
+            gain.verdict if gain is not None else "",
+            *rank_lines(estimator_records(run, candidates), "estimators"),
+        ]
+        note += "".join(f"\n{line}\n" for line in told if line)
         note += f"\n{arm_markdown(arms, run.metric)}"
         is_edited = edited(self._tracking.get(self.info.run_id).tags)
         self._tracking.log(

@@ -68,7 +68,7 @@ def growth(module: nn.Module, sample: Tensor, max_exponent: float | None) -> Fin
     if len(lengths) < LEAST:
         return Finding(
             check=CHECK,
-            verdict="skipped",
+            verdict="skipped" if max_exponent is None else "failed",
             detail=f"takes too few lengths to fit anything: {', '.join(map(str, lengths)) or 'none'}",
         )
     slopes = {

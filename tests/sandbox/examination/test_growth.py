@@ -88,7 +88,9 @@ def test_one_length_alone_tells_nothing() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x.view(1, 40).float()
 
-    assert growth(OneLength(), torch.zeros(1, 40, dtype=torch.long), 1.5).verdict == "skipped"
+    tokens = torch.zeros(1, 40, dtype=torch.long)
+    assert growth(OneLength(), tokens, None).verdict == "skipped"
+    assert growth(OneLength(), tokens, 1.5).verdict == "failed", "what is demanded has to be shown"
 
 
 def test_time_tells_where_counting_cannot(monkeypatch: pytest.MonkeyPatch) -> None:

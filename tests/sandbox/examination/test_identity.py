@@ -461,3 +461,15 @@ class TestKeepsApart:
     def test_dropout_of_convnets(self) -> None:
         stage = {"block": "conv", "width": 16}
         assert len({convnet(stage, head={"dropout": rate}) for rate in (0.0, 0.1, 0.2, 0.3, 0.5)}) == 5
+
+
+def test_a_hash_means_today_what_it_meant_when_it_was_pinned() -> None:
+    """Whoever changes these changes the method: then the prefix has to change as well."""
+    digits = Signature(input_shape=(1, 8, 8), n_outputs=10)
+    pinned = {
+        ("convnet", "two-layer-cnn"): "f2:f88aa9ef752757fc05e9d910a305611b",
+        ("cell", "resnet-cell"): "f2:d4d5267567f7fb0cbe3bfc2c4f3e304c",
+    }
+    for (name, baseline), expected in pinned.items():
+        space = SPACES.create(name)
+        assert identity(space, space.validate(space.baselines()[baseline]), digits) == expected
