@@ -332,7 +332,7 @@ async def _organs(
             task=task,
             store=store,
             population=population,
-            admission=Admission(config, space, task, store, earlier.observations),
+            admission=Admission(config, space, task, store, earlier),
             sandbox=sandbox,
             meter=meter,
         )

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 
+from cambrian.agents.evaluator.earlier import Earlier
 from cambrian.agents.evaluator.encoding import HasStructure
 from cambrian.agents.evaluator.latency_screen import LatencyEncoder, LatencyScreen
 from cambrian.agents.evaluator.proxies import ProxyTrust
@@ -38,7 +39,7 @@ class Admission:
         space: judge of membership.
         task: gives the signature and the recipe; memory is estimated for the batch size that a candidate has.
         store: where identities are claimed, and where a resumed run's screen is rebuilt from.
-        earlier: what earlier runs observed, for the predictor.
+        earlier: what earlier runs observed, for the predictors.
     """
 
     def __init__(
@@ -47,14 +48,17 @@ class Admission:
         space: Space,
         task: Task,
         store: PopulationStore,
-        earlier: Sequence[Observation] = (),
+        earlier: Earlier | None = None,
     ) -> None:
         self._config, self._space, self._task, self._store = config, space, task, store
+        earlier = earlier or Earlier()
         self.screen = Screen(
-            config.predictor, space, maximize=task.maximize, seed=config.seed, earlier=earlier
+            config.predictor, space, maximize=task.maximize, seed=config.seed, earlier=earlier.observations
         )
         self.proxies = ProxyTrust(maximize=task.maximize, min_tau=config.checks.proxy_min_tau)
-        self.latency = LatencyScreen(config.predictor, config.constraints, LatencyEncoder(space))
+        self.latency = LatencyScreen(
+            config.predictor, config.constraints, LatencyEncoder(space), earlier=earlier.measured
+        )
         self.similarity = Similarity(self._motifs)
         self.similarity.rebuild(store.candidates())
         self._texts: dict[str, str] = {}

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from cambrian.agents.errors import CambrianError, UserError
 from cambrian.agents.evaluator.screen import Known, Observation
+from cambrian.agents.population.model import Candidate, Evaluation
 from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.runfile import RunConfig
 from cambrian.agents.workspace import Workspace, space_of
@@ -23,20 +24,28 @@ class _Unfit(Exception):
     """Why a run tells nothing about this one."""
 
 
+class _Seen(NamedTuple):
+    observation: Observation
+    candidate: Candidate
+    evaluation: Evaluation
+
+
 class Earlier(NamedTuple):
     """What was found.
 
     Attributes:
         observations: oldest run first.
+        measured: the candidates and evaluations behind them, for what was measured beside the score.
         runs: how many of each.
     """
 
     observations: tuple[Observation, ...] = ()
+    measured: tuple[tuple[Candidate, Evaluation], ...] = ()
     runs: Mapping[str, int] = MappingProxyType({})
 
     def __str__(self) -> str:
         told = ", ".join(f"{n} from {run}" for run, n in self.runs.items())
-        return f"the predictor learns from earlier runs too: {told}" if told else ""
+        return f"the predictors learn from earlier runs too: {told}" if told else ""
 
 
 def earlier_runs(
@@ -70,7 +79,7 @@ def earlier_runs(
     most: dict[str, int | None] = dict.fromkeys(_names(wanted, store, workspace))
     if kept is not None:
         most = json.loads(kept)
-    found: list[Observation] = []
+    found: list[_Seen] = []
     runs: dict[str, int] = {}
     for run, number in most.items():
         try:
@@ -87,7 +96,8 @@ def earlier_runs(
             runs[run] = len(seen)
     if kept is None:
         store.set_meta(KEY, json.dumps(runs))
-    return Earlier(tuple(found), runs)
+    measured = tuple((each.candidate, each.evaluation) for each in found)
+    return Earlier(tuple(each.observation for each in found), measured, runs)
 
 
 def _names(wanted: bool | tuple[str, ...], store: PopulationStore, workspace: Workspace) -> Iterator[str]:
@@ -97,9 +107,7 @@ def _names(wanted: bool | tuple[str, ...], store: PopulationStore, workspace: Wo
         yield from wanted
 
 
-def _observations(
-    run: str, config: RunConfig, space: Space, task: Task, workspace: Workspace
-) -> list[Observation]:
+def _observations(run: str, config: RunConfig, space: Space, task: Task, workspace: Workspace) -> list[_Seen]:
     """What a run has measured, in its order.
 
     Raises:
@@ -128,7 +136,8 @@ def _observations(
                 continue
             if task.metric in each.metrics and _is_member(space, candidate.genotype):
                 known = Known(candidate.proxies, candidate.motifs)
-                found.append(Observation(candidate.genotype, each.metrics[task.metric], None, known))
+                seen = Observation(candidate.genotype, each.metrics[task.metric], None, known)
+                found.append(_Seen(seen, candidate, each))
         return found
     finally:
         store.close()

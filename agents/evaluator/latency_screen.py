@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -120,7 +120,8 @@ class LatencyScreen:
         config: of the run's predictors; `enabled` holds for this one as well.
         constraints: the run's hard limits.
         encode: what is known of a candidate before it is measured.
-        earlier: measurements in the limit's unit on other devices, by name, such as those of earlier runs.
+        earlier: what earlier runs measured, wherever that was; it counts as other devices' even where it was
+            on this one, since other work may have run beside it.
     """
 
     def __init__(
@@ -129,10 +130,11 @@ class LatencyScreen:
         constraints: Iterable[Constraint],
         encode: LatencyEncoder,
         *,
-        earlier: Mapping[str, Table] | None = None,
+        earlier: Iterable[tuple[Candidate, Evaluation]] = (),
     ) -> None:
         self._limit = latency_limit(constraints) if config.enabled else None
-        self._encode, self._earlier = encode, dict(earlier or {})
+        self._encode, self._earlier = encode, tuple(earlier)
+        self._tables: dict[str, Table] | None = None
         self._lock = threading.Lock()
         self._reference: list[Encoding] | None = None
         self._forget()
@@ -151,20 +153,10 @@ class LatencyScreen:
             candidate: with `predicted_latency` as `verdict` gave it.
             evaluation: of it.
         """
-        latency = evaluation.latency
-        if self._limit is None or latency is None or evaluation.state == JobState.NOT_REPRODUCED:
-            return
-        value = latency.median_ms if self._limit.name == "latency_ms" else latency.ratio
-        if value is None or not value > 0:
-            return
-        where = evaluation.device_name or latency.device
-        device = f"{where}, {latency.threads} threads, batch {latency.batch}"
         with self._lock:
-            if candidate.id in self._seen:
-                return
-            self._seen.add(candidate.id)
-            found = _Measured(device, self._encode(candidate), value, candidate.predicted_latency)
-            self._measured.append(found)
+            if candidate.id not in self._seen and (found := self._read(candidate, evaluation)) is not None:
+                self._seen.add(candidate.id)
+                self._measured.append(found)
 
     def verdict(self, candidate: Candidate) -> LatencyVerdict:
         """Whether the candidate is worth a measurement.
@@ -210,6 +202,31 @@ class LatencyScreen:
 
     # -- inside, with the lock held -----------------------------------------------------------------
 
+    def _read(self, candidate: Candidate, evaluation: Evaluation) -> _Measured | None:
+        """What was measured, in the limit's unit; None where nothing was, or it is not believed."""
+        latency = evaluation.latency
+        if self._limit is None or latency is None or evaluation.state == JobState.NOT_REPRODUCED:
+            return None
+        value = latency.median_ms if self._limit.name == "latency_ms" else latency.ratio
+        if value is None or not value > 0:
+            return None
+        where = evaluation.device_name or latency.device
+        device = f"{where}, {latency.threads} threads, batch {latency.batch}"
+        return _Measured(device, self._encode(candidate), value, candidate.predicted_latency)
+
+    def _earlier_tables(self) -> dict[str, Table]:
+        """What earlier runs measured, by device."""
+        if self._tables is None:
+            by_device: dict[str, list[_Measured]] = {}
+            for candidate, evaluation in self._earlier:
+                if (found := self._read(candidate, evaluation)) is not None:
+                    by_device.setdefault(found.device, []).append(found)
+            self._tables = {
+                f"earlier runs on {device}": ([m.encoding for m in all_], [m.value for m in all_])
+                for device, all_ in by_device.items()
+            }
+        return self._tables
+
     def _forget(self) -> None:
         self._measured: list[_Measured] = []
         self._seen: set[str] = set()
@@ -243,7 +260,7 @@ class LatencyScreen:
         if self._reference is None:
             self._reference = self._encode.reference()
         if self._model is None or self._fitted_to != (device, due):
-            tables = dict(self._earlier)
+            tables = dict(self._earlier_tables())
             for other in dict.fromkeys(m.device for m in self._measured if m.device != device):
                 theirs = [m for m in self._measured if m.device == other]
                 tables[f"this run on {other}"] = ([m.encoding for m in theirs], [m.value for m in theirs])

@@ -217,3 +217,31 @@ def test_error_of_too_few_predictions_is_unknown() -> None:
     assert running_error([(1.0, 1.0)]) is None
     found = running_error([(1.0, 2.0), (3.0, 3.0)])
     assert found is not None and found.mape == 0.25 and found.spearman == pytest.approx(1.0)
+
+
+class TestEarlierRuns:
+    """Kolmogorov-Arnold layers are slow here, which ten measurements hardly tell."""
+
+    def takes(self, genotype: Genotype) -> float:
+        numbers = SPACE.features(genotype)
+        return milliseconds(genotype) + 0.3 * numbers["layers.kind=kan"] * numbers["blocks"]
+
+    def elsewhere(self, state: JobState = JobState.TRAINED) -> list[tuple[Candidate, Evaluation]]:
+        """On a device that is three times slower, give or take."""
+        rng = random.Random(5)
+        times = [(c, 3 * self.takes(c.genotype) * rng.uniform(0.97, 1.03)) for c in candidates(60, 5)]
+        return [(c, evaluation(c, ms, device="other", state=state)) for c, ms in times]
+
+    def error(self, earlier: Sequence[tuple[Candidate, Evaluation]]) -> float:
+        limits = [Constraint.parse(f"latency_ms <= {LIMIT}")]
+        watcher = LatencyScreen(PredictorSection(), limits, ENCODE, earlier=earlier)
+        for candidate in candidates(10):
+            watcher.observe(candidate, evaluation(candidate, self.takes(candidate.genotype)))
+        foretold = [watcher.verdict(c).predicted or 0.0 for c in POOL]
+        return sum(abs(p / self.takes(c.genotype) - 1) for p, c in zip(foretold, POOL, strict=True))
+
+    def test_what_they_measured_elsewhere_helps_where_little_was_measured(self) -> None:
+        assert self.error(self.elsewhere()) < 0.7 * self.error([])
+
+    def test_what_is_not_believed_is_not_learned_from(self) -> None:
+        assert self.error(self.elsewhere(JobState.NOT_REPRODUCED)) == self.error([])
