@@ -87,14 +87,14 @@ def each_place(made: Place | list[Place]) -> list[Place]:
 
 
 def _sizes(values: Sequence[Any], places: Sequence[Place]) -> dict[Place, int]:
-    """How large values are on average, to seven digits."""
+    """How large values are on average, to five digits: the order of sums must not show in the last one."""
     if not places:
         return {}
     tensors = [values[place].detach() for place in places]
     plain = [each if each.is_floating_point() else each.double() for each in tensors]
     totals = [norm.item() for norm in torch._foreach_norm(plain, 1)]
     return {
-        place: round(math.log(total) * 1e7) if 0 < total < math.inf else 0
+        place: round(math.log(total) * 1e5) if 0 < total < math.inf else 0
         for place, total in zip(places, totals, strict=True)
     }
 
