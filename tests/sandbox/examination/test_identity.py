@@ -89,9 +89,9 @@ class TestEvidence:
         [
             (DIGITS, 250),
             (FASHION, 120),
-            pytest.param(DIGITS, 2000, marks=pytest.mark.slow),
+            pytest.param(DIGITS, 1000, marks=pytest.mark.slow),
         ],
-        ids=["digits", "fashion", "digits-2000"],
+        ids=["digits", "fashion", "digits-1000"],
     )
     def test_never_merges_what_computes_differently(self, signature: Signature, n: int) -> None:
         groups: dict[str, list[Genotype]] = defaultdict(list)
