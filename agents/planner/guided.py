@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from cambrian.agents.errors import ProposalError
 from cambrian.agents.evaluator.encoding import Encoding, encode
 from cambrian.agents.planner.arm import PopulationView, ProposalContext
+from cambrian.agents.planner.drafting import TRIES, Draft, fresh_pool, within_limits
 from cambrian.agents.planner.evolution import fingerprint
 from cambrian.agents.planner.snapshot import Camera, Snapshot
 from cambrian.agents.planner.surrogate import (
@@ -48,18 +49,9 @@ MOST_LEARNED = 400
 REFERENCE = 192
 """Random members that columns are scaled by where a space cannot list its own."""
 PARENTS = 8
-POOL = {"mutation": 128, "crossover": 32, "random": 64}
-"""Drafts of one pool by how they are made."""
 GROWTH, MIN_GROWTH = 1.15, 4
 """Hyper-parameters are learned again when there are so many times more observations, or so many more."""
 _LEAST_CHANCE = 0.02
-
-
-@dataclass(frozen=True)
-class _Draft:
-    genotype: Genotype
-    edit: str
-    parents: tuple[str, ...] = ()
 
 
 @dataclass
@@ -115,16 +107,19 @@ class GuidedArm:
             drafts, merit, mean = await asyncio.to_thread(weigh, context, seen)
         if not drafts:
             raise ProposalError(f"arm {self.name!r}: nothing is left that was not proposed before")
-        order = np.argsort(-merit, kind="stable")[: max(1, n)]
+        order = np.argsort(-merit, kind="stable").tolist()
+        chosen = await asyncio.to_thread(within_limits, context, drafts, order, max(1, n))
+        if not chosen:
+            raise ProposalError(f"arm {self.name!r}: the {TRIES} best hopes break the run's limits")
         scores = _scores(context, seen.scored)
-        return [self._proposal(drafts[i], float(mean[i]), scores) for i in order]
+        return [self._proposal(drafts[i], float(mean[i]), scores) for i in chosen]
 
     async def close(self) -> None:
         """Forget the caches."""
         self._posteriors.clear()
         self._theta = self._columns = None
 
-    def _proposal(self, draft: _Draft, mean: float, scores: Floats) -> Proposal:
+    def _proposal(self, draft: Draft, mean: float, scores: Floats) -> Proposal:
         above = float(np.mean(log_regret(scores) < mean))
         return Proposal(
             arm=self.name,
@@ -136,7 +131,7 @@ class GuidedArm:
 
     # -- all members --------------------------------------------------------------------------------
 
-    def _weigh_all(self, context: ProposalContext, seen: Snapshot) -> tuple[list[_Draft], Floats, Floats]:
+    def _weigh_all(self, context: ProposalContext, seen: Snapshot) -> tuple[list[Draft], Floats, Floats]:
         listed = _listed(context)
         first, later = _split(seen.scored, context.task.maximize)
         used = [*first, *later]
@@ -151,13 +146,15 @@ class GuidedArm:
         awaited = [row for c in _members(context, seen) if (row := listed.find(c.genotype)) is not None]
         merit = expected_improvement(mean, posterior.believing(awaited), _best(used, targets))
         if seen.judged:
-            merit = merit * _chance(*self._conditioned("limits", listed, seen.judged).at(seen.kept))
+            share = float(seen.kept.mean())
+            hope, doubt = self._conditioned("limits", listed, seen.judged).at(seen.kept - share)
+            merit = merit * _chance(hope + share, doubt)
         merit[[listed.row_of[shape] for shape in seen.shapes if shape in listed.row_of]] = -1
         left = np.flatnonzero(merit >= 0)
         # equal merit, as of members that compute the same, must not always fall to the first in the list
         shuffled = np.random.default_rng(context.rng.getrandbits(64)).permutation(len(merit))
         order = left[np.lexsort((shuffled[left], -merit[left]))][:16]
-        drafts = [_Draft(dict(listed.members[row]), f"the best of {len(left)} members left") for row in order]
+        drafts = [Draft(dict(listed.members[row]), f"the best of {len(left)} members left") for row in order]
         return drafts, merit[order], mean[order]
 
     def _conditioned(self, of: str, listed: _Listed, observed: Sequence[Candidate]) -> Posterior:
@@ -174,12 +171,12 @@ class GuidedArm:
 
     # -- a pool -------------------------------------------------------------------------------------
 
-    def _weigh_pool(self, context: ProposalContext, seen: Snapshot) -> tuple[list[_Draft], Floats, Floats]:
+    def _weigh_pool(self, context: ProposalContext, seen: Snapshot) -> tuple[list[Draft], Floats, Floats]:
         encoder = _encoder(context)
         if self._columns is None:
             rng = random.Random(f"{self._seed}/reference")
             self._columns = Columns([encoder(context.space.sample(rng)) for _ in range(REFERENCE)])
-        drafts = _pool(context, seen)
+        drafts = fresh_pool(context, seen)
         if not drafts:
             return [], np.zeros(0), np.zeros(0)
         first, later = _split(seen.scored, context.task.maximize)
@@ -197,7 +194,9 @@ class GuidedArm:
         mean, _ = posterior.at(targets)
         merit = expected_improvement(mean, posterior.believing(range(m, start)), _best(used, targets))
         if seen.judged:
-            merit = merit * _chance(*_posterior(rows, self._theta[1], range(n, m)).at(seen.kept))
+            share = float(seen.kept.mean())
+            hope, doubt = _posterior(rows, self._theta[1], range(n, m)).at(seen.kept - share)
+            merit = merit * _chance(hope + share, doubt)
         return drafts, merit[start:], mean[start:]
 
 
@@ -272,31 +271,3 @@ def _scores(context: ProposalContext, seen: Sequence[Candidate]) -> Floats:
     maximize = context.task.maximize
     sign = 1.0 if maximize else -1.0
     return np.array([sign * c.reward(c.rung_scores[0], maximize) for c in seen])
-
-
-def _pool(context: ProposalContext, seen: Snapshot) -> list[_Draft]:
-    """Members that were not proposed before: edits and crossovers of the best, and random ones."""
-    rng, space, parents, known = context.rng, context.space, seen.parents, set(seen.shapes)
-    found: list[_Draft] = []
-
-    def take(genotype: Genotype, edit: str, *of: Candidate) -> None:
-        shape = fingerprint(genotype)
-        if shape not in known:
-            known.add(shape)
-            found.append(_Draft(genotype, edit, tuple(c.id for c in of)))
-
-    for _ in range(POOL["mutation"]):
-        parent = parents[min(rng.randrange(len(parents)), rng.randrange(len(parents)))]
-        child, edit = space.mutate(parent.genotype, rng)
-        if rng.random() < 0.3:
-            child, further = space.mutate(child, rng)
-            edit = f"{edit}; {further}"
-        take(child, edit, parent)
-    if len(parents) > 1:
-        for _ in range(POOL["crossover"]):
-            first, second = rng.sample(parents, 2)
-            child, edit = space.crossover(first.genotype, second.genotype, rng)
-            take(child, edit, first, second)
-    for _ in range(POOL["random"]):
-        take(space.sample(rng), "random sample, the best of a pool")
-    return found

@@ -14,6 +14,7 @@ from cambrian.agents.planner.exchange import ExchangeLog
 from cambrian.agents.planner.guided import LEAST, GuidedArm
 from cambrian.agents.planner.surrogate import Columns, Posterior, expected_improvement, learn, log_regret
 from cambrian.agents.population.model import Candidate, CandidateState
+from cambrian.sandbox.examination.static import check
 from cambrian.search_spaces import Enumerable, Genotype
 from tests.agents.benching.tables import flat_benchmark
 from tests.agents.planner.world import candidate, config, context, convnet, evaluated
@@ -155,3 +156,18 @@ class TestSurrogate:
     def test_expected_improvement_of_a_sure_thing_is_its_lead(self) -> None:
         merit = expected_improvement(np.array([2.0, 0.0]), np.array([1e-6, 1e-6]), 1.0)
         assert merit == pytest.approx([1.0, 0.0])
+
+
+async def test_it_hopes_for_nothing_that_the_run_s_limits_forbid() -> None:
+    space, rng = convnet(), random.Random(4)
+    members = [space.sample(rng) for _ in range(80)]
+    sizes = [10 ** space.features(member)["log_params"] for member in members]
+    small = [m for m, size in sorted(zip(members, sizes, strict=True), key=lambda e: e[1])[:20]]
+    # the larger the better: all that is wanted lies beyond the limit
+    seen = [candidate(i, m, score=space.features(m)["log_params"]) for i, m in enumerate(small)]
+    limited = context(space, seen, constraints=["params <= 20k"])
+    proposals = await GuidedArm(config()).propose(limited, 3)
+    for proposal in proposals:
+        assert check(space, proposal.genotype, limited.signature, 32).parameters <= 20_000
+    with pytest.raises(ProposalError, match="limits"):
+        await GuidedArm(config()).propose(context(space, seen, constraints=["params <= 10"]), 1)
