@@ -13,9 +13,6 @@ from torch import Tensor
 
 from cambrian.sandbox.examination.probe import PERIOD, noise, series
 
-WIDTH = 8
-"""Channels of a thin network: layers that treat all channels alike do with a few what they do with many."""
-
 DEAD = 1e-9
 """A parameter whose gradient, weighed by its value, is smaller than this share of the largest has none."""
 
@@ -30,13 +27,6 @@ def form(shape: tuple[int, ...]) -> tuple[int, ...]:
     if len(sides) < 2:
         return (math.prod(sides),)
     return (sides[0], math.prod(sides[1:]))
-
-
-@functools.lru_cache(maxsize=4096)
-def thinned(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of a parameter in a network whose maps have at most `WIDTH` channels."""
-    channels = len(shape) if len(shape) < 3 else len(shape) - 2
-    return (*(min(side, WIDTH) for side in shape[:channels]), *shape[channels:])
 
 
 @functools.lru_cache(maxsize=1024)

@@ -12,12 +12,10 @@ import torch
 from torch import Tensor
 
 from cambrian.sandbox.examination.canonical import (
-    WIDTH,
     common_weights,
     first_values,
     form,
     roles,
-    thinned,
     weights,
 )
 from cambrian.sandbox.examination.meta import seeded
@@ -124,7 +122,7 @@ def prober(seen: Examination, space: Space, genotype: Genotype, signature: Signa
         positions = seen.trace.narrowest * small**2 / seen.tape.side**2
         if seen.tape.apart and positions >= _POSITIONS:
             batch = 1
-        return Tapes(seen, signature, batch, thin=seen.tape.thins)
+        return Tapes(seen, signature, batch)
     return _Modules(
         seen,
         signature,
@@ -141,17 +139,15 @@ class Tapes:
         seen: what the static check saw.
         signature: of the samples to take.
         batch: number of samples.
-        thin: whether to play it with few channels.
     """
 
-    def __init__(self, seen: Examination, signature: Signature, batch: int, *, thin: bool = False) -> None:
+    def __init__(self, seen: Examination, signature: Signature, batch: int) -> None:
         self.seen, self.signature, self.batch = seen, signature, batch
         self.tape = seen.tape
         self.shapes = [tuple(parameter.shape) for parameter in seen.parameters]
         self.forms = [form(shape) for shape in self.shapes]
-        self.drawn = [thinned(shape) for shape in self.shapes] if thin else self.shapes
         if self.tape is not None:
-            self.tape.prepare(WIDTH if thin else None)
+            self.tape.prepare()
         places = {id(parameter): place for place, parameter in enumerate(seen.parameters)}
         used = [places[key] for key in seen.trace.used if key in places]
         unused = sorted(set(range(len(self.shapes))).difference(used))
@@ -201,12 +197,12 @@ class Tapes:
         inputs = probe(self.batch, self.signature)
         for attempt in range(_ATTEMPTS):
             if attempt == 0:
-                drawn = list(map(common_weights, self.drawn, self.forms))
+                drawn = list(map(common_weights, self.shapes, self.forms))
             else:
                 ranks = self.ranks([()] * len(self.shapes))
                 drawn = [
                     weights(shape, (of, "A", attempt, rank))
-                    for shape, of, rank in zip(self.drawn, self.forms, ranks, strict=True)
+                    for shape, of, rank in zip(self.shapes, self.forms, ranks, strict=True)
                 ]
             found = self.look(drawn, inputs, attempt)
             if found is not None:
@@ -251,7 +247,7 @@ class Tapes:
         assert self.tape is not None
         values = [
             weights(shape, key) if place in self.tape.needed else None
-            for place, (shape, key) in enumerate(zip(self.drawn, keys, strict=True))
+            for place, (shape, key) in enumerate(zip(self.shapes, keys, strict=True))
         ]
         with torch.no_grad(), seeded():
             return [self.tape.play([*values, inputs])]
@@ -324,7 +320,7 @@ class _Modules(Tapes):
         assert self.tape is not None
         if self.replays:
             return super().second(keys, inputs)
-        drawn = [weights(shape, key) for shape, key in zip(self.drawn, keys, strict=True)]
+        drawn = [weights(shape, key) for shape, key in zip(self.shapes, keys, strict=True)]
         self.network.fill(drawn, learn=False)
         module = self.network.module
         with torch.no_grad(), seeded(), Recorder():

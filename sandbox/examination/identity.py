@@ -30,9 +30,9 @@ merged into their product: they learn differently. Nor is a factor before a batc
 epsilon, it is not quite without effect.
 
 Pictures are shrunk for the probes as far as every window still fits into its map, and only for networks of
-layers that do to a part of a picture what they do to the whole. Where these treat all channels alike, maps
-are given eight channels at most, since the real widths are hashed beside the outputs; and where samples meet
-in batch norms only, a single one is enough.
+layers that do to a part of a picture what they do to the whole; where samples meet in batch norms only, a
+single one is enough. Channels stay as they are: among few of them values meet zero by chance, and there a
+gradient hangs on the order of a sum.
 
 Where this evidence would be weak, because outputs are not finite or activations flat, other weights are
 tried. Where it stays weak, or would be dear because the network is huge, the identity is the hash of the

@@ -36,9 +36,6 @@ EPSILON = 0.1
 outputs by about as much as rounding does, and so neither clearly show nor clearly vanish. Its real epsilon is
 hashed beside the outputs."""
 
-_FEWEST = 4
-"""Channels of a picture that is thin already."""
-
 Norm = tuple[float, float, bool]
 """Momentum, epsilon, and whether statistics are kept, of a batch norm."""
 
@@ -55,7 +52,6 @@ class Tape:
         whole: whether `play` can compute all that the pass did. Not so when values were read into Python, or
             tensors came from elsewhere.
         local: whether it can be played on smaller pictures as well.
-        even: whether a `local` tape treats all channels alike, so that it can be played with fewer.
         apart: whether samples, on a `local` tape, meet one another in batch norms only.
         needed: places of the parameters that the result may depend on; all until the tape is finished.
         norms: of each batch norm, `Norm` and the places of its weight and bias.
@@ -64,7 +60,7 @@ class Tape:
     def __init__(
         self, inputs: Sequence[Tensor], constants: Iterable[Tensor] = (), batch: int | None = None
     ) -> None:
-        self.whole = self.local = self.apart = self.even = True
+        self.whole = self.local = self.apart = True
         self.norms: list[tuple[Norm, Place | None, Place | None]] = []
         self.needed = set(range(len(inputs) - 1))
         self._least = 0.0
@@ -143,11 +139,6 @@ class Tape:
         self.needed = {place for place in needed if place < self._sample}
 
     @property
-    def thins(self) -> bool:
-        """Whether it can be played with fewer channels."""
-        return self.local and self.even and len(self._shape) == 4 and self._shape[1] <= _FEWEST
-
-    @property
     def side(self) -> int:
         """Of the picture that it was written for."""
         return self._shape[-1]
@@ -184,22 +175,15 @@ class Tape:
         found: Tensor = values[self._result]
         return found
 
-    def prepare(self, width: int | None = None) -> None:
-        """Sort out where arguments come from, once for all plays: those that stay lie behind the values.
-
-        Args:
-            width: where it will be played with fewer channels, the most that a map will have.
-        """
+    def prepare(self) -> None:
+        """Sort out where arguments come from, once for all plays: those that stay lie behind the values."""
         self._fixed.clear()
         self._ready.clear()
         for step in self._steps:
             args, holes = step.args, dict(step.holes)
             take = None
             if step.func is _zeros:
-                shape = args[0] if width is None else (min(width, args[0][0]), *args[0][1:])
-                args, holes = [None, self._shape, shape], {0: self._sample}
-            elif width is not None and step.func is torch.conv2d and len(args) > 6:
-                args = [*args[:6], min(width, args[6])]
+                args, holes = [None, self._shape, args[0]], {0: self._sample}
             if args and all(type(at) is int for at in holes):
                 places = [holes.get(at, self._size + len(self._fixed) + at) for at in range(len(args))]
                 self._fixed.extend(args)
@@ -327,8 +311,6 @@ class Tape:
         if name in ("flatten", "linear") and side > 1:
             self.local = False
         if name == "conv2d":
-            groups = args[6] if len(args) > 6 else kwargs.get("groups", 1)
-            self.even &= groups == 1 or (len(args) > 6 and groups == args[1].shape[0] == given.shape[1])
             spread = _number(args[5:6] or (kwargs.get("dilation", 1),))
             window = spread * (args[1].shape[2] - 1) + 1
             self.local &= args[1].shape[2] == args[1].shape[3] and not isinstance(kwargs.get("padding"), str)
