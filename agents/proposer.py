@@ -102,7 +102,7 @@ class Proposer:
                 constraints=do.config.constraints,
                 cost=do.config.cost,
                 budget_left=self._account.left(),
-                predictor_view=() if arm.cheap or arm.control else do.admission.screen.what_matters(),
+                predictor_view=do.admission.screen.what_matters,
             )
             n = (
                 do.config.predictor.pool

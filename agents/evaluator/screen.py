@@ -50,12 +50,18 @@ class Screening(BaseModel):
     reason: str = ""
 
 
-def fit_counts(first: int) -> Iterator[int]:
-    """The numbers of observations at which the predictor is fitted: `first`, then growing geometrically."""
+def fit_counts(first: int, growth: float = GROWTH, least: int = MIN_GROWTH) -> Iterator[int]:
+    """The numbers of observations at which a model is fitted: `first`, then growing geometrically.
+
+    Args:
+        first: the first of them.
+        growth: factor from one to the next.
+        least: by how many the next is larger at least.
+    """
     count = first
     while True:
         yield count
-        count = max(int(count * GROWTH) + 1, count + MIN_GROWTH)
+        count = max(int(count * growth) + 1, count + least)
 
 
 class Known(NamedTuple):

@@ -67,7 +67,8 @@ class ProposalContext:
         budget_left: share of the budget not yet spent, 0 to 1.
         encode: what a predictor sees of a canonical genotype, where more is known of it than its space tells
             (zero-cost proxies, say); None leaves the space's own encoding.
-        predictor_view: what a trusted predictor's expectations depend on most, one line each; else empty.
+        predictor_view: tells what a trusted predictor's expectations depend on most, one line each; else
+            nothing. A function, because few arms ask and the answer costs a fraction of a second.
     """
 
     index: int
@@ -81,7 +82,7 @@ class ProposalContext:
     budget_left: float = 1.0
     notes: Sequence[str] = field(default_factory=tuple)
     encode: Callable[[Genotype], Encoding] | None = None
-    predictor_view: Sequence[str] = ()
+    predictor_view: Callable[[], Sequence[str]] = tuple
 
 
 @runtime_checkable

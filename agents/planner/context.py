@@ -73,7 +73,7 @@ def prompt_variables(context: ProposalContext) -> dict[str, Any]:
         "effects": [_effect(c, context) for c in population.recent(EFFECTS)],
         "rejected": [_setback(c) for c in rejected],
         "setbacks": [_setback(c) for c in _telling(setbacks)],
-        "predictor_view": [quoted(line, 160) for line in context.predictor_view],
+        "predictor_view": [quoted(line, 160) for line in context.predictor_view()],
         "notes": [quoted(note, 500) for note in context.notes],
         "focus": focus,
     }

@@ -50,12 +50,7 @@ def within_limits(
         batch = recipe_for(context.space, genotype, context.task.recipe).batch_size
         with contextlib.suppress(ProposalError):
             facts = check(context.space, genotype, context.signature, batch)
-            sizes = {
-                "params": float(facts.parameters),
-                "flops": float(facts.flops),
-                "memory_mb": facts.peak_memory_mb,
-            }
-            if not broken(limits, sizes):
+            if not broken(limits, facts.limited()):
                 found.append(at)
         if len(found) == n:
             break

@@ -16,12 +16,14 @@ import random
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cambrian.agents.errors import ProposalError
 from cambrian.agents.evaluator.encoding import Encoding, encode
+from cambrian.agents.evaluator.screen import fit_counts
 from cambrian.agents.planner.arm import PopulationView, ProposalContext
 from cambrian.agents.planner.drafting import TRIES, Draft, fresh_pool, within_limits
 from cambrian.agents.planner.evolution import fingerprint
@@ -135,20 +137,15 @@ class GuidedArm:
         listed = _listed(context)
         first, later = _split(seen.scored, context.task.maximize)
         used = [*first, *later]
-        key = tuple(c.id for c in first)
-        if self._theta is None or self._theta[0] != key:
-            rows = [listed.row_of[fingerprint(c.genotype)] for c in first]
-            self._theta = (key, learn([each[rows] for each in listed.rows], _targets(context, first)))
-            self._posteriors.clear()
+        at = [listed.row_of[fingerprint(c.genotype)] for c in first]
+        self._learned(context, first, listed.rows, at)
         targets = _targets(context, used)
         posterior = self._conditioned("score", listed, used)
         mean, _ = posterior.at(targets)
         awaited = [row for c in _members(context, seen) if (row := listed.find(c.genotype)) is not None]
         merit = expected_improvement(mean, posterior.believing(awaited), _best(used, targets))
         if seen.judged:
-            share = float(seen.kept.mean())
-            hope, doubt = self._conditioned("limits", listed, seen.judged).at(seen.kept - share)
-            merit = merit * _chance(hope + share, doubt)
+            merit = merit * _chance(self._conditioned("limits", listed, seen.judged), seen.kept)
         merit[[listed.row_of[shape] for shape in seen.shapes if shape in listed.row_of]] = -1
         left = np.flatnonzero(merit >= 0)
         # equal merit, as of members that compute the same, must not always fall to the first in the list
@@ -156,6 +153,16 @@ class GuidedArm:
         order = left[np.lexsort((shuffled[left], -merit[left]))][:16]
         drafts = [Draft(dict(listed.members[row]), f"the best of {len(left)} members left") for row in order]
         return drafts, merit[order], mean[order]
+
+    def _learned(
+        self, context: ProposalContext, first: Sequence[Candidate], rows: list[Singles], at: Sequence[int]
+    ) -> Floats:
+        """Hyper-parameters for `first`, whose rows are `at`; learned anew when these are others."""
+        key = tuple(c.id for c in first)
+        if self._theta is None or self._theta[0] != key:
+            self._theta = (key, learn([each[at] for each in rows], _targets(context, first)))
+            self._posteriors.clear()
+        return self._theta[1]
 
     def _conditioned(self, of: str, listed: _Listed, observed: Sequence[Candidate]) -> Posterior:
         """The posterior over all members, which grows by what is new since the last time."""
@@ -184,19 +191,15 @@ class GuidedArm:
         awaited = _members(context, seen)
         parts = (used, seen.judged, awaited, drafts)
         rows = self._columns([encoder(each.genotype) for part in parts for each in part])
-        key = tuple(c.id for c in first)
-        if self._theta is None or self._theta[0] != key:
-            self._theta = (key, learn([each[: len(first)] for each in rows], _targets(context, first)))
+        theta = self._learned(context, first, rows, range(len(first)))
         n, m = len(used), len(used) + len(seen.judged)
         start = m + len(awaited)
         targets = _targets(context, used)
-        posterior = _posterior(rows, self._theta[1], range(n))
+        posterior = _posterior(rows, theta, range(n))
         mean, _ = posterior.at(targets)
         merit = expected_improvement(mean, posterior.believing(range(m, start)), _best(used, targets))
         if seen.judged:
-            share = float(seen.kept.mean())
-            hope, doubt = _posterior(rows, self._theta[1], range(n, m)).at(seen.kept - share)
-            merit = merit * _chance(hope + share, doubt)
+            merit = merit * _chance(_posterior(rows, theta, range(n, m)), seen.kept)
         return drafts, merit[start:], mean[start:]
 
 
@@ -223,9 +226,7 @@ def _listed(context: ProposalContext) -> _Listed:
 
 def _split(seen: Sequence[Candidate], maximize: bool) -> tuple[list[Candidate], list[Candidate]]:
     """Those that hyper-parameters are learned from, the best and the newest of them, and those since."""
-    at = LEAST
-    while (after := max(int(at * GROWTH) + 1, at + MIN_GROWTH)) <= len(seen):
-        at = after
+    at = max(takewhile(lambda n: n <= len(seen), fit_counts(LEAST, GROWTH, MIN_GROWTH)))
     first, later = list(seen[:at]), list(seen[at:])
     if at <= MOST_LEARNED:
         return first, later
@@ -244,10 +245,13 @@ def _members(context: ProposalContext, seen: Snapshot) -> list[Candidate]:
     return found
 
 
-def _chance(mean: Floats, std: Floats) -> Floats:
-    """Of keeping the limits, from the posterior of its indicator."""
+def _chance(posterior: Posterior, kept: Floats) -> Floats:
+    """Of keeping the limits; `kept` holds 1 or 0 for each that `posterior` is conditioned on."""
     from scipy.special import ndtr
 
+    share = float(kept.mean())
+    mean, std = posterior.at(kept - share)
+    mean = mean + share
     chance: Floats = np.maximum(ndtr((mean - 0.5) / np.sqrt(std**2 + 0.05)), _LEAST_CHANCE)
     return chance
 

@@ -57,9 +57,6 @@ class Columns:
         keys = tuple(sorted(reference[0].numbers))
         self._groups = kernel.groups(reference, keys, _MOST_MOTIFS)
 
-    def __len__(self) -> int:
-        return len(self._groups)
-
     def __call__(self, encodings: Sequence[Encoding]) -> list[Singles]:
         """One array a group, of shape (encodings, columns of the group)."""
         return [kernel.scaled(group, encodings).astype(np.float32) for group in self._groups]

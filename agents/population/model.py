@@ -204,11 +204,7 @@ class Candidate(_Data):
 
     def values(self) -> dict[str, float]:
         """Every number of the candidate by the name that constraints and objectives use."""
-        found: dict[str, float] = {}
-        if self.static is not None:
-            found["params"] = float(self.static.parameters)
-            found["flops"] = float(self.static.flops)
-            found["memory_mb"] = self.static.peak_memory_mb
+        found = {} if self.static is None else self.static.limited()
         measured = {
             "latency_ms": self.latency_ms,
             "latency_ratio": self.latency_ratio,

@@ -66,6 +66,14 @@ class StaticFacts(_Data):
     peak_memory_mb: float = Field(ge=0, le=1e12)
     depth: int = Field(ge=0, le=10**9)
 
+    def limited(self) -> dict[str, float]:
+        """What a run file may limit, by the names that it has there."""
+        return {
+            "params": float(self.parameters),
+            "flops": float(self.flops),
+            "memory_mb": self.peak_memory_mb,
+        }
+
 
 class ExamineSpec(_Data):
     """What to find out of a candidate.

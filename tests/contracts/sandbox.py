@@ -128,7 +128,8 @@ class TrainingContract(OpenSandbox):
         latency = outcome.report.latency
         assert latency.alone
         assert latency.reference and latency.ratio is not None and latency.reference_ms is not None
-        assert latency.ratio == pytest.approx(latency.median_ms / latency.reference_ms, rel=0.5)
+        # of one order only: one is of all rounds, the other of the calmest, and tests run beside this one
+        assert 0.1 < latency.ratio / (latency.median_ms / latency.reference_ms) < 10
         assert latency.throughput is not None and latency.throughput > 1000 / latency.median_ms
         assert latency.memory_mb is not None and latency.memory_mb > 4 * outcome.report.parameters / 2**20
 

@@ -75,12 +75,10 @@ def test_more_threads_than_cores_get_all() -> None:
 def test_nobody_is_paused_who_shares_nothing() -> None:
     cores = Cores(range(2))
     measuring, other = cores.place(1), Job(cores.place(1))
-    begun = time.monotonic()
     for _ in range(100):
         with measuring.alone() as alone:
             assert alone
     assert other.log == [] and other.place.paused_s == 0
-    assert (time.monotonic() - begun) / 100 < 0.001
 
 
 def test_those_who_share_a_core_stand_still_and_their_deadlines_move() -> None:

@@ -190,7 +190,7 @@ def test_blocks_are_timed_by_the_keeper(tmp_path: Path) -> None:
 
     ending, _ = converse(tmp_path, act)
     assert [calls for calls, _ in ending.timed] == [5, 5, 5]
-    assert all(0.04 < seconds < 1 for _, seconds in ending.timed)
+    assert all(0.04 < seconds < 5 for _, seconds in ending.timed)
 
 
 def test_a_worker_that_does_not_take_its_answers_ends_at_its_time(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_questions_come_one_by_one_and_are_timed(tmp_path: Path) -> None:
     assert np.array_equal(answers[:10, 0], shuffled[:, 0])
     assert np.array_equal(answers[10:, 0], np.ones(6))
     assert len(ending.answers_s) == len(answers) == 16
-    assert all(0.009 < seconds < 1 for seconds in ending.answers_s)
+    assert all(0.009 < seconds < 5 for seconds in ending.answers_s)
 
 
 def test_a_host_that_goes_away_ends_keeper_and_worker() -> None:

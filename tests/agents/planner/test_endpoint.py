@@ -105,5 +105,5 @@ def test_a_probe_gives_up_after_three_seconds() -> None:
 def test_without_a_probe_nothing_is_sent(server: ModelServer) -> None:
     started = time.monotonic()
     endpoint_status(LLMSection(model="m", base_url="http://192.0.2.1/v1"), environ={})
-    assert time.monotonic() - started < 0.5
+    assert time.monotonic() - started < 2.5, "a probe of an address that nobody has takes three"
     assert server.seen == []

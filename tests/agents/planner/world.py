@@ -183,5 +183,5 @@ def context(
         constraints=[Constraint.parse(text) for text in constraints],
         budget_left=budget_left,
         notes=notes,
-        predictor_view=predictor_view,
+        predictor_view=lambda: predictor_view,
     )
