@@ -17,6 +17,7 @@ from pydantic import (
 
 from cambrian.agents.errors import RunFileError, UnknownNameError, UserError
 from cambrian.agents.sections import (
+    AnalystSection,
     ArmSection,
     BudgetSection,
     ChampionsSection,
@@ -85,6 +86,7 @@ class RunConfig(Section):
     recipe_genes: dict[str, Any] = Field(default_factory=dict)
     review: Literal["off", "gate"] = "off"
     llm: LLMSection = LLMSection()
+    analyst: AnalystSection = AnalystSection()
     sandbox: SandboxSection = SandboxSection()
     latency: LatencySection = LatencySection()
     devices: dict[DeviceName, Device] = Field(default_factory=dict)
@@ -98,6 +100,11 @@ class RunConfig(Section):
     @classmethod
     def _objective_by_kind(cls, value: object) -> object:
         return {"kind": value} if isinstance(value, str) else value
+
+    @field_validator("llm", mode="before")
+    @classmethod
+    def _llm_in_short(cls, value: object) -> object:
+        return {"local": "default"} if value == "local" else value
 
     @field_validator("task", mode="before")
     @classmethod

@@ -113,14 +113,16 @@ class BudgetSection(Section):
     Attributes:
         evaluations: sandbox jobs.
         wall_s: seconds that the run was active, over all resumes.
-        tokens: prompt and answer tokens of the model.
-        calls: requests to the model, retries included.
+        tokens: prompt and answer tokens of all models.
+        calls: requests to models, retries included.
+        money: US dollars for models, by their prices.
     """
 
     evaluations: int | None = Field(default=None, ge=1)
     wall_s: Duration | None = None
     tokens: int | None = Field(default=None, ge=1)
     calls: int | None = Field(default=None, ge=1)
+    money: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
 
 class ArmSection(Section):
@@ -129,28 +131,125 @@ class ArmSection(Section):
     weight: float = Field(default=1.0, ge=0)
 
 
+class PriceSection(Section):
+    """What a model costs, in US dollars for a million tokens."""
+
+    input: float = Field(ge=0, allow_inf_nan=False)
+    cached_input: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    output: float = Field(ge=0, allow_inf_nan=False)
+
+
+Role = Literal["propose", "repair", "analyse"]
+"""What a model is asked for."""
+
+
+class RoleSection(Section):
+    """One role's own settings; what is None is as in `llm`.
+
+    Attributes:
+        model: name of the model that plays it; None leaves `propose` to the portfolio over `models`, and the
+            other roles to the first model.
+        calls: most requests of this role, retries included.
+        tokens: most tokens of this role.
+    """
+
+    model: str | None = None
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    max_tokens: int | None = Field(default=None, ge=16)
+    calls: int | None = Field(default=None, ge=1)
+    tokens: int | None = Field(default=None, ge=1)
+
+
+class ModelSection(Section):
+    """One model of a portfolio over several; what is None is as in `llm`.
+
+    Attributes:
+        model: name sent to the endpoint, and by which roles call it.
+        key_env: environment variable that holds its key.
+    """
+
+    model: str = Field(min_length=1)
+    base_url: str | None = None
+    api: Literal["chat", "responses"] | None = None
+    structured: bool | None = None
+    price: PriceSection | None = None
+    key_env: str = Field(default="OPENAI_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+
+
 class LLMSection(Section):
-    """The model behind the LLM arm. The key comes from `OPENAI_API_KEY` only.
+    """The models behind the LLM arm and the analyst. Keys come from the environment only.
 
     Attributes:
         model: name sent to the endpoint; None takes `CAMBRIAN_MODEL` from the environment.
         base_url: endpoint; None takes `OPENAI_BASE_URL`, else OpenAI's own.
+        local: a GGUF file that is served in this process instead, or `default` for the one that is installed;
+            `llm: local` is short for the latter.
         api: chat completions or responses.
         structured: ask for JSON by schema; off for servers that cannot.
+        price: of `model`; None looks it up in the price table.
+        models: further models; the portfolio shares proposals among them and `model` by what they bring.
+        roles: settings of single roles.
         timeout_s: for one request.
         retries: further tries after a transient failure.
         repairs: further turns after an answer that is no member of the space.
+        prompt_tokens: most tokens of a question; the history is cut to fit.
+        batch: proposals per call; `auto` asks for several where the prompt is what costs.
+        ahead: proposals asked for before a slot needs them, so that none waits; `auto` is one a slot.
+        failures: calls in a row without a usable answer after which a model is left alone for a while.
+        probe_s: seconds until it is tried again; doubles with each failed try, up to an hour.
+        required: stop, with all kept for `resume`, when no model can be asked any more; None does so when
+            no other guided arm has a weight.
     """
 
     model: str | None = None
     base_url: str | None = None
+    local: str | None = Field(default=None, min_length=1)
     api: Literal["chat", "responses"] = "chat"
     structured: bool = True
+    price: PriceSection | None = None
+    models: tuple[ModelSection, ...] = ()
+    roles: dict[Role, RoleSection] = Field(default_factory=dict)
     temperature: float | None = Field(default=None, ge=0, le=2)
     max_tokens: int = Field(default=2048, ge=16)
+    prompt_tokens: int = Field(default=8000, ge=500)
     timeout_s: Duration = 120.0
     retries: int = Field(default=2, ge=0)
     repairs: int = Field(default=1, ge=0)
+    batch: Literal["auto"] | Annotated[int, Field(ge=1, le=16)] = "auto"
+    ahead: Literal["auto"] | Annotated[int, Field(ge=0, le=64)] = "auto"
+    failures: int = Field(default=3, ge=1)
+    probe_s: Duration = 60.0
+    required: bool | None = None
+
+    @model_validator(mode="after")
+    def _models_are_told_apart(self) -> LLMSection:
+        names = [*([self.model] if self.model else []), *(each.model for each in self.models)]
+        if twice := next((name for i, name in enumerate(names) if name in names[:i]), None):
+            raise ValueError(f"models: {twice!r} stands there twice")
+        if self.local is not None and self.base_url is not None:
+            raise ValueError("'local' and 'base_url' exclude each other")
+        return self
+
+    def role(self, role: Role) -> RoleSection:
+        """The settings of `role`."""
+        return self.roles.get(role, RoleSection())
+
+
+class AnalystSection(Section):
+    """The analyst, which asks of each candidate what it taught.
+
+    Attributes:
+        lessons: whose candidates a model is asked about; the verdict, which costs nothing, is of all.
+        notes: most notes that a run keeps.
+    """
+
+    lessons: Literal["llm", "all", "off"] = "llm"
+    notes: int = Field(default=12, ge=0, le=100)
+
+    @field_validator("lessons", mode="before")
+    @classmethod
+    def _yaml_reads_off_as_false(cls, value: object) -> object:
+        return "off" if value is False else value
 
 
 class SandboxSection(Section):

@@ -31,6 +31,7 @@ from cambrian.agents.planner import Arm
 from cambrian.agents.planner.endpoint import endpoint_status
 from cambrian.agents.planner.exchange import ExchangeLog
 from cambrian.agents.planner.llm import check_prompts
+from cambrian.agents.planner.models import Models
 from cambrian.agents.planner.portfolio import build_arms
 from cambrian.agents.planner.templates import Templates
 from cambrian.agents.population.model import Candidate
@@ -311,7 +312,8 @@ async def _organs(
 ) -> AsyncIterator[Discovery]:
     """Everything that a run needs, opened in order and closed in the reverse order whatever happens."""
     recorder = _recorder(config, store, space, task, workspace)
-    arms = _arms(config, exchanges, space, watch.say)
+    models = Models(config, exchanges)
+    arms = _arms(config, models, space, watch.say)
     desks: list[ReviewDesk] = [FolderDesk(store.folder / "review")]
     # The predictors' libraries take seconds to import: now, beside the sandbox, rather than in a slot's way.
     warming = asyncio.create_task(asyncio.to_thread(importlib.import_module, PREDICTOR_LIBRARY))
@@ -348,6 +350,7 @@ async def _organs(
         await sandboxes.aclose()
         for arm in arms.values():
             await arm.close()
+        await models.close()
         for desk in desks:
             desk.close()
         if recorder is not None:
@@ -430,7 +433,7 @@ def _recorder(
     )
 
 
-def _arms(config: RunConfig, exchanges: ExchangeLog, space: Space, say: Say) -> dict[str, Arm]:
+def _arms(config: RunConfig, models: Models, space: Space, say: Say) -> dict[str, Arm]:
     """The run's arms; one line says so when the LLM arm is wanted and cannot be had."""
     if "llm" in config.arms and config.arms["llm"].weight > 0:
         endpoint = endpoint_status(config.llm)
@@ -440,7 +443,7 @@ def _arms(config: RunConfig, exchanges: ExchangeLog, space: Space, say: Say) -> 
         shadowed = [name for name in templates.names() if templates.is_users(name)]
         if shadowed:
             say(f"prompts of your own in {templates.user_folder}: {', '.join(shadowed)}")
-    return build_arms(config, exchanges)
+    return build_arms(config, models)
 
 
 @contextmanager

@@ -17,13 +17,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from cambrian.agents.benching.benchmark import Benchmark
 from cambrian.agents.benching.loop import Trace
 from cambrian.agents.errors import UnknownNameError, UserError
 from cambrian.agents.planner import ARMS
-from cambrian.agents.planner.exchange import ExchangeLog
 from cambrian.agents.planner.portfolio import build_arms
 from cambrian.agents.population.model import CONTROL_ARM
 from cambrian.agents.runfile import RunConfig
@@ -134,8 +133,7 @@ async def search(benchmark: Benchmark, searcher: Searcher, config: RunConfig) ->
 
     if not searcher.weights:
         return _run_peer(benchmark, searcher.name, config)
-    # arms that write down exchanges with a model are not among those of a table
-    arms = build_arms(config, cast("ExchangeLog", None))
+    arms = build_arms(config, None)
     return await TableLoop(benchmark, config, arms).run()
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from cambrian.agents.evaluator.encoding import Encoding
-from cambrian.agents.population.model import Candidate, Proposal
+from cambrian.agents.evaluator.noise import NoiseFloor
+from cambrian.agents.population.model import Author, Candidate, Proposal
 from cambrian.agents.sections import Constraint
 from cambrian.search_spaces import Genotype, Signature, Space, Task
 
@@ -48,8 +49,12 @@ class PopulationView(Protocol):
         """All candidates, whatever their state. A full scan."""
         ...
 
-    def credits(self) -> Mapping[str, float]:
-        """What each arm's candidates brought, from 0 to 1 each, by how many earlier ones each was better."""
+    def credits(self, by: Author = "arm") -> Mapping[str, float]:
+        """What each author's candidates brought, 0 to 1 each, by how many earlier ones each was better."""
+        ...
+
+    def spent(self, by: Author = "arm") -> Mapping[str, float]:
+        """What each author used of the common budget, in evaluations."""
         ...
 
     def counts(self) -> Mapping[str, int]:
@@ -64,6 +69,8 @@ class ProposalContext:
     Attributes:
         index: number of the candidate that the proposal will become.
         rng: seeded by run and index; an arm that uses no other randomness can be replayed.
+        notes: what the run has learned so far, the best supported first.
+        noise: what two scores of one network differ by; None while nothing is known of it.
         budget_left: share of the budget not yet spent, 0 to 1.
         encode: what a predictor sees of a canonical genotype, where more is known of it than its space tells
             (zero-cost proxies, say); None leaves the space's own encoding.
@@ -81,6 +88,7 @@ class ProposalContext:
     cost: str = "latency_ms"
     budget_left: float = 1.0
     notes: Sequence[str] = field(default_factory=tuple)
+    noise: NoiseFloor | None = None
     encode: Callable[[Genotype], Encoding] | None = None
     predictor_view: Callable[[], Sequence[str]] = tuple
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 from cambrian.agents.errors import CambrianError, LimitReached
 from cambrian.agents.planner.endpoint import EndpointStatus, endpoint_status
 from cambrian.agents.planner.exchange import Exchange, ExchangeLog, Message, Usage, request_key
-from cambrian.agents.sections import BudgetSection
+from cambrian.agents.sections import BudgetSection, Role
 
 __all__ = [
     "EndpointStatus",
@@ -38,7 +38,8 @@ class ModelRequest:
     """One question to a model.
 
     Attributes:
-        role: what is asked for, such as `propose` or `repair`.
+        role: what is asked for.
+        place: see `Exchange`.
         schema_name: name of the schema, letters, digits, `-` and `_` only.
         schema: JSON schema of the answer, None for free text.
         bounds: further keywords (`maxLength`, ...) of the schema's own properties, for servers that can hold
@@ -47,8 +48,9 @@ class ModelRequest:
         templates: version of each prompt template behind the messages, for the record.
     """
 
-    role: str
+    role: Role
     messages: tuple[Message, ...]
+    place: str = ""
     schema_name: str = "answer"
     schema: dict[str, Any] | None = None
     bounds: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -114,6 +116,7 @@ class RecordingClient(ABC):
         exchange = self._exchanges.begin(
             key=key,
             role=request.role,
+            place=request.place,
             model=self.model,
             messages=request.messages,
             schema_name=request.schema_name if request.schema is not None else None,

@@ -94,8 +94,8 @@ class _EvolutionArm(ABC):
     cheap = True
     parents_needed = 0
 
-    def __init__(self, config: RunConfig | None = None, exchanges: object = None) -> None:
-        del config, exchanges
+    def __init__(self, config: RunConfig | None = None, models: object = None) -> None:
+        del config, models
 
     def ready(self, population: PopulationView) -> bool:
         """Whether enough candidates are evaluated to be parents."""

@@ -39,11 +39,13 @@ class Usage(_Data):
     """Tokens of one exchange.
 
     Attributes:
+        cached_tokens: those of the prompt that the server had in its cache.
         estimated: the server did not count, so we did, at four characters a token.
     """
 
     prompt_tokens: int = Field(default=0, ge=0)
     completion_tokens: int = Field(default=0, ge=0)
+    cached_tokens: int = Field(default=0, ge=0)
     estimated: bool = False
 
     @property
@@ -59,6 +61,9 @@ class Exchange(_Data):
         id: `x-0001`, by order of asking; also the file's name.
         key: hash of model, messages and schema; equal keys are equal questions.
         role: what was asked for, such as `propose` or `repair`.
+        place: of what in the run it is, such as `d12` for draw 12 or `c-0007` for a candidate's analysis, and
+            `.2` for its second turn; by it a replay says which question has changed.
+        money: US dollars by the model's price, None where that is not known.
         response: the answer's text, None when there is none.
         finish: why the answer ended, in the server's words (`stop`, `length`, ...).
         refusal: the model's words when it declined to answer.
@@ -79,6 +84,8 @@ class Exchange(_Data):
     finish: str = ""
     refusal: str = ""
     usage: Usage = Usage()
+    place: str = ""
+    money: float | None = Field(default=None, ge=0)
     calls: int = Field(default=0, ge=0)
     seconds: float = Field(default=0.0, ge=0)
     error: str | None = None
@@ -154,6 +161,7 @@ class ExchangeLog:
         *,
         key: str,
         role: str,
+        place: str = "",
         model: str,
         messages: Sequence[Message],
         schema_name: str | None,
@@ -165,6 +173,7 @@ class ExchangeLog:
             id=f"x-{self._last:04d}",
             key=key,
             role=role,
+            place=place,
             model=model,
             messages=tuple(messages),
             schema_name=schema_name,

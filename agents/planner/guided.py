@@ -79,8 +79,8 @@ class GuidedArm:
     control = False
     cheap = False
 
-    def __init__(self, config: RunConfig | None = None, exchanges: object = None) -> None:
-        del exchanges
+    def __init__(self, config: RunConfig | None = None, models: object = None) -> None:
+        del models
         self._seed = config.seed if config is not None else 0
         self._camera = Camera(PARENTS)
         self._turn = asyncio.Lock()

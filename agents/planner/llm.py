@@ -10,11 +10,10 @@ from dataclasses import replace
 from cambrian.agents.errors import ProposalError
 from cambrian.agents.planner.answers import BOUNDS, ProposalAnswer, answer_schema, parse_answer
 from cambrian.agents.planner.arm import PopulationView, ProposalContext
-from cambrian.agents.planner.client import LLMClient, ModelRequest
+from cambrian.agents.planner.client import ModelRequest
 from cambrian.agents.planner.context import prompt_variables, quoted
-from cambrian.agents.planner.endpoint import resolve_endpoint
-from cambrian.agents.planner.exchange import Exchange, ExchangeLog, Message
-from cambrian.agents.planner.openai_client import OpenAIClient
+from cambrian.agents.planner.exchange import Exchange, Message
+from cambrian.agents.planner.models import Models
 from cambrian.agents.planner.templates import Templates
 from cambrian.agents.population.model import Candidate, CandidateState, Proposal, candidate_id
 from cambrian.agents.population.view import Population
@@ -116,24 +115,22 @@ class LLMArm:
     """Asks a model for one proposal, with the run's history in the prompt.
 
     Args:
-        config: `llm` and `budget` are used.
-        exchanges: the run's record of what was asked and answered.
-        client: None makes an `OpenAIClient` from the run file and the environment.
+        config: `llm` is used.
+        models: of the run.
     """
 
     name = "llm"
     control = False
     cheap = False
 
-    def __init__(self, config: RunConfig, exchanges: ExchangeLog, client: LLMClient | None = None) -> None:
+    def __init__(self, config: RunConfig, models: Models) -> None:
         self._repairs = config.llm.repairs
         self._templates: Templates | None = None
-        self._configured = client is not None or not resolve_endpoint(config.llm).problem
-        self._client: LLMClient = client or OpenAIClient(config, exchanges)
+        self._models = models
 
     def ready(self, population: PopulationView) -> bool:
         """Whether an endpoint is configured; whether it answers is known when it is asked."""
-        return self._configured
+        return self._models.ready("propose")
 
     async def propose(self, context: ProposalContext, n: int) -> list[Proposal]:
         """One proposal: drafts of a model are dear, so `n` is not used up.
@@ -149,7 +146,7 @@ class LLMArm:
         prompts = _Prompts(self._templates, context)
         request = prompts.question()
         for repairs_left in reversed(range(self._repairs + 1)):
-            exchange = await self._client.ask(request)
+            exchange = await self._models.ask(request)
             if exchange.refusal:
                 raise ProposalError(f"the model refused: {quoted(exchange.refusal)}")
             try:
@@ -165,8 +162,8 @@ class LLMArm:
         raise AssertionError("the loop returns or raises")
 
     async def close(self) -> None:
-        """Close the client."""
-        await self._client.close()
+        """The models are the run's: nothing to release."""
+        return
 
     def _proposal(self, exchange: Exchange, context: ProposalContext) -> Proposal:
         answer, _ = parse_answer(exchange.response or "", context.space)
@@ -178,6 +175,7 @@ class LLMArm:
             hypothesis=answer.hypothesis,
             expected_effect=answer.expected_effect,
             exchange=exchange.id,
+            model=exchange.model,
         )
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Mapping
 
 from cambrian.agents.planner import ARMS
 from cambrian.agents.planner.arm import Arm, PopulationView
-from cambrian.agents.planner.exchange import ExchangeLog
+from cambrian.agents.planner.models import Models
 from cambrian.agents.runfile import RunConfig
 
 DEBT = 2.0
@@ -33,12 +33,11 @@ LONGEST_REST = 64
 """Choices for which an arm that keeps failing is passed over, at most."""
 
 
-def build_arms(config: RunConfig, exchanges: ExchangeLog) -> dict[str, Arm]:
+def build_arms(config: RunConfig, models: Models | None) -> dict[str, Arm]:
     """All arms with a weight, and the random control in any case: someone must be able to begin."""
     names = [name for name, section in config.arms.items() if section.weight > 0]
     return {
-        name: ARMS.create(name, config=config, exchanges=exchanges)
-        for name in dict.fromkeys([*names, "random"])
+        name: ARMS.create(name, config=config, models=models) for name in dict.fromkeys([*names, "random"])
     }
 
 

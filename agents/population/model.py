@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -50,6 +50,60 @@ class CandidateState(StrEnum):
         return self not in {CandidateState.PROPOSED, CandidateState.PARKED, CandidateState.TRAINING}
 
 
+Author = Literal["arm", "operator", "model", "idea"]
+"""By what candidates are told apart when it is asked who brought what; fields of `Proposal`."""
+Measure = Literal["score", "latency_ms", "params", "flops", "memory_mb"]
+"""What an expectation may be of."""
+
+
+class Expectation(_Data):
+    """What an author expects to be measured of a candidate, against its first parent.
+
+    Attributes:
+        measure: `score` is the task's metric.
+        change: `same` means that it changes by less than `by_percent`.
+        by_percent: least relative change in per cent, of the parent's value.
+    """
+
+    measure: Measure
+    change: Literal["higher", "lower", "same"]
+    by_percent: float = Field(default=0.0, ge=0, le=1e6, allow_inf_nan=False)
+
+    def in_words(self, metric: str) -> str:
+        """Such as `accuracy higher by 1 %`."""
+        what = metric if self.measure == "score" else self.measure
+        if self.change == "same":
+            return f"{what} the same within {self.by_percent:g} %"
+        return f"{what} {self.change}" + (f" by {self.by_percent:g} %" if self.by_percent else "")
+
+
+class Verdict(StrEnum):
+    """Whether what was measured bears a hypothesis out."""
+
+    BORNE_OUT = "borne out"
+    REFUTED = "refuted"
+    WITHIN_NOISE = "within the noise"  # the difference is no larger than that of two trainings of one network
+    NO_EVIDENCE = "no evidence"  # nothing was expected, or nothing was measured to compare with
+
+
+class Lesson(_Data):
+    """What a candidate taught: a verdict that is computed, and words for it, a model's where one was asked.
+
+    Attributes:
+        verdict: on the proposal's expectation.
+        measured: what the verdict rests on, in words, with numbers.
+        text: the lesson in a few sentences; empty while no model has been asked, or none could tell.
+        compared_with: ids of the parents and siblings that it was compared with.
+        exchange: id of the recorded model call behind `text`, or None.
+    """
+
+    verdict: Verdict
+    measured: str = Field(default="", max_length=500)
+    text: str = Field(default="", max_length=600)
+    compared_with: tuple[str, ...] = ()
+    exchange: str | None = None
+
+
 class Proposal(_Data):
     """What an arm hands in.
 
@@ -60,7 +114,11 @@ class Proposal(_Data):
         edit: what was changed, in a few words.
         hypothesis: why it should be good; the LLM's reasoning, or empty.
         expected_effect: what should be measured if the hypothesis holds; may be empty.
+        expectation: the same as data, None where the author gave none.
         exchange: id of the recorded model call behind it, or None.
+        model: name of the model that made it; empty for arms without one.
+        operator: kind of the edit, such as the mutation operator's name; may be empty.
+        idea: what the model was asked to attempt (`refine`, `combine`, `explore`, ...); empty for other arms.
     """
 
     arm: str
@@ -69,7 +127,11 @@ class Proposal(_Data):
     edit: str = ""
     hypothesis: str = ""
     expected_effect: str = ""
+    expectation: Expectation | None = None
     exchange: str | None = None
+    model: str = ""
+    operator: str = ""
+    idea: str = ""
 
 
 class Nearest(_Data):
@@ -165,6 +227,7 @@ class Candidate(_Data):
         throughput: samples a second in batches.
         cost: value of the run's cost objective (such as median latency in ms), None until known.
         latency_factor: what scores are weighed with where the run's objective is the soft latency, else 1.
+        lesson: what it taught; None until the analyst has looked at it.
         ended_order: which of the run's candidates it was to end, from 1, whatever the clock on the wall said;
             0 until then.
     """
@@ -199,6 +262,7 @@ class Candidate(_Data):
     latency_factor: float = 1.0
     feasible: bool = True
     created_s: float = 0.0
+    lesson: Lesson | None = None
     ended_s: float | None = None
     ended_order: int = 0
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 import bisect
 import contextlib
 from collections import Counter, defaultdict, deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from typing import get_args
 
 from cambrian.agents.evaluator.ranking import ParetoFront, RankKey, rank_key
 from cambrian.agents.population.model import (
     BASELINE_ARM,
     CONTROL_ARM,
     FACTORIAL_ARM,
+    Author,
     Candidate,
     CandidateState,
 )
+
+AUTHORS: tuple[Author, ...] = get_args(Author)
 
 _UNPAID = frozenset(
     {
@@ -54,12 +58,12 @@ class Population:
         self._states: Counter[str] = Counter()
         self._parked: set[str] = set()
         self._proposed: Counter[str] = Counter()
-        self._spent: defaultdict[str, float] = defaultdict(float)
+        self._spent: dict[Author, defaultdict[str, float]] = {by: defaultdict(float) for by in AUTHORS}
         self._rungs: dict[tuple[str, int], list[tuple[float, int, str]]] = {}
         self._last_order = 0
         self._scored: dict[str, None] = {}
         self._landed: list[float] = []
-        self._credits: defaultdict[str, float] = defaultdict(float)
+        self._credits: dict[Author, defaultdict[str, float]] = {by: defaultdict(float) for by in AUTHORS}
         # `ended_order` is 0 for those that have not ended, and in runs that are older than it.
         for candidate in sorted(
             candidates, key=lambda c: (c.ended_order, c.ended_s or float("inf"), c.index)
@@ -116,21 +120,21 @@ class Population:
         """All candidates, whatever their state, oldest first."""
         return self._all.values()
 
-    def credits(self) -> Mapping[str, float]:
-        """By arm, the sum of its candidates' shares of earlier ones that each was better than when it landed.
+    def credits(self, by: Author = "arm") -> Mapping[str, float]:
+        """By author, the sum of its candidates' shares of earlier ones that each was better than.
 
         Only the upper half counts, from 0 at the median to 1 at the top: nobody is paid for mediocrity.
-        Candidates that break a limit bring nothing.
+        Candidates that break a limit bring nothing. They are compared when they land.
         """
-        return dict(self._credits)
+        return dict(self._credits[by])
 
     def counts(self) -> Mapping[str, int]:
         """Number of candidates by state."""
         return {state: n for state, n in self._states.items() if n}
 
-    def spent(self) -> Mapping[str, float]:
-        """What each arm has used of the common budget, in evaluations; see `UNPAID_WEIGHT`."""
-        return dict(self._spent)
+    def spent(self, by: Author = "arm") -> Mapping[str, float]:
+        """What each author has used of the common budget, in evaluations; see `UNPAID_WEIGHT`."""
+        return dict(self._spent[by])
 
     def parked(self) -> list[str]:
         """Ids of those that wait for a reviewer, oldest first."""
@@ -166,13 +170,15 @@ class Population:
             self._proposed[candidate.proposal.arm] += 1
         else:
             self._states[before.state] -= 1
-            self._spent[before.proposal.arm] -= _charge(before)
+            for by, author in _authors(before):
+                self._spent[by][author] -= _charge(before)
         self._states[candidate.state] += 1
         if candidate.state is CandidateState.PARKED:
             self._parked.add(candidate.id)
         else:
             self._parked.discard(candidate.id)
-        self._spent[candidate.proposal.arm] += _charge(candidate)
+        for by, author in _authors(candidate):
+            self._spent[by][author] += _charge(candidate)
         self._last_order = max(self._last_order, candidate.ended_order)
         if before is not None and before.state is CandidateState.EVALUATED is not candidate.state:
             with contextlib.suppress(ValueError):  # too long ago
@@ -182,6 +188,10 @@ class Population:
                 self._recent.append(candidate.id)
             elif candidate.state.ended:
                 self._setbacks.append(candidate.id)
+        self._land(candidate)
+        self._rank(before, candidate)
+
+    def _land(self, candidate: Candidate) -> None:
         if candidate.state is CandidateState.EVALUATED and candidate.rung_scores:
             if candidate.id not in self._scored:
                 self._scored[candidate.id] = None
@@ -189,10 +199,10 @@ class Population:
         elif candidate.id in self._scored:  # not believed any more: as if it had never landed
             del self._scored[candidate.id]
             self._landed.clear()
-            self._credits.clear()
+            for credits in self._credits.values():
+                credits.clear()
             for cid in self._scored:
                 self._credit(self._all[cid])
-        self._rank(before, candidate)
 
     def _credit(self, candidate: Candidate) -> None:
         """Note how a candidate that has got its first score compares with those before it."""
@@ -200,7 +210,8 @@ class Population:
         below, n = bisect.bisect_left(self._landed, value), len(self._landed)
         bisect.insort(self._landed, value)
         if n and candidate.feasible:
-            self._credits[candidate.proposal.arm] += max(0.0, 2 * below / n - 1)
+            for by, author in _authors(candidate):
+                self._credits[by][author] += max(0.0, 2 * below / n - 1)
 
     def _rank(self, before: Candidate | None, candidate: Candidate) -> None:
         old = None if before is None else self._key(before)
@@ -231,6 +242,16 @@ class Population:
 
     def _key(self, candidate: Candidate) -> RankKey | None:
         return rank_key(candidate, self._maximize)
+
+
+def _authors(candidate: Candidate) -> Iterator[tuple[Author, str]]:
+    """Who made it, by each kind of author; arms without a model have none of some kinds."""
+    proposal = candidate.proposal
+    for by, author in zip(
+        AUTHORS, (proposal.arm, proposal.operator, proposal.model, proposal.idea), strict=True
+    ):
+        if author:
+            yield by, author
 
 
 def _charge(candidate: Candidate) -> float:

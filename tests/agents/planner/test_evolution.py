@@ -17,7 +17,6 @@ from cambrian.agents.planner.evolution import (
     crowding_distances,
     fingerprint,
 )
-from cambrian.agents.planner.exchange import ExchangeLog
 from cambrian.agents.population.view import Population
 from tests.agents.planner.world import TinySpace, candidate, config, context, convnet, evaluated
 from tests.contracts.arm import ArmContract, Settings
@@ -28,7 +27,7 @@ class EvolutionContract(ArmContract):
 
     @pytest.fixture
     def arm(self, tmp_path: Path) -> Arm:
-        return ARMS.create(self.name, config=config(), exchanges=ExchangeLog(tmp_path))
+        return ARMS.create(self.name, config=config(), models=None)
 
     @pytest.fixture
     def settings(self) -> Settings:

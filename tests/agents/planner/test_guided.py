@@ -10,7 +10,6 @@ from cambrian.agents.errors import ProposalError
 from cambrian.agents.evaluator.encoding import Encoding
 from cambrian.agents.planner import ARMS, Arm
 from cambrian.agents.planner.evolution import fingerprint
-from cambrian.agents.planner.exchange import ExchangeLog
 from cambrian.agents.planner.guided import LEAST, GuidedArm
 from cambrian.agents.planner.surrogate import Columns, Posterior, expected_improvement, learn, log_regret
 from cambrian.agents.population.model import Candidate, CandidateState
@@ -26,7 +25,7 @@ class TestGuidedArm(ArmContract):
 
     @pytest.fixture
     def arm(self, tmp_path: Path) -> Arm:
-        return ARMS.create("guided", config=config(), exchanges=ExchangeLog(tmp_path))
+        return ARMS.create("guided", config=config(), models=None)
 
     @pytest.fixture
     def settings(self) -> Settings:

@@ -12,6 +12,7 @@ from cambrian.agents.planner import ARMS, Arm
 from cambrian.agents.planner.client import ModelRequest, ScriptedClient
 from cambrian.agents.planner.exchange import ExchangeLog
 from cambrian.agents.planner.llm import LLMArm, check_prompts
+from cambrian.agents.planner.models import Models
 from cambrian.agents.population.model import CandidateState
 from cambrian.search_spaces import Space
 from tests.agents.planner import server as speak
@@ -39,7 +40,7 @@ class TestLLMArm(ArmContract):
 
     @pytest.fixture
     def arm(self, exchanges: ExchangeLog) -> Arm:
-        return LLMArm(config(), exchanges, ScriptedClient([answer(convnet())], exchanges))
+        return LLMArm(config(), Models(config(), exchanges, ScriptedClient([answer(convnet())], exchanges)))
 
     @pytest.fixture
     def settings(self) -> Settings:
@@ -57,7 +58,7 @@ class TestLLMArm(ArmContract):
 def scripted(log: ExchangeLog, *answers: str, **llm: Any) -> tuple[LLMArm, ScriptedClient]:
     settings = config(llm=llm)
     client = ScriptedClient(answers, log, settings.budget)
-    return LLMArm(settings, log, client), client
+    return LLMArm(settings, Models(settings, log, client)), client
 
 
 async def test_a_proposal_carries_its_reasons_and_its_exchange(exchanges: ExchangeLog) -> None:
@@ -142,7 +143,7 @@ async def test_an_answer_that_is_instructions_is_no_proposal(exchanges: Exchange
 async def test_errors_of_the_client_pass_through(exchanges: ExchangeLog) -> None:
     settings = config(budget={"evaluations": 9, "calls": 1})
     client = ScriptedClient([ModelUnavailable("down"), answer(convnet())], exchanges, settings.budget)
-    arm = LLMArm(settings, exchanges, client)
+    arm = LLMArm(settings, Models(settings, exchanges, client))
     with pytest.raises(ModelUnavailable):
         await arm.propose(context(convnet(), []), 1)
     with pytest.raises(LimitReached):
@@ -163,12 +164,12 @@ def test_it_is_ready_when_an_endpoint_is_configured(
     exchanges: ExchangeLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     population = context(TinySpace(), []).population
-    assert not ARMS.create("llm", config=config(), exchanges=exchanges).ready(population)
+    assert not ARMS.create("llm", config=config(), models=Models(config(), exchanges)).ready(population)
     settings = config(llm={"model": "m", "base_url": "http://127.0.0.1:1/v1"})
-    assert ARMS.create("llm", config=settings, exchanges=exchanges).ready(population)
+    assert ARMS.create("llm", config=settings, models=Models(settings, exchanges)).ready(population)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-test-test-test")
     monkeypatch.setenv("CAMBRIAN_MODEL", "m")
-    assert ARMS.create("llm", config=config(), exchanges=exchanges).ready(population)
+    assert ARMS.create("llm", config=config(), models=Models(config(), exchanges)).ready(population)
 
 
 async def test_a_users_broken_prompt_is_a_user_error(
@@ -217,7 +218,7 @@ async def test_over_the_wire(server: ModelServer, exchanges: ExchangeLog, api: s
         speak.answer(answer(space, genotype={"stem": 1})), speak.error(503), speak.answer(answer(space))
     )
     settings = config(llm={"model": "test-model", "base_url": server.url, "api": api})
-    arm = ARMS.create("llm", config=settings, exchanges=exchanges)
+    arm = ARMS.create("llm", config=settings, models=Models(settings, exchanges))
     (proposal,) = await arm.propose(context(space, evaluated(space, 4)), 1)
     await arm.close()
     assert space.validate(proposal.genotype)
@@ -229,7 +230,7 @@ async def test_over_the_wire(server: ModelServer, exchanges: ExchangeLog, api: s
 async def test_a_refusal_ends_the_attempt(server: ModelServer, exchanges: ExchangeLog) -> None:
     server.says(speak.answer(None, refusal="I will not design networks."))
     settings = config(llm={"model": "m", "base_url": server.url})
-    arm = LLMArm(settings, exchanges)
+    arm = LLMArm(settings, Models(settings, exchanges))
     with pytest.raises(ProposalError, match=r"the model refused: I will not design networks\."):
         await arm.propose(context(convnet(), []), 1)
     await arm.close()
@@ -238,7 +239,8 @@ async def test_a_refusal_ends_the_attempt(server: ModelServer, exchanges: Exchan
 
 async def test_a_cut_answer_is_told_so(exchanges: ExchangeLog, server: ModelServer) -> None:
     server.says(speak.answer('{"hypothesis": "long', finish="length"), speak.answer(answer(convnet())))
-    arm = LLMArm(config(llm={"model": "m", "base_url": server.url}), exchanges)
+    settings = config(llm={"model": "m", "base_url": server.url})
+    arm = LLMArm(settings, Models(settings, exchanges))
     await arm.propose(context(convnet(), []), 1)
     await arm.close()
     assert "cut at the length limit" in server.seen[1].turns[-1]["content"]
@@ -250,7 +252,7 @@ async def test_debug_logs_hold_no_prompt_and_no_key(
     def speak_up(request: ModelRequest) -> str:
         return answer(convnet(), parents=["c-0007-not-there"])
 
-    arm = LLMArm(config(), exchanges, ScriptedClient(speak_up, exchanges))
+    arm = LLMArm(config(), Models(config(), exchanges, ScriptedClient(speak_up, exchanges)))
     with caplog.at_level(logging.DEBUG, logger="cambrian"):
         await arm.propose(context(convnet(), []), 1)
     assert "c-0007-not-there" not in caplog.text

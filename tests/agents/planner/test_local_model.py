@@ -12,6 +12,7 @@ from cambrian.agents.errors import ProposalError
 from cambrian.agents.planner.client import endpoint_status
 from cambrian.agents.planner.exchange import ExchangeLog
 from cambrian.agents.planner.llm import LLMArm
+from cambrian.agents.planner.models import Models
 from cambrian.agents.runfile import RunConfig
 from tests.agents.planner.world import config, context, convnet, evaluated
 
@@ -55,7 +56,7 @@ def settings() -> Iterator[RunConfig]:
 
 async def test_a_real_model_proposes_or_says_why_not(settings: RunConfig, exchanges: ExchangeLog) -> None:
     space = convnet()
-    arm = LLMArm(settings, exchanges)
+    arm = LLMArm(settings, Models(settings, exchanges))
     try:
         (proposal,) = await arm.propose(context(space, evaluated(space, 2)), 1)
     except ProposalError as error:
