@@ -30,9 +30,9 @@ from cambrian.agents.lifecycle import Lifecycle, Services
 from cambrian.agents.planner import Arm
 from cambrian.agents.planner.endpoint import endpoint_status
 from cambrian.agents.planner.exchange import ExchangeLog
-from cambrian.agents.planner.llm import check_prompts
 from cambrian.agents.planner.models import Models
 from cambrian.agents.planner.portfolio import build_arms
+from cambrian.agents.planner.prompt_check import check_prompts
 from cambrian.agents.planner.templates import Templates
 from cambrian.agents.population.model import Candidate
 from cambrian.agents.population.store import PopulationStore, RunRecord

@@ -2,113 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import random
-from dataclasses import replace
 
 from cambrian.agents.errors import ProposalError
-from cambrian.agents.planner.answers import BOUNDS, ProposalAnswer, answer_schema, parse_answer
+from cambrian.agents.planner.answers import ProposalAnswer, parse_answer
 from cambrian.agents.planner.arm import PopulationView, ProposalContext
-from cambrian.agents.planner.client import ModelRequest
-from cambrian.agents.planner.context import prompt_variables, quoted
-from cambrian.agents.planner.exchange import Exchange, Message
+from cambrian.agents.planner.context import quoted
+from cambrian.agents.planner.exchange import Exchange
 from cambrian.agents.planner.models import Models
+from cambrian.agents.planner.questions import Questions
 from cambrian.agents.planner.templates import Templates
-from cambrian.agents.population.model import Candidate, CandidateState, Proposal, candidate_id
-from cambrian.agents.population.view import Population
+from cambrian.agents.population.model import Proposal
 from cambrian.agents.runfile import RunConfig
-from cambrian.search_spaces import Space, Task
 
 log = logging.getLogger(__name__)
-
-_ECHO_LIMIT = 4000
-"""Characters of an unusable answer that are sent back with the complaint about it."""
-
-
-def check_prompts(config: RunConfig, space: Space, task: Task) -> None:
-    """Render every prompt once with made-up measurements, so that a slip in one is told before a run begins.
-
-    Raises:
-        UserError: a template is missing, cannot be parsed or uses what is not defined.
-    """
-    genotype = space.sample(random.Random(0))
-    ends = {
-        CandidateState.EVALUATED: 0.5,
-        CandidateState.REJECTED: None,
-        CandidateState.INVALID: None,
-    }
-    candidates = [
-        Candidate(
-            id=candidate_id(index),
-            index=index,
-            proposal=Proposal(arm="llm", genotype=genotype, parents=(candidate_id(0),), edit="an edit"),
-            genotype=genotype,
-            state=state,
-            reason="a reason",
-            score=score,
-            latency_ms=score,
-            cost=score,
-            ended_s=float(index),
-        )
-        for index, (state, score) in enumerate(ends.items())
-    ]
-    for population in (Population(task.maximize), Population(task.maximize, candidates)):
-        context = ProposalContext(
-            index=0,
-            rng=random.Random(0),
-            space=space,
-            task=task,
-            signature=task.signature,
-            population=population,
-            constraints=config.constraints,
-            cost=config.cost,
-            notes=("a note",),
-        )
-        prompts = _Prompts(Templates.of(space), context)
-        prompts.repair(prompts.question(), "an answer", "a problem")
-
-
-class _Prompts:
-    """The questions about one proposal."""
-
-    def __init__(self, templates: Templates, context: ProposalContext) -> None:
-        self._templates = templates
-        self._variables = prompt_variables(context)
-        self._schema = answer_schema(context.space)
-
-    def question(self) -> ModelRequest:
-        system, propose = (
-            self._templates.render(name, self._variables) for name in ("system.j2", "propose.j2")
-        )
-        schema = json.dumps(self._schema, separators=(",", ":"))
-        note = self._templates.render("schema.j2", self._variables | {"schema": schema})
-        return ModelRequest(
-            role="propose",
-            messages=(
-                Message(role="system", content=system.text),
-                Message(role="user", content=propose.text),
-            ),
-            schema_name="proposal",
-            schema=self._schema,
-            bounds=BOUNDS,
-            schema_note=note.text,
-            templates={prompt.name: prompt.version for prompt in (system, propose, note)},
-        )
-
-    def repair(self, request: ModelRequest, said: str, problem: str) -> ModelRequest:
-        prompt = self._templates.render("repair.j2", self._variables | {"problem": quoted(problem, 1500)})
-        return replace(
-            request,
-            role="repair",
-            # the first question and the last answer only: a conversation must not grow with each repair
-            messages=(
-                *request.messages[:2],
-                Message(role="assistant", content=said[:_ECHO_LIMIT] or "(empty)"),
-                Message(role="user", content=prompt.text),
-            ),
-            templates=request.templates | {prompt.name: prompt.version},
-        )
 
 
 class LLMArm:
@@ -143,7 +50,7 @@ class LLMArm:
         """
         # one set for the whole run: what is asked must not change with a file that is edited meanwhile
         self._templates = self._templates or Templates.of(context.space)
-        prompts = _Prompts(self._templates, context)
+        prompts = Questions(self._templates, context)
         request = prompts.question()
         for repairs_left in reversed(range(self._repairs + 1)):
             exchange = await self._models.ask(request)

@@ -11,8 +11,9 @@ from cambrian.agents.errors import LimitReached, ModelUnavailable, ProposalError
 from cambrian.agents.planner import ARMS, Arm
 from cambrian.agents.planner.client import ModelRequest, ScriptedClient
 from cambrian.agents.planner.exchange import ExchangeLog
-from cambrian.agents.planner.llm import LLMArm, check_prompts
+from cambrian.agents.planner.llm import LLMArm
 from cambrian.agents.planner.models import Models
+from cambrian.agents.planner.prompt_check import check_prompts
 from cambrian.agents.population.model import CandidateState
 from cambrian.search_spaces import Space
 from tests.agents.planner import server as speak
