@@ -25,6 +25,11 @@ class Questions:
         self._schema = answer_schema(context.space)
 
     def question(self) -> ModelRequest:
+        """The first question.
+
+        Raises:
+            UserError: see `Templates.render`.
+        """
         system, propose = (
             self._templates.render(name, self._variables) for name in ("system.j2", "propose.j2")
         )
@@ -44,6 +49,11 @@ class Questions:
         )
 
     def repair(self, request: ModelRequest, said: str, problem: str) -> ModelRequest:
+        """The question after an answer `said` that cannot be used because of `problem`.
+
+        Raises:
+            UserError: see `Templates.render`.
+        """
         prompt = self._templates.render("repair.j2", self._variables | {"problem": quoted(problem, 1500)})
         return replace(
             request,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cambrian.agents.planner.llm import check_prompts
+from cambrian.agents.planner.prompt_check import check_prompts
 from cambrian.agents.runfile import load_run_file
 from cambrian.sandbox.examination.identity import identity
 from cambrian.search_spaces import SPACES, TASKS, Genotype, MissingDataError, Signature, Space
