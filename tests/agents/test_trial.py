@@ -334,8 +334,10 @@ async def test_a_signal_while_a_score_is_reproduced(
         await start(config(sandbox={"kind": "interrupted"}), Workspace(runs), QUIET)
     assert caught.value.number == number
     store = Workspace(runs).open("last")
-    waiting = [cid for cid, _ in store.inflight()]
-    assert waiting and all(store.candidate(cid).score is None for cid in waiting)
+    waiting = [store.candidate(cid) for cid, _ in store.inflight()]
+    assert any(candidate.score is None for candidate in waiting)
+    # the other slot's may just have got its score, and have been reproduced before
+    assert all(candidate.score is None or candidate.reproduced for candidate in waiting)
     trained = len(list((store.folder / "jobs").iterdir()))
     store.close()
     report = await resume("last", Workspace(runs), QUIET)
