@@ -156,6 +156,6 @@ class Closing:
         assert candidate is not None
         if candidate.state is CandidateState.SCREENED:  # the predictor has no say in this
             changes = {"state": CandidateState.TRAINING, "reason": "", "ended_s": None, "ended_order": 0}
-            self._do.save(candidate.model_copy(update=changes))
+            self._do.save(candidate.model_copy(update=changes), "close")
         self._do.store.launch(candidate.id, step.rung)
         return Work(candidate.id, step.rung)

@@ -82,10 +82,10 @@ class Services:
     def __post_init__(self) -> None:
         self.trials = Trials(self.config, self.space, self.task, self.store.folder, self.sandbox, self.meter)
 
-    def save(self, candidate: Candidate) -> Candidate:
-        """Write a candidate's new state to the store, then to the view."""
+    def save(self, candidate: Candidate, step: str) -> Candidate:
+        """Write a candidate's new state, which `step` has brought, to the store, then to the view."""
         candidate = self._stamped(candidate)
-        self.store.update(candidate)
+        self.store.update(candidate, step)
         self.population.update(candidate)
         return candidate
 
@@ -170,14 +170,14 @@ class Lifecycle:
         if problem:
             self._do.discredit(candidate, JobState.NOT_REPRODUCED, problem)
         else:
-            self._do.save(candidate.model_copy(update={"reproduced": True}))
+            self._do.save(candidate.model_copy(update={"reproduced": True}), "confirm")
 
     # -- the steps ----------------------------------------------------------------------------------
 
     async def _admit(self, state: LifeState) -> LifeState:
         candidate = self._candidate(state)
         self._do.activity(candidate.id, "checking")
-        self._do.save(await asyncio.to_thread(self._do.admission.admit, candidate))
+        self._do.save(await asyncio.to_thread(self._do.admission.admit, candidate), "admit")
         return {}
 
     async def _examine(self, state: LifeState) -> LifeState:
@@ -189,13 +189,13 @@ class Lifecycle:
         if not candidate.state.ended:
             may_end = candidate.proposal.arm not in UNSCREENED
             candidate = await asyncio.to_thread(do.admission.screened, candidate, may_end)
-        do.save(candidate)
+        do.save(candidate, "examine")
         return {}
 
     async def _review(self, state: LifeState) -> LifeState:
         candidate = self._candidate(state)
         if candidate.state is not CandidateState.PARKED:
-            candidate = self._do.save(candidate.model_copy(update={"state": CandidateState.PARKED}))
+            candidate = self._do.save(candidate.model_copy(update={"state": CandidateState.PARKED}), "park")
         decision = Decision.model_validate(
             interrupt({"candidate": candidate.id, "question": "train this proposal?"})
         )
@@ -206,7 +206,8 @@ class Lifecycle:
                     "state": CandidateState.TRAINING if approved else CandidateState.REJECTED,
                     "reason": "" if approved else f"rejected by {decision.by}: {decision.reason}",
                 }
-            )
+            ),
+            "decide",
         )
         return {}
 
@@ -215,7 +216,7 @@ class Lifecycle:
         do, epochs = self._do, self._do.task.rungs[rung].epochs
         do.activity(candidate.id, f"training, {epochs} epochs (rung {rung})")
         if not candidate.state.ended and candidate.state is not CandidateState.TRAINING:
-            candidate = do.save(candidate.model_copy(update={"state": CandidateState.TRAINING}))
+            candidate = do.save(candidate.model_copy(update={"state": CandidateState.TRAINING}), "train")
         for made in do.store.evaluations(candidate.id):
             if (made.rung, made.seed) == (rung, do.config.seed):  # we died just after it was recorded
                 return {"evaluation_state": made.state, "evaluation_reason": made.reason}
@@ -258,7 +259,7 @@ class Lifecycle:
         candidate = candidate.model_copy(update=changes)
         if rung == 0 and candidate.score is not None:
             candidate = await asyncio.to_thread(self._compared, candidate)
-        candidate = self._do.save(candidate)
+        candidate = self._do.save(candidate, "judge")
         if rung == 0 and candidate.score is not None:
             self._do.admission.learn(candidate)
         return {}

@@ -24,6 +24,8 @@ from urllib.parse import quote
 from pydantic import BaseModel, ConfigDict
 
 from cambrian.agents.errors import InfrastructureError, RunBusyError, UnknownNameError, UserError
+from cambrian.agents.population import journal
+from cambrian.agents.population.journal import JournalEntry
 from cambrian.agents.population.model import Candidate, CandidateState, Evaluation
 
 SCHEMA_VERSION = 1
@@ -178,17 +180,36 @@ class PopulationStore:
             rows = self._db.execute("SELECT body FROM candidates ORDER BY idx").fetchall()
         return [Candidate.model_validate_json(row[0]) for row in rows]
 
-    def add(self, candidate: Candidate, *, draws: int = 0, rung: int = 0) -> None:
-        """Enter a new candidate, in flight at `rung`, and note how many draws the planner has made so far."""
+    def add(self, candidate: Candidate, *, draws: int = 0, rung: int = 0, draw: str = "") -> None:
+        """Enter a new candidate, in flight at `rung`, and note how many draws the planner has made so far.
+
+        Args:
+            candidate: the new one.
+            draws: all so far.
+            rung: that it is on its way to.
+            draw: that it is from; empty where no arm was asked.
+        """
         with self._transaction():
             self._put("draws", str(draws))
             self._write(candidate, "INSERT")
+            journal.write(self._db, "add", candidate.id, {"draw": draw, "rung": rung})
             self._db.execute("INSERT INTO inflight VALUES (?, ?)", (candidate.id, rung))
 
-    def update(self, candidate: Candidate) -> None:
-        """Write a candidate's new state."""
+    def update(self, candidate: Candidate, step: str = "") -> None:
+        """Write a candidate's new state, which `step` of its life has brought."""
         with self._transaction():
             self._write(candidate, "REPLACE")
+            journal.write(self._db, "save", candidate.id, {"step": step})
+
+    def note(self, kind: journal.Kind, subject: str, **data: Any) -> None:
+        """Write a line of the journal that comes with no change of a candidate."""
+        with self._transaction():
+            journal.write(self._db, kind, subject, data)
+
+    def journal(self) -> list[JournalEntry]:
+        """What happened, in order; empty for a run of an older version."""
+        with self._lock:
+            return journal.read(self._db)
 
     def owner(self, identity: str) -> str | None:
         """Id of the candidate that owns `identity`, None when it is new."""
@@ -222,18 +243,23 @@ class PopulationStore:
                 (evaluation.candidate_id, evaluation.rung, evaluation.seed, evaluation.model_dump_json()),
             )
             self._write(candidate, "REPLACE")
+            told = {"rung": evaluation.rung, "seed": evaluation.seed, "reproduced": candidate.reproduced}
+            journal.write(self._db, "evaluation", candidate.id, told)
 
     def discredit(self, candidate: Candidate, state: str, reason: str) -> None:
         """Record that no score of `candidate` is believed any more: its evaluations lose theirs as well."""
         with self._transaction():
+            lost = []
             for evaluation in self.evaluations(candidate.id):
                 if evaluation.metrics or evaluation.test_metrics:
+                    lost.append(evaluation.model_dump(mode="json"))
                     struck = evaluation.struck(state, reason)
                     self._db.execute(
                         "UPDATE evaluations SET body = ? WHERE candidate_id = ? AND rung = ? AND seed = ?",
                         (struck.model_dump_json(), candidate.id, struck.rung, struck.seed),
                     )
             self._write(candidate, "REPLACE")
+            journal.write(self._db, "discredit", candidate.id, {"state": state, "lost": lost})
 
     def evaluations(self, candidate_id: str | None = None) -> list[Evaluation]:
         """Evaluations of one candidate, or of all, in the order in which they were made."""
@@ -386,7 +412,7 @@ def _make(path: Path, run: RunRecord) -> None:
     part = path.with_name(path.name + ".part")
     part.unlink(missing_ok=True)
     with contextlib.closing(sqlite3.connect(part)) as db:
-        db.executescript(_SCHEMA)
+        db.executescript(_SCHEMA + journal.SCHEMA)
         values = [("version", str(SCHEMA_VERSION)), ("run", run.model_dump_json())]
         db.executemany("INSERT INTO meta VALUES (?, ?)", values)
         db.commit()
@@ -397,6 +423,7 @@ def _writer(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30)
     db.execute("PRAGMA journal_mode=WAL")
     db.execute("PRAGMA synchronous=NORMAL")
+    db.executescript(journal.SCHEMA)  # of a run that is older than journals
     return db
 
 
