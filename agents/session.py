@@ -30,6 +30,7 @@ from cambrian.agents.lifecycle import Lifecycle, Services
 from cambrian.agents.planner import Arm
 from cambrian.agents.planner.endpoint import endpoint_status
 from cambrian.agents.planner.exchange import ExchangeLog
+from cambrian.agents.planner.kept_prompts import keep_prompts
 from cambrian.agents.planner.models import Models
 from cambrian.agents.planner.portfolio import build_arms
 from cambrian.agents.planner.prompt_check import check_prompts
@@ -313,7 +314,7 @@ async def _organs(
     """Everything that a run needs, opened in order and closed in the reverse order whatever happens."""
     recorder = _recorder(config, store, space, task, workspace)
     models = Models(config, exchanges)
-    arms = _arms(config, models, space, watch.say)
+    arms = _arms(config, models, space, watch.say, store.folder)
     desks: list[ReviewDesk] = [FolderDesk(store.folder / "review")]
     # The predictors' libraries take seconds to import: now, beside the sandbox, rather than in a slot's way.
     warming = asyncio.create_task(asyncio.to_thread(importlib.import_module, PREDICTOR_LIBRARY))
@@ -433,13 +434,14 @@ def _recorder(
     )
 
 
-def _arms(config: RunConfig, models: Models, space: Space, say: Say) -> dict[str, Arm]:
+def _arms(config: RunConfig, models: Models, space: Space, say: Say, folder: Path) -> dict[str, Arm]:
     """The run's arms; one line says so when the LLM arm is wanted and cannot be had."""
     if "llm" in config.arms and config.arms["llm"].weight > 0:
         endpoint = endpoint_status(config.llm)
         if not endpoint.configured:
             say(f"{endpoint.detail}; the run goes on with the other arms ({endpoint.hint})")
         templates = Templates.of(space)
+        keep_prompts(templates, folder)
         shadowed = [name for name in templates.names() if templates.is_users(name)]
         if shadowed:
             say(f"prompts of your own in {templates.user_folder}: {', '.join(shadowed)}")

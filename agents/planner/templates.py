@@ -20,13 +20,13 @@ import functools
 import hashlib
 import os
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import jinja2
-from jinja2 import meta
+from jinja2 import meta, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import missing
@@ -38,6 +38,8 @@ from cambrian.search_spaces.finding import folder_of
 
 SHIPPED = "shipped/"
 OWN = "own/"
+Origin = Literal["shipped", "space", "yours"]
+"""Where a template's file lies: with us, in the folder of the space, in the user's own folder."""
 
 
 @dataclass(frozen=True)
@@ -84,16 +86,28 @@ class Templates:
         space: name of the space, which is the name of its folder.
         user_folder: looked into before the shipped templates; None finds it as the module tells.
         own_folder: templates that the space brings along; None when it brings none.
+        users: whether the user's folder is looked into at all.
+        kept: sources by name, with where each came from, instead of any file: templates of a past run.
 
     Raises:
         UserError: `CAMBRIAN_PROMPTS` names no folder.
     """
 
-    def __init__(self, space: str, user_folder: Path | None = None, own_folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        space: str,
+        user_folder: Path | None = None,
+        own_folder: Path | None = None,
+        *,
+        users: bool = True,
+        kept: Mapping[str, tuple[str, Origin]] | None = None,
+    ) -> None:
         self.space = space
         self.own_folder = own_folder
         self.shipped = Path(str(prompts.__file__)).resolve().parent
-        self.user_folder = user_folder or _find_user_folder(self.shipped)
+        found = users and kept is None
+        self.user_folder = (user_folder or _find_user_folder(self.shipped)) if found else None
+        self._kept = kept
         self._environment = ImmutableSandboxedEnvironment(
             loader=jinja2.FunctionLoader(self._load),
             undefined=_NamedUndefined,
@@ -106,10 +120,11 @@ class Templates:
         self._versions: dict[str, str] = {}
 
     @classmethod
-    def of(cls, space: Space) -> Templates:
-        """The templates for `space`, those of its folder included."""
+    def of(cls, space: Space, *, users: bool = True) -> Templates:
+        """The templates for `space`, those of its folder included; `users` as above."""
         folder = folder_of(space)
-        return cls(space.name, own_folder=folder / "prompts" if folder is not None else None)
+        own = folder / "prompts" if folder is not None else None
+        return cls(space.name, own_folder=own, users=users)
 
     def render(self, name: str, variables: Mapping[str, Any]) -> Rendered:
         """Render a template.
@@ -139,8 +154,7 @@ class Templates:
                 f"prompt template {wanted!r} is not there", hint=near_names(wanted, self.names())
             ) from error
         except jinja2.TemplateSyntaxError as error:
-            place = f"{error.name or name} line {error.lineno}"
-            raise UserError(f"prompt template {place} cannot be parsed: {error.message}") from error
+            raise _unparsable(error, name) from error
         except SecurityError as error:
             place = self._place(error, name)
             raise UserError(
@@ -157,16 +171,57 @@ class Templates:
     def version(self, name: str) -> str:
         """Short hash over the resolved sources of `name` and of every template it draws upon."""
         if name not in self._versions:
-            sources: dict[str, str] = {}
-            self._gather(name, sources)
-            digest = hashlib.sha256()
-            for source in sources.values():
-                digest.update(len(source).to_bytes(8, "big") + source.encode())
-            self._versions[name] = digest.hexdigest()[:12]
+            self._versions[name] = version_of(self.sources(name).values())
         return self._versions[name]
+
+    def sources(self, name: str) -> dict[str, str]:
+        """The source of `name` and of all that it draws upon, by the names they are referred to by.
+
+        Raises:
+            UserError: one of them cannot be read or parsed.
+        """
+        sources: dict[str, str] = {}
+        try:
+            self._gather(name, sources)
+        except jinja2.TemplateSyntaxError as error:
+            raise _unparsable(error, name) from error
+        return sources
+
+    def resolved(self, name: str) -> str:
+        """All of `sources` as one text, each under a comment that tells which it is."""
+        return "".join(f"{part_heading(part)}{text}" for part, text in self.sources(name).items())
+
+    def parse(self, name: str) -> nodes.Template | None:
+        """The syntax tree of a template; None when there is no such template.
+
+        Raises:
+            UserError: it cannot be read or parsed.
+        """
+        loaded = self._load(name)
+        try:
+            return None if loaded is None else self._environment.parse(loaded[0], self.place(name))
+        except jinja2.TemplateSyntaxError as error:
+            raise _unparsable(error, self.place(name)) from error
+
+    def origin(self, name: str) -> Origin:
+        """Where the file of `name` lies."""
+        if self._kept is not None:
+            return self._kept[name][1] if name in self._kept else "shipped"
+        if self.is_users(name):
+            return "yours"
+        path = self.path(name)
+        own = path is not None and self.own_folder is not None and path.is_relative_to(self.own_folder)
+        return "space" if own else "shipped"
+
+    def place(self, name: str) -> str:
+        """The file of `name` as messages write it: its folder and its name."""
+        path = self.path(name)
+        return name if path is None else f"{path.parent.name}/{path.name}"
 
     def names(self) -> list[str]:
         """Names of all templates that can be rendered for this space."""
+        if self._kept is not None:
+            return sorted(name for name in self._kept if "/" not in name)
         folders = [root / folder for root in self._roots() for folder in ("base", self.space)]
         if self.own_folder is not None:
             folders.append(self.own_folder)
@@ -179,7 +234,7 @@ class Templates:
 
     def path(self, name: str) -> Path | None:
         """The file that is taken for `name`; None when there is none."""
-        if ".." in name.split("/") or name.startswith("/"):
+        if self._kept is not None or ".." in name.split("/") or name.startswith("/"):
             return None
         if name.startswith(SHIPPED):
             paths = [self.shipped / name.removeprefix(SHIPPED)]
@@ -204,6 +259,8 @@ class Templates:
         """Source and file, read once: what is rendered and what is hashed must not differ."""
         if name in self._sources:
             return self._sources[name]
+        if self._kept is not None:
+            return (self._kept[name][0], name, None) if name in self._kept else None
         path = self.path(name)
         if path is None:
             return None
@@ -217,7 +274,7 @@ class Templates:
         if name in sources or loaded is None:
             return
         sources[name] = loaded[0]
-        for other in meta.find_referenced_templates(self._environment.parse(loaded[0])):
+        for other in meta.find_referenced_templates(self._environment.parse(loaded[0], self.place(name))):
             if other is not None:
                 self._gather(other, sources)
 
@@ -227,7 +284,26 @@ class Templates:
         if not frames:
             return name
         path = Path(frames[-1].filename)
-        return f"{path.parent.name}/{path.name} line {frames[-1].lineno}"
+        return f"{path.parent.name}/{path.name} line {frames[-1].lineno}".removeprefix("/")
+
+
+def version_of(sources: Iterable[str]) -> str:
+    """Short hash over sources in their order."""
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(len(source).to_bytes(8, "big") + source.encode())
+    return digest.hexdigest()[:12]
+
+
+def part_heading(name: str) -> str:
+    """What stands before a source where several are written one after the other."""
+    return f"{{# ======== {name} ======== #}}\n"
+
+
+def _unparsable(error: jinja2.TemplateSyntaxError, name: str) -> UserError:
+    return UserError(
+        f"prompt template {error.name or name} line {error.lineno} cannot be parsed: {error.message}"
+    )
 
 
 def _find_user_folder(shipped: Path) -> Path | None:
