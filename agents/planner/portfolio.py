@@ -1,7 +1,7 @@
 """The portfolio: which arm proposes the next candidate.
 
 The budget is shared by weight times merit: what an arm's candidates brought for what it spent, see
-`PopulationView.credits`. So arms that pay are asked more often, and none is left out for good.
+`agents.planner.credit`. So arms that pay are asked more often, and none is left out for good.
 Each place goes to the arm that lies farthest behind its share of what has been spent so far, so the choice is
 a function of the population alone and survives a resume. The control arm's share is reserved: it takes no
 part in the competition, nor in the redistribution when another arm cannot propose.
@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Mapping
 
 from cambrian.agents.planner import ARMS
 from cambrian.agents.planner.arm import Arm, PopulationView
+from cambrian.agents.planner.credit import merits
 from cambrian.agents.planner.models import Models
 from cambrian.agents.runfile import RunConfig
 
@@ -22,13 +23,6 @@ DEBT = 2.0
 """Places behind its share from which an arm counts as returning from an absence."""
 CATCH_UP = 2.0
 """How many times its share a returning arm gets at most, so that it does not fill all slots at once."""
-PRIOR = 6.0
-"""Evaluations of middling merit that every arm is taken to have made: luck at the start decides nothing."""
-MIDDLING = 0.4
-GREED = 2.0
-"""Power of merit in the shares."""
-FLOOR = 0.25
-"""Part of its weight that an arm keeps, whatever it has brought."""
 LONGEST_REST = 64
 """Choices for which an arm that keeps failing is passed over, at most."""
 
@@ -159,18 +153,3 @@ class Portfolio:
         rest = 1.0 - sum(reserved.values())
         shares = {name: share / weight * rest for name, share in guided.items() if share > 0}
         return shares | {name: share for name, share in reserved.items() if share > 0}
-
-
-def merits(spent: Mapping[str, float], credits: Mapping[str, float]) -> dict[str, float]:
-    """By how much each arm's share is raised or lowered: at least `FLOOR`, 1 for one that is not known yet.
-
-    Args:
-        spent: what each arm used of the common budget, in evaluations.
-        credits: what it brought for that, at most 1 an evaluation.
-    """
-    if not credits:
-        return {}
-    rates = {
-        name: (credits.get(name, 0.0) + PRIOR * MIDDLING) / (made + PRIOR) for name, made in spent.items()
-    }
-    return {name: max(FLOOR, (rate / MIDDLING) ** GREED) for name, rate in rates.items()}

@@ -7,7 +7,8 @@ from collections.abc import Collection
 import pytest
 
 from cambrian.agents.planner import Arm, PopulationView, ProposalContext
-from cambrian.agents.planner.portfolio import FLOOR, Portfolio, build_arms, merits
+from cambrian.agents.planner.credit import FLOOR, merits
+from cambrian.agents.planner.portfolio import Portfolio, build_arms
 from cambrian.agents.population.model import Proposal
 from cambrian.agents.population.view import Population
 from tests.agents.planner.world import TinySpace, candidate, config, evaluated
