@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 READ = 1000
 """How many of the best are read."""
-STEP = math.sqrt(2)
+STEP = math.sqrt(2.0)
 """Factor of cost from one bin to the next."""
 MOST_PARTS = 2
 """Kinds of operations that name a family, at most."""
@@ -127,7 +127,7 @@ def cost_bin(candidate: Candidate) -> int:
     cost = candidate.cost
     if cost is None and candidate.static is not None:
         cost = float(candidate.static.parameters)
-    return 0 if cost is None or cost <= 0 else math.floor(math.log(cost, STEP))
+    return 0 if cost is None or cost <= 0 else math.floor(2 * math.log2(cost))
 
 
 def families(candidates: Sequence[Candidate], space: Space | None = None) -> list[str]:
