@@ -21,7 +21,7 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypedDict
@@ -34,6 +34,7 @@ from langgraph.types import Command, interrupt
 
 from cambrian.agents.evaluator.admission import Admission
 from cambrian.agents.evaluator.agreement import agreement
+from cambrian.agents.evaluator.noise import NoiseFloor
 from cambrian.agents.evaluator.ranking import broken, soft_latency
 from cambrian.agents.examining import examine_spec
 from cambrian.agents.population.model import (
@@ -67,7 +68,13 @@ class LifeState(TypedDict, total=False):
 
 @dataclass
 class Services:
-    """What the steps work with."""
+    """What the steps work with.
+
+    Attributes:
+        activity: told what is done for a candidate.
+        notes: what the run has learned so far, one line each.
+        noise: what two scores of one network differ by, as far as that is known.
+    """
 
     config: RunConfig
     space: Space
@@ -78,6 +85,8 @@ class Services:
     sandbox: Sandbox
     meter: Meter | None = None
     activity: Callable[[str, str], None] = field(default=lambda _candidate, _doing: None)
+    notes: Callable[[], Sequence[str]] = tuple
+    noise: Callable[[], NoiseFloor | None] = field(default=lambda: None)
 
     def __post_init__(self) -> None:
         self.trials = Trials(self.config, self.space, self.task, self.store.folder, self.sandbox, self.meter)
@@ -172,6 +181,18 @@ class Lifecycle:
         else:
             self._do.save(candidate.model_copy(update={"reproduced": True}), "confirm")
 
+    async def step(
+        self, name: Literal["admit", "examine", "evaluate", "judge"], state: LifeState
+    ) -> LifeState:
+        """Take one step alone, outside of the graph and without a checkpoint: for replays."""
+        steps = {
+            "admit": self._admit,
+            "examine": self._examine,
+            "evaluate": self._evaluate,
+            "judge": self._judge,
+        }
+        return await steps[name](state)
+
     # -- the steps ----------------------------------------------------------------------------------
 
     async def _admit(self, state: LifeState) -> LifeState:
@@ -205,6 +226,10 @@ class Lifecycle:
                 update={
                     "state": CandidateState.TRAINING if approved else CandidateState.REJECTED,
                     "reason": "" if approved else f"rejected by {decision.by}: {decision.reason}",
+                    # whoever reviews may say what to do next, also of what they let through
+                    "comment": f"{decision.by or 'a reviewer'}: {decision.reason}"
+                    if approved and decision.reason
+                    else "",
                 }
             ),
             "decide",

@@ -1,0 +1,108 @@
+"""A replay from its run to its report: opens what is needed, without a sandbox, MLflow or a key."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from cambrian.agents.errors import UserError
+from cambrian.agents.evaluator.admission import Admission
+from cambrian.agents.evaluator.earlier import earlier_runs
+from cambrian.agents.lifecycle import Lifecycle, Services
+from cambrian.agents.planner.exchange import ExchangeLog
+from cambrian.agents.planner.models import Models
+from cambrian.agents.planner.portfolio import build_arms
+from cambrian.agents.population.store import PopulationStore, RunRecord
+from cambrian.agents.population.view import Population
+from cambrian.agents.replaying.answers import RecordedAnswers
+from cambrian.agents.replaying.replay import Replayer, ReplayReport
+from cambrian.agents.replaying.trials import Nowhere, RecordedTrials, recorded_evaluations
+from cambrian.agents.runfile import RunConfig, parse_config
+from cambrian.agents.sections import BudgetSection, MLflowSection
+from cambrian.agents.session import Say, check_run, with_genes
+from cambrian.agents.workspace import Workspace, keep_space, kept_space, space_of
+from cambrian.search_spaces import Space, Task
+
+
+async def replay(run: str, workspace: Workspace, say: Say) -> ReplayReport:
+    """Execute a recorded run again from its record; the result is kept like a run.
+
+    Args:
+        run: its id, the start of it, or `last`.
+        workspace: where it lies.
+        say: prints one line for people.
+
+    Raises:
+        ReplayMiss: a prompt has changed, so that a model would be asked something else.
+        ReplayDiverged: something else has.
+        UserError: the run has no journal: it is older than journals.
+    """
+    torch.set_num_threads(1)
+    source = workspace.open(run)
+    try:
+        if not (journal := source.journal()):
+            raise UserError(
+                f"run {source.run.run_id} cannot be replayed: it has no journal",
+                hint="runs keep one since they can be replayed; this one is older, or has not begun",
+            )
+        origin = f"run {source.run.run_id}"
+        config = parse_config(source.run.config, origin, kept_space=kept_space(source.folder) is not None)
+        config = _unlimited(config)
+        space, task = check_run(config, origin, space_of(source))
+        space = with_genes(space_of(source), config, task, origin)
+        say(f"replaying {source.run.run_id}: {len(journal)} steps")
+        return await _carry_out(config, source, space, task, workspace, say)
+    finally:
+        source.close()
+
+
+def _unlimited(config: RunConfig) -> RunConfig:
+    """Without limits of what costs nothing now, and without MLflow, which has the run already."""
+    budget = BudgetSection(evaluations=config.budget.evaluations, wall_s=config.budget.wall_s)
+    return config.model_copy(update={"budget": budget, "mlflow": MLflowSection(enabled=False)})
+
+
+async def _carry_out(
+    config: RunConfig, source: PopulationStore, space: Space, task: Task, workspace: Workspace, say: Say
+) -> ReplayReport:
+    folder = workspace.new_folder(f"{config.name[:33]}-replay")
+    keep_space(space, folder)
+    changes = {"run_id": folder.name, "created": time.time(), "config": config.model_dump(mode="json")}
+    record = RunRecord.model_validate({**source.run.model_dump(), **changes, "status": "running"})
+    store = PopulationStore(folder, create=record)
+    try:
+        recorded = ExchangeLog(source.folder)
+        exchanges = ExchangeLog(folder)
+        answers = RecordedAnswers(recorded.all(), exchanges)
+        models = Models(config, exchanges, client=answers)
+        arms = build_arms(config, models)
+        population = Population(task.maximize, pareto=config.objective.kind == "pareto")
+        services = Services(
+            config=config,
+            space=space,
+            task=task,
+            store=store,
+            population=population,
+            admission=Admission(
+                config, space, task, store, earlier_runs(config, store, space, task, workspace, say)
+            ),
+            sandbox=Nowhere(),
+        )
+        services.trials = RecordedTrials(
+            config, space, task, source.folder, services.sandbox, evaluations=recorded_evaluations(source)
+        )
+        lifecycle = Lifecycle(services, folder / "checkpoints.sqlite")
+        await Replayer(source, services, lifecycle, arms, answers).run()
+        store.set_run(status="finished", stop_reason=f"replay of {source.run.run_id}")
+        return ReplayReport(
+            run_id=folder.name,
+            source=source.run.run_id,
+            candidates=len(population),
+            questions=sum(exchange.response is not None for exchange in exchanges.all()),
+        )
+    except BaseException as error:
+        store.set_run(status="stopped", stop_reason=str(error) or type(error).__name__)
+        raise
+    finally:
+        store.close()
