@@ -9,7 +9,7 @@ from cambrian.search_spaces.errors import (
 )
 from cambrian.search_spaces.finding import SpaceRegistry
 from cambrian.search_spaces.registry import Registry, near_names
-from cambrian.search_spaces.space import Enumerable, Genotype, Signature, Space
+from cambrian.search_spaces.space import Enumerable, Genotype, HasOperators, Signature, Space
 from cambrian.search_spaces.tasks import (
     TASKS,
     Loss,
@@ -30,6 +30,7 @@ __all__ = [
     "CambrianError",
     "Enumerable",
     "Genotype",
+    "HasOperators",
     "Loss",
     "MissingDataError",
     "ProposalError",

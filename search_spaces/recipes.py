@@ -22,7 +22,7 @@ from cambrian.search_spaces.declarative.grammar import Scalar
 from cambrian.search_spaces.errors import ProposalError
 from cambrian.search_spaces.recipe_genes import Value, concerns, field_of, gene_of, make_genes
 from cambrian.search_spaces.registry import near_names
-from cambrian.search_spaces.space import Genotype, Signature, Space
+from cambrian.search_spaces.space import Genotype, HasOperators, Signature, Space
 from cambrian.search_spaces.tasks.task import Recipe, Task
 
 if TYPE_CHECKING:
@@ -173,15 +173,36 @@ class WithRecipe:
 
     def mutate(self, genotype: Genotype, rng: random.Random) -> tuple[Genotype, str]:
         """See `Space.mutate`: one edit of the architecture or, with probability `RECIPE_EDITS`, of a gene."""
+        return self.mutate_by(genotype, rng, self.operators())[:2]
+
+    def operators(self) -> Mapping[str, float]:
+        """See `HasOperators.operators`: those of the inner space, and one for the genes of the recipe."""
+        inner = self.inner.operators() if isinstance(self.inner, HasOperators) else {}
+        total = sum(inner.values()) or 1.0
+        architecture = inner or {ARCHITECTURE: 1.0}
+        shares = {name: (1 - RECIPE_EDITS) * weight / total for name, weight in architecture.items()}
+        return shares | {RECIPE: RECIPE_EDITS}
+
+    def mutate_by(
+        self, genotype: Genotype, rng: random.Random, weights: Mapping[str, float]
+    ) -> tuple[Genotype, str, str]:
+        """See `HasOperators.mutate_by`."""
         recipe = dict(genotype[RECIPE])
-        if rng.random() >= RECIPE_EDITS:
-            architecture, words = self.inner.mutate(genotype[ARCHITECTURE], rng)
-            return {ARCHITECTURE: architecture, RECIPE: recipe}, words
+        if rng.random() >= weights[RECIPE] / sum(weights.values()):
+            architecture, words, kind = self._edited(genotype[ARCHITECTURE], rng, weights)
+            return {ARCHITECTURE: architecture, RECIPE: recipe}, words, kind
         name = rng.choice(list(self.genes))
         before = recipe[name]
         recipe[name] = _other(self.genes[name], before, rng)
         words = f"recipe {name} {_text(before)} -> {_text(recipe[name])}"
-        return {ARCHITECTURE: copy.deepcopy(genotype[ARCHITECTURE]), RECIPE: recipe}, words
+        return {ARCHITECTURE: copy.deepcopy(genotype[ARCHITECTURE]), RECIPE: recipe}, words, RECIPE
+
+    def _edited(
+        self, architecture: Genotype, rng: random.Random, weights: Mapping[str, float]
+    ) -> tuple[Genotype, str, str]:
+        if isinstance(self.inner, HasOperators) and (names := self.inner.operators()):
+            return self.inner.mutate_by(architecture, rng, {name: weights[name] for name in names})
+        return *self.inner.mutate(architecture, rng), ARCHITECTURE
 
     def crossover(self, first: Genotype, second: Genotype, rng: random.Random) -> tuple[Genotype, str]:
         """See `Space.crossover`: each gene of the recipe comes from either parent."""

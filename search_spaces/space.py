@@ -155,3 +155,24 @@ class Enumerable(Protocol):
     def members(self) -> Sequence[Genotype]:
         """All members, canonical, each once and always in the same order; not to be changed in place."""
         ...
+
+
+@runtime_checkable
+class HasOperators(Protocol):
+    """A space whose mutations are of kinds that can be told apart; optional, asked for with `isinstance`."""
+
+    def operators(self) -> Mapping[str, float]:
+        """How often each kind is tried by `mutate`, by its name; empty where there are none after all."""
+        ...
+
+    def mutate_by(
+        self, genotype: Genotype, rng: random.Random, weights: Mapping[str, float]
+    ) -> tuple[Genotype, str, str]:
+        """As `mutate`, with other weights, and the name of the kind, empty where it was none of them.
+
+        Args:
+            genotype: canonical.
+            rng: as in `mutate`; with the weights of `operators`, both give the same.
+            weights: by name, one for each of `operators`, not all 0.
+        """
+        ...

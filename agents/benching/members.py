@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cambrian.agents.benching.table import Floats
 from cambrian.agents.errors import ProposalError, UserError
 from cambrian.agents.evaluator.encoding import HasStructure, Structure
-from cambrian.search_spaces import Genotype, Signature, Space
+from cambrian.search_spaces import Genotype, HasOperators, Signature, Space
 
 if TYPE_CHECKING:
     from torch import nn
@@ -252,6 +252,21 @@ class TableSpace(RowSpace):
             if self.row_of(child) is not None:
                 return child, words
         return self._nearest(genotype, rng), "to a near row of the table"
+
+    def operators(self) -> Mapping[str, float]:
+        """See `HasOperators.operators`: the space's own."""
+        return self.inner.operators() if isinstance(self.inner, HasOperators) else {}
+
+    def mutate_by(
+        self, genotype: Genotype, rng: random.Random, weights: Mapping[str, float]
+    ) -> tuple[Genotype, str, str]:
+        """See `HasOperators.mutate_by`."""
+        assert isinstance(self.inner, HasOperators)
+        for _ in range(ATTEMPTS):
+            child, words, kind = self.inner.mutate_by(genotype, rng, weights)
+            if self.row_of(child) is not None:
+                return child, words, kind
+        return self._nearest(genotype, rng), "to a near row of the table", ""
 
     def crossover(self, first: Genotype, second: Genotype, rng: random.Random) -> tuple[Genotype, str]:
         """See `Space.crossover`."""

@@ -8,6 +8,9 @@ Parents are chosen by a mix of two rules, half of the time each:
 * a binary tournament by crowding distance on the Pareto front of score and cost, as in NSGA-II (Deb et al.,
   "A Fast and Elitist Multiobjective Genetic Algorithm", IEEE TEVC 2002): of two members of the front the
   more isolated one becomes the parent, so that cheap and dear regions are both kept alive.
+
+Where a space tells the kinds of its mutations apart, each is tried as often as it has paid, see
+`agents.planner.credit`.
 """
 
 from __future__ import annotations
@@ -20,9 +23,10 @@ from dataclasses import dataclass
 
 from cambrian.agents.errors import ProposalError
 from cambrian.agents.planner.arm import PopulationView, ProposalContext
+from cambrian.agents.planner.credit import operator_weights
 from cambrian.agents.population.model import Candidate, Proposal
 from cambrian.agents.runfile import RunConfig
-from cambrian.search_spaces import Genotype
+from cambrian.search_spaces import Genotype, HasOperators
 
 ELITE = 24
 """How many of the best take part in tournaments."""
@@ -86,6 +90,25 @@ class Parents:
         return first, second
 
 
+class Mutations:
+    """The mutations of a space, for all drafts of one place.
+
+    Args:
+        context: its population tells which kinds of mutations paid so far.
+    """
+
+    def __init__(self, context: ProposalContext) -> None:
+        self._space, self._rng = context.space, context.rng
+        usual = self._space.operators() if isinstance(self._space, HasOperators) else {}
+        self._weights = operator_weights(context.population, usual)
+
+    def __call__(self, genotype: Genotype) -> tuple[Genotype, str, str]:
+        """A neighbour of `genotype`, the edit in words, and its kind, empty where it has none."""
+        if isinstance(self._space, HasOperators) and self._weights:
+            return self._space.mutate_by(genotype, self._rng, self._weights)
+        return *self._space.mutate(genotype, self._rng), ""
+
+
 class _EvolutionArm(ABC):
     """What the arms of this module share: no configuration, no state, nothing to release."""
 
@@ -111,12 +134,12 @@ class _EvolutionArm(ABC):
         parents = Parents.of(context.population, needed)
         if len(parents.everyone) < needed:
             raise ProposalError(f"arm {self.name!r} needs {needed} evaluated candidates as parents")
-        known = _known(context.population, parents)
+        known, mutate = _known(context.population, parents), Mutations(context)
         drafts: list[Proposal] = []
         spare: Proposal | None = None
         for _ in range(max(1, n)):
             for _ in range(ATTEMPTS):
-                draft = self._draft(context, parents)
+                draft = self._draft(context, parents, mutate)
                 shape = fingerprint(draft.genotype)
                 if shape not in known:
                     known.add(shape)
@@ -124,10 +147,10 @@ class _EvolutionArm(ABC):
                     break
                 spare = spare or draft
         # a known genotype is better than none: the identity check ends it without a training
-        return drafts or [spare or self._draft(context, parents)]
+        return drafts or [spare or self._draft(context, parents, mutate)]
 
     @abstractmethod
-    def _draft(self, context: ProposalContext, parents: Parents) -> Proposal: ...
+    def _draft(self, context: ProposalContext, parents: Parents, mutate: Mutations) -> Proposal: ...
 
     async def close(self) -> None:
         """Nothing to release."""
@@ -140,7 +163,7 @@ class RandomArm(_EvolutionArm):
     name = "random"
     control = True
 
-    def _draft(self, context: ProposalContext, parents: Parents) -> Proposal:
+    def _draft(self, context: ProposalContext, parents: Parents, mutate: Mutations) -> Proposal:
         return Proposal(arm=self.name, genotype=context.space.sample(context.rng), edit="random sample")
 
 
@@ -150,16 +173,24 @@ class MutationArm(_EvolutionArm):
     name = "mutation"
     parents_needed = 1
 
-    def _draft(self, context: ProposalContext, parents: Parents) -> Proposal:
+    def _draft(self, context: ProposalContext, parents: Parents, mutate: Mutations) -> Proposal:
         parent = parents.select(context.rng)
         child, edits = parent.genotype, []
+        kinds = set()
         for _ in range(context.rng.choices((1, 2, 3), weights=MUTATIONS)[0]):
-            child, edit = context.space.mutate(child, context.rng)
+            child, edit, kind = mutate(child)
             edits.append(edit)
+            kinds.add(kind)
         if fingerprint(child) == fingerprint(parent.genotype):  # a later mutation undid an earlier one
-            child, edit = context.space.mutate(parent.genotype, context.rng)
-            edits = [edit]
-        return Proposal(arm=self.name, genotype=child, parents=(parent.id,), edit="; ".join(edits))
+            child, edit, kind = mutate(parent.genotype)
+            edits, kinds = [edit], {kind}
+        return Proposal(
+            arm=self.name,
+            genotype=child,
+            parents=(parent.id,),
+            edit="; ".join(edits),
+            operator=kinds.pop() if len(kinds) == 1 else "",  # of several kinds, none can be given the credit
+        )
 
 
 class CrossoverArm(_EvolutionArm):
@@ -168,11 +199,11 @@ class CrossoverArm(_EvolutionArm):
     name = "crossover"
     parents_needed = 2
 
-    def _draft(self, context: ProposalContext, parents: Parents) -> Proposal:
+    def _draft(self, context: ProposalContext, parents: Parents, mutate: Mutations) -> Proposal:
         first, second = parents.select_two(context.rng)
         child, edit = context.space.crossover(first.genotype, second.genotype, context.rng)
         if fingerprint(child) in (fingerprint(first.genotype), fingerprint(second.genotype)):
-            child, mutation = context.space.mutate(child, context.rng)
+            child, mutation, _ = mutate(child)
             edit = f"{edit}; {mutation}"
         return Proposal(arm=self.name, genotype=child, parents=(first.id, second.id), edit=edit)
 
@@ -187,14 +218,16 @@ class LocalArm(_EvolutionArm):
     name = "local"
     parents_needed = 1
 
-    def _draft(self, context: ProposalContext, parents: Parents) -> Proposal:
+    def _draft(self, context: ProposalContext, parents: Parents, mutate: Mutations) -> Proposal:
         known = {fingerprint(candidate.genotype) for candidate in context.population.known()}
         for parent in parents.elite or parents.everyone:
             for _ in range(NEIGHBOURS):
-                child, edit = context.space.mutate(parent.genotype, context.rng)
+                child, edit, kind = mutate(parent.genotype)
                 if fingerprint(child) not in known:
-                    return Proposal(arm=self.name, genotype=child, parents=(parent.id,), edit=edit)
-        return MutationArm()._draft(context, parents)
+                    return Proposal(
+                        arm=self.name, genotype=child, parents=(parent.id,), edit=edit, operator=kind
+                    )
+        return MutationArm()._draft(context, parents, mutate)
 
 
 def crowding_distances(front: Sequence[Candidate]) -> list[float]:

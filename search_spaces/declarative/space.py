@@ -60,6 +60,16 @@ class DeclarativeSpace:
         """See `Space.mutate`."""
         return edits.mutate(self.definition, genotype, rng)
 
+    def operators(self) -> Mapping[str, float]:
+        """See `HasOperators.operators`: the typed edits."""
+        return edits.WEIGHTS
+
+    def mutate_by(
+        self, genotype: Genotype, rng: random.Random, weights: Mapping[str, float]
+    ) -> tuple[Genotype, str, str]:
+        """See `HasOperators.mutate_by`."""
+        return edits.mutate_by(self.definition, genotype, rng, weights)
+
     def crossover(self, first: Genotype, second: Genotype, rng: random.Random) -> tuple[Genotype, str]:
         """See `Space.crossover`."""
         return edits.crossover(self.definition, first, second, rng)

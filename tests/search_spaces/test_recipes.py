@@ -7,7 +7,17 @@ from typing import Any
 
 import pytest
 
-from cambrian.search_spaces import SPACES, TASKS, Genotype, ProposalError, Recipe, Signature, Space, UserError
+from cambrian.search_spaces import (
+    SPACES,
+    TASKS,
+    Genotype,
+    HasOperators,
+    ProposalError,
+    Recipe,
+    Signature,
+    Space,
+    UserError,
+)
 from cambrian.search_spaces.recipe_genes import DEFAULT_TABLES, make_genes, parse_choice
 from cambrian.search_spaces.recipes import (
     WithRecipe,
@@ -318,3 +328,17 @@ def test_the_two_parts_can_be_told_from_the_form() -> None:
     assert split(genotype) == (genotype["architecture"], genotype["recipe"])
     assert split(genotype["architecture"]) is None
     assert split({"architecture": 1, "recipe": {}}) is None
+
+
+def test_an_edit_of_the_recipe_is_a_kind_of_its_own() -> None:
+    space = wrapped()
+    inner = space.inner
+    assert isinstance(inner, HasOperators)
+    usual, genotype = space.operators(), space.sample(random.Random(0))
+    assert {*usual} == {*inner.operators(), "recipe"} and sum(usual.values()) == pytest.approx(1.0)
+    for seed in range(20):
+        child, words, kind = space.mutate_by(genotype, random.Random(seed), usual)
+        assert (child, words) == space.mutate(genotype, random.Random(seed))
+        assert (kind == "recipe") == (child["recipe"] != genotype["recipe"])
+    never = {**usual, "recipe": 0.0}
+    assert all(space.mutate_by(genotype, random.Random(n), never)[2] != "recipe" for n in range(20))

@@ -11,6 +11,7 @@ from cambrian.agents.errors import ProposalError
 from cambrian.agents.planner import ARMS, Arm
 from cambrian.agents.planner.evolution import (
     CrossoverArm,
+    LocalArm,
     MutationArm,
     Parents,
     RandomArm,
@@ -195,3 +196,35 @@ def test_equal_genotypes_have_equal_fingerprints() -> None:
     again = json.loads('{"b": [{"d": "x", "c": 2.0}], "a": 1}')
     assert fingerprint(first) == fingerprint(again)
     assert fingerprint(first) != fingerprint({"a": 2, "b": [{"c": 2.0, "d": "x"}]})
+
+
+class TestOperators:
+    async def test_a_mutation_names_its_kind(self) -> None:
+        space = convnet()
+        drafts = await MutationArm().propose(context(space, evaluated(space, 10)), 12)
+        kinds = {draft.operator for draft in drafts}
+        assert "change value" in kinds and kinds <= {*space.operators(), ""}
+        assert all(draft.operator for draft in drafts if ";" not in draft.edit)
+
+    async def test_kinds_that_paid_are_tried_more(self) -> None:
+        space = convnet()
+
+        async def share(paid: str) -> float:
+            tried = [
+                candidate(
+                    n,
+                    made.genotype,
+                    score=(0.9 if (n % 2 == 0) == (paid == "redraw") else 0.2) + n / 1000,
+                    operator="redraw" if n % 2 == 0 else "change value",
+                )
+                for n, made in enumerate(evaluated(space, 60))
+            ]
+            drafts = [(await LocalArm().propose(context(space, tried, seed=n), 1))[0] for n in range(60)]
+            return sum(draft.operator == "redraw" for draft in drafts) / len(drafts)
+
+        assert await share("redraw") > 2 * await share("change value")
+
+    async def test_a_space_without_kinds_goes_on_as_before(self) -> None:
+        space = TinySpace()
+        drafts = await MutationArm().propose(context(space, evaluated(space, 4)), 3)
+        assert {draft.operator for draft in drafts} == {""}

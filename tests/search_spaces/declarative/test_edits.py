@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from cambrian.search_spaces import UserError
+from cambrian.search_spaces import SPACES, HasOperators, UserError
 from cambrian.search_spaces.declarative.definition import Definition
 from cambrian.search_spaces.declarative.edits import crossover, mutate
 from cambrian.search_spaces.declarative.expression import Expression
@@ -297,3 +297,15 @@ def test_long_walks_stay_inside(forest: Definition, space: Definition) -> None:
             assert validate(definition, child) == child
             genotype = child
         assert time.process_time() - start < 5
+
+
+def test_the_kind_of_an_edit_can_be_chosen_and_is_told() -> None:
+    space = SPACES.open("convnet")
+    assert isinstance(space, HasOperators)
+    genotype = space.sample(random.Random(0))
+    usual = space.operators()
+    for seed in range(20):
+        told = space.mutate_by(genotype, random.Random(seed), usual)
+        assert told[:2] == space.mutate(genotype, random.Random(seed)) and told[2] in usual
+    only = {name: float(name == "insert item") for name in usual}
+    assert {space.mutate_by(genotype, random.Random(n), only)[2] for n in range(20)} <= {"insert item", ""}
