@@ -11,10 +11,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 
+from cambrian.agents.asking import proposal_context
 from cambrian.agents.budget import Account
 from cambrian.agents.errors import LimitReached, ModelUnavailable, ProposalError
 from cambrian.agents.lifecycle import Services
-from cambrian.agents.planner import Arm, ProposalContext
+from cambrian.agents.planner import Arm
 from cambrian.agents.planner.portfolio import Portfolio
 from cambrian.agents.population.model import BASELINE_ARM, Candidate, CandidateState, Proposal, candidate_id
 from cambrian.agents.schedule import Schedule, Work
@@ -56,10 +57,11 @@ class Proposer:
             proposal = await self._ask_arms(draw, slot)
             if proposal is None:
                 return None
+            return self.enter(proposal, slot, draw=f"d{draw}")
         return self.enter(proposal, slot)
 
-    def enter(self, proposal: Proposal, slot: int, rung: int = 0) -> Work:
-        """Take a proposal into the population, on its way to `rung`."""
+    def enter(self, proposal: Proposal, slot: int, rung: int = 0, draw: str = "") -> Work:
+        """Take a proposal into the population, on its way to `rung`; `draw` is where it is from."""
         index = len(self._do.population)
         candidate = Candidate(
             id=candidate_id(index),
@@ -69,7 +71,7 @@ class Proposer:
             state=CandidateState.PROPOSED,
             created_s=time.time(),
         )
-        self._do.store.add(candidate, draws=self._draws, rung=rung)
+        self._do.store.add(candidate, draws=self._draws, rung=rung, draw=draw)
         self._do.population.update(candidate)
         self._schedule.doing[slot] = f"{candidate.id} {proposal.arm}"
         return Work(candidate.id, rung)
@@ -92,23 +94,14 @@ class Proposer:
             if arm is None:
                 return None
             self._schedule.doing[slot] = f"{arm.name} is proposing"
-            context = ProposalContext(
-                index=draw,
-                rng=random.Random(f"{do.config.seed}/{draw}/{arm.name}"),
-                space=do.space,
-                task=do.task,
-                signature=do.task.signature,
-                population=do.population,
-                constraints=do.config.constraints,
-                cost=do.config.cost,
-                budget_left=self._account.left(),
-                predictor_view=do.admission.screen.what_matters,
-            )
+            left = self._account.left()
+            context = proposal_context(do, draw, arm.name, left)
             n = (
                 do.config.predictor.pool
                 if arm.cheap and not arm.control and do.admission.screen.trusted
                 else 1
             )
+            do.store.note("ask", f"d{draw}", draw=draw, arm=arm.name, n=n, left=left)
             self._asked[arm.name] += 1  # else every free slot would ask one slow model at once
             try:
                 drafts = await arm.propose(context, n)

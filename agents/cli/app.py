@@ -56,8 +56,11 @@ def _options(
 @app.command()
 def run(
     run_file: Annotated[
-        Path, typer.Argument(metavar="RUNFILE", help="YAML run file, such as runs/first-light.yaml.")
-    ],
+        Path | None,
+        typer.Argument(
+            metavar="RUNFILE", help="YAML run file, such as runs/first-light.yaml.", show_default=False
+        ),
+    ] = None,
     budget: Annotated[
         str | None, typer.Option(help="Limit: 10m, 50 (evaluations), or evaluations=50,wall_s=10m.")
     ] = None,
@@ -67,12 +70,27 @@ def run(
     check: Annotated[
         bool, typer.Option("--check", help="Validate the run file and its data, run nothing.")
     ] = False,
+    replay: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUN", help="Execute a run again from its record, without a key and without training."
+        ),
+    ] = None,
     as_json: Json = False,
     runs: Runs = None,
 ) -> None:
-    """Launch a discovery run."""
-    from cambrian.agents.cli.launch import check_command, run_command
+    """Launch a discovery run, or execute a recorded one again."""
+    from cambrian.agents.cli.launch import check_command, replay_command, run_command
 
+    if replay is not None:
+        if run_file is not None or budget is not None or settings or check:
+            raise typer.BadParameter(
+                "takes everything from the recorded run: leave out the others", param_hint="--replay"
+            )
+        replay_command(replay, as_json, runs)
+        return
+    if run_file is None:
+        raise typer.BadParameter("name a run file, such as runs/first-light.yaml", param_hint="RUNFILE")
     if check:
         check_command(run_file, budget, settings or [], as_json)
     else:

@@ -1,4 +1,4 @@
-"""`cambrian run`, `cambrian run --check` and `cambrian resume`."""
+"""`cambrian run`, with `--check` and `--replay`, and `cambrian resume`."""
 
 from __future__ import annotations
 
@@ -74,6 +74,19 @@ def resume_command(run_id: str, budget: str | None, as_json: bool, runs: Path | 
 
     with Terminal(quiet=as_json) as terminal:
         _finish(resume(run_id, Workspace(runs), terminal.watch(), overrides), as_json, terminal)
+
+
+def replay_command(run_id: str, as_json: bool, runs: Path | None) -> None:
+    """Execute a recorded run again."""
+    from cambrian.agents.replaying import replay
+    from cambrian.agents.workspace import Workspace
+
+    say = (lambda _line: None) if as_json else print
+    report = asyncio.run(replay(run_id, Workspace(runs), say))
+    if as_json:
+        emit(report.model_dump(mode="json"))
+    else:
+        print("\n".join(report.lines()))
 
 
 def _finish(work: Coroutine[Any, Any, Any], as_json: bool, terminal: Any) -> None:

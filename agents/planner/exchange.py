@@ -7,12 +7,14 @@ answers that were paid for are found again by a resumed run.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -53,6 +55,47 @@ class Usage(_Data):
         """Prompt and answer together."""
         return self.prompt_tokens + self.completion_tokens
 
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            estimated=self.estimated or other.estimated,
+        )
+
+
+NO_USAGE = Usage()
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What some exchanges cost together.
+
+    Attributes:
+        calls: requests, retries included.
+        usage: tokens; `estimated` when any of them are.
+        money: US dollars, None when the price of some of the tokens is not known.
+    """
+
+    exchanges: int = 0
+    calls: int = 0
+    usage: Usage = NO_USAGE
+    money: float | None = 0.0
+
+    @property
+    def tokens(self) -> int:
+        """Prompt and answer tokens."""
+        return self.usage.tokens
+
+    def __add__(self, other: Spent) -> Spent:
+        known = self.money is not None and other.money is not None
+        return Spent(
+            exchanges=self.exchanges + other.exchanges,
+            calls=self.calls + other.calls,
+            usage=self.usage + other.usage,
+            money=(self.money or 0.0) + (other.money or 0.0) if known else None,
+        )
+
 
 class Exchange(_Data):
     """One question to a model and its answer.
@@ -67,6 +110,8 @@ class Exchange(_Data):
         response: the answer's text, None when there is none.
         finish: why the answer ended, in the server's words (`stop`, `length`, ...).
         refusal: the model's words when it declined to answer.
+        usage: of all its requests together: also of answers that could not be used, if the server counted
+            them. A request that was cut off before the server told its tokens counts none.
         calls: requests that it took, retries included.
         seconds: from the first request to the answer, waits between retries included.
         error: why there is no answer; None when there is one, or when the process died while waiting.
@@ -110,6 +155,7 @@ class ExchangeLog:
     Attributes:
         calls: requests so far, retries included.
         tokens: prompt and answer tokens so far.
+        known_money: US dollars so far, of the exchanges whose price is known.
 
     Raises:
         InfrastructureError: the folder cannot be read.
@@ -119,7 +165,8 @@ class ExchangeLog:
         self.folder = run_folder / "exchanges"
         self.calls = 0
         self.tokens = 0
-        self._counted: dict[str, tuple[int, int]] = {}
+        self.known_money = 0.0
+        self._counted: dict[str, tuple[str, str, Spent]] = {}
         self._answered: dict[str, deque[str]] = defaultdict(deque)
         self._last = 0
         try:
@@ -132,6 +179,29 @@ class ExchangeLog:
     def __len__(self) -> int:
         """Exchanges so far, answered or not."""
         return len(self._counted)
+
+    @property
+    def money(self) -> float | None:
+        """US dollars so far; None when some of it was spent on a model without a known price."""
+        return self.total().money
+
+    def total(self) -> Spent:
+        """All exchanges together."""
+        return sum((spent for _, _, spent in self._counted.values()), Spent())
+
+    def by_model(self) -> dict[str, Spent]:
+        """What each model cost; exchanges whose record is damaged stand under an empty name."""
+        return self._totals(lambda model, role: model)
+
+    def by_role(self) -> dict[str, Spent]:
+        """What each role cost; exchanges whose record is damaged stand under an empty name."""
+        return self._totals(lambda model, role: role)
+
+    def _totals(self, name: Callable[[str, str], str]) -> dict[str, Spent]:
+        found: dict[str, Spent] = defaultdict(Spent)
+        for model, role, spent in self._counted.values():
+            found[name(model, role)] += spent
+        return dict(found)
 
     def get(self, exchange_id: str) -> Exchange:
         """The record.
@@ -146,6 +216,14 @@ class ExchangeLog:
             return Exchange.model_validate_json(self._path(exchange_id).read_bytes())
         except (OSError, ValidationError) as error:
             raise InfrastructureError(f"exchange {exchange_id} cannot be read: {_cause(error)}") from error
+
+    def all(self) -> list[Exchange]:
+        """All records that can be read, by order of asking."""
+        found = []
+        for name in sorted(self._counted, key=lambda name: (len(name), name)):
+            with contextlib.suppress(InfrastructureError):
+                found.append(self.get(name))
+        return found
 
     def recorded(self, key: str) -> Exchange | None:
         """An answer to the same question from an earlier process of this run, or None.
@@ -210,18 +288,23 @@ class ExchangeLog:
             exchange = Exchange.model_validate_json(path.read_bytes())
         except ValidationError as error:
             log.warning("exchange %s is damaged and left out: %s", path.name, _cause(error))
-            self._counted[path.stem] = (1, 0)
-            self.calls += 1
+            self._enter(path.stem, "", "", Spent(exchanges=1, calls=1))
             return
         self._count(exchange)
         if exchange.response is not None:
             self._answered[exchange.key].append(exchange.id)
 
     def _count(self, exchange: Exchange) -> None:
-        calls, tokens = self._counted.get(exchange.id, (0, 0))
-        self.calls += exchange.calls - calls
-        self.tokens += exchange.usage.tokens - tokens
-        self._counted[exchange.id] = (exchange.calls, exchange.usage.tokens)
+        money = exchange.money if exchange.usage.tokens else 0.0
+        spent = Spent(exchanges=1, calls=exchange.calls, usage=exchange.usage, money=money)
+        self._enter(exchange.id, exchange.model, exchange.role, spent)
+
+    def _enter(self, exchange_id: str, model: str, role: str, spent: Spent) -> None:
+        _, _, before = self._counted.get(exchange_id, ("", "", Spent()))
+        self.calls += spent.calls - before.calls
+        self.tokens += spent.tokens - before.tokens
+        self.known_money += (spent.money or 0.0) - (before.money or 0.0)
+        self._counted[exchange_id] = (model, role, spent)
 
     def _path(self, exchange_id: str) -> Path:
         return self.folder / f"{exchange_id}.json"

@@ -119,7 +119,7 @@ def _difference(request: ModelRequest, recorded: Exchange) -> str:
 
 def _sections(messages: Sequence[Message]) -> list[tuple[str, str]]:
     """Heading and text of each part."""
-    found = []
+    found: list[tuple[str, str]] = []
     for message in messages:
         parts = re.split(r"^(# .*)$", message.content, flags=re.MULTILINE)
         found.append((message.role, parts[0]))

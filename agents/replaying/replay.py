@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from cambrian.agents.asking import proposal_context
 from cambrian.agents.errors import CambrianError, LimitReached, ModelUnavailable, ProposalError
 from cambrian.agents.lifecycle import Lifecycle, LifeState, Services
 from cambrian.agents.planner.arm import Arm
@@ -22,12 +23,16 @@ from cambrian.agents.planner.evolution import fingerprint
 from cambrian.agents.population.journal import JournalEntry
 from cambrian.agents.population.model import Candidate, CandidateState, Proposal
 from cambrian.agents.population.store import PopulationStore
-from cambrian.agents.asking import proposal_context
 from cambrian.agents.replaying.answers import RecordedAnswers
 from cambrian.agents.replaying.trials import RecordedTrials
 from cambrian.sandbox import JobState
 
-UNCOMPARED = {"created_s": True, "ended_s": True, "proposal": {"exchange"}, "lesson": {"exchange"}}
+UNCOMPARED: dict[str, Any] = {
+    "created_s": True,
+    "ended_s": True,
+    "proposal": {"exchange"},
+    "lesson": {"exchange"},
+}
 """What two executions of one run may differ in: the clock, and the numbers of exchanges."""
 
 
@@ -88,7 +93,6 @@ class Replayer:
         self._do, self._lifecycle, self._arms, self._answers = services, lifecycle, arms, answers
         self._trials = services.trials
         self._asked: dict[str, asyncio.Task[list[Proposal]]] = {}
-        self._used: defaultdict[str, set[str]] = defaultdict(set)
         self._evaluated: dict[str, LifeState] = {}
 
     async def run(self) -> None:
@@ -171,7 +175,7 @@ class Replayer:
         elif step in ("park", "train", "decide", "close"):
             rejected = step == "decide" and self._recorded[cid].state is CandidateState.REJECTED
             to = CandidateState.PARKED if step == "park" else CandidateState.TRAINING
-            changes = {
+            changes: dict[str, Any] = {
                 "state": CandidateState.REJECTED if rejected else to,
                 "reason": self._recorded[cid].reason if rejected else "",
             }
