@@ -124,6 +124,11 @@ class BudgetSection(Section):
     calls: int | None = Field(default=None, ge=1)
     money: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
+    @property
+    def timed(self) -> bool:
+        """Whether the time limits how much is trained, and not the number of evaluations."""
+        return self.evaluations is None and self.wall_s is not None
+
 
 class ArmSection(Section):
     """Weight of one arm in the sharing of the budget; arms at 0 are off."""
@@ -184,6 +189,7 @@ class LLMSection(Section):
         base_url: endpoint; None takes `OPENAI_BASE_URL`, else OpenAI's own.
         local: a GGUF file that is served in this process instead, or `default` for the one that is installed;
             `llm: local` is short for the latter.
+        local_threads: of the processor that it may use.
         api: chat completions or responses.
         structured: ask for JSON by schema; off for servers that cannot.
         price: of `model`; None looks it up in the price table.
@@ -204,6 +210,7 @@ class LLMSection(Section):
     model: str | None = None
     base_url: str | None = None
     local: str | None = Field(default=None, min_length=1)
+    local_threads: int = Field(default=1, ge=1)
     api: Literal["chat", "responses"] = "chat"
     structured: bool = True
     price: PriceSection | None = None

@@ -1,0 +1,365 @@
+"""Does the planner use the history that it is shown, or would it propose the same without?
+
+    make bench NAME=history
+    make bench NAME=history ARGS="--model FILE.gguf --contexts 40 --minutes 60"
+    make bench NAME=history ARGS="--endpoint http://localhost:8000/v1 --model NAME --contexts 100"
+
+Adam and Lorraine (arXiv 1904.00438) found that a celebrated controller proposed as well when its history was
+taken away. Here a real model is asked for cells of NAS-Bench-201, whose accuracies are all known, by the real
+prompts, in the same situation three times:
+
+- true: with the history as it was measured;
+- emptied: before anything was measured;
+- shuffled: with the scores dealt out anew among the candidates.
+
+In each situation a few random cells and some mutations of the best were evaluated. The model answers without
+randomness (temperature 0), so whatever differs comes of the history; `again` asks the true question twice, to
+show how much differs by itself. What is proposed is looked up: its validation accuracy after 200 epochs, and the
+share of all 15,625 cells that are worse. Differences are paired by situation, with a bootstrap interval and
+Wilcoxon's signed-rank test. Part of what a history is worth comes of which network the model is asked to refine;
+`start` is the value of those networks, so `gain` is what the model itself added.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import functools
+import random
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cambrian.agents.errors import ProposalError
+from cambrian.agents.planner import ProposalContext
+from cambrian.agents.planner.answers import parse_answer
+from cambrian.agents.planner.client import ModelRequest
+from cambrian.agents.planner.exchange import Exchange, ExchangeLog
+from cambrian.agents.planner.local_model import served
+from cambrian.agents.planner.openai_client import OpenAIClient
+from cambrian.agents.planner.questions import Questions
+from cambrian.agents.planner.templates import Templates
+from cambrian.agents.population.model import Candidate, CandidateState, Proposal, candidate_id
+from cambrian.agents.population.view import Population
+from cambrian.agents.runfile import RunConfig, parse_config
+from cambrian.agents.sections import LLMSection
+from cambrian.search_spaces import SPACES, TASKS, Genotype
+from cambrian.search_spaces.tasks.nasbench201 import EDGES, OPERATIONS
+from tests.benchmarks.harness import publish
+
+EPOCHS = 200
+TRUE, EMPTIED, SHUFFLED, AGAIN = "true", "emptied", "shuffled", "again"
+TEXT_LIMIT = 140
+"""Characters of each text in an answer: they cost most of the time and are not what is measured."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question and what came of it.
+
+    Attributes:
+        start: share of all cells worse than the best that the model was asked to start from.
+        better: share of all cells worse than the proposed one; None when the answer was no cell.
+        known: whether the proposed cell was in the history.
+    """
+
+    context: int
+    condition: str
+    focus: str
+    start: float | None
+    genotype: Genotype | None
+    accuracy: float | None
+    better: float | None
+    known: bool
+    tokens: int
+    seconds: float
+
+
+class World:
+    """The table, the space of its cells, and situations in it."""
+
+    def __init__(self) -> None:
+        self.space = SPACES.create("cell")
+        self.task = TASKS.create("nasbench201", rungs=[{"epochs": EPOCHS}])
+        self.templates = Templates.of(self.space)
+        cells = (
+            dict(zip(EDGES, self._operations(i), strict=True)) for i in range(len(OPERATIONS) ** len(EDGES))
+        )
+        self._sorted = np.sort([self.accuracy(cell) for cell in cells])
+
+    @staticmethod
+    def _operations(index: int) -> list[str]:
+        return [
+            OPERATIONS[index // len(OPERATIONS) ** place % len(OPERATIONS)] for place in range(len(EDGES))
+        ]
+
+    @functools.cache  # noqa: B019 - one world a process
+    def _looked_up(self, key: tuple[str, ...]) -> tuple[float, float]:
+        row = self.task.lookup(dict(zip(EDGES, key, strict=True)), EPOCHS, 0)
+        return row.metrics["accuracy"], row.latency_ms
+
+    def accuracy(self, genotype: Genotype) -> float:
+        """Validation accuracy, 0 to 1."""
+        return self._measured(genotype)[0]
+
+    def _measured(self, genotype: Genotype) -> tuple[float, float]:
+        cell = genotype.get("cell", genotype)
+        return self._looked_up(tuple(cell[edge] for edge in EDGES))
+
+    def better(self, genotype: Genotype) -> float:
+        """Share of all cells that are worse, 0 to 1."""
+        return float(np.searchsorted(self._sorted, self.accuracy(genotype)) / len(self._sorted))
+
+    def history(self, seed: int, size: int) -> list[Candidate]:
+        """Half random cells, half mutations of the best so far, all different and evaluated."""
+        rng, found, keys = random.Random(f"history/{seed}"), list[Candidate](), set[str]()
+        while len(found) < size:
+            proposal: dict[str, Any] = {"arm": "random", "genotype": self.space.sample(rng)}
+            if len(found) >= size // 2:
+                best = max(rng.sample(found, 3), key=lambda c: c.score or 0.0)
+                genotype, edit = self.space.mutate(best.genotype, rng)
+                proposal = {"arm": "mutation", "genotype": genotype, "parents": (best.id,), "edit": edit}
+            if (key := str(sorted(proposal["genotype"].items()))) in keys:
+                continue
+            keys.add(key)
+            found.append(self._candidate(len(found), Proposal(**proposal)))
+        return found
+
+    def _candidate(self, index: int, proposal: Proposal) -> Candidate:
+        accuracy, latency = self._measured(proposal.genotype)
+        return Candidate(
+            id=candidate_id(index),
+            index=index,
+            proposal=proposal,
+            genotype=proposal.genotype,
+            state=CandidateState.EVALUATED,
+            summary=self.space.summarise(proposal.genotype),
+            score=accuracy,
+            rung=0,
+            tried_rung=0,
+            rung_scores=(accuracy,),
+            latency_ms=latency,
+            cost=latency,
+            ended_s=float(index),
+            ended_order=index,
+        )
+
+    def question(
+        self, history: Sequence[Candidate], seed: int, condition: str
+    ) -> tuple[ModelRequest, str, tuple[str, ...]]:
+        """What is asked, what the proposal is to attempt, and the candidates to start from."""
+        told = {TRUE: history, AGAIN: history, EMPTIED: (), SHUFFLED: shuffled(history, seed)}[condition]
+        context = ProposalContext(
+            index=len(history),
+            rng=random.Random(f"question/{seed}"),
+            space=self.space,
+            task=self.task,
+            signature=self.task.signature,
+            population=Population(maximize=True, candidates=told),
+            budget_left=0.5,
+        )
+        request = Questions(self.templates, context).question()
+        bounds = {
+            name: bound | {"maxLength": min(bound["maxLength"], TEXT_LIMIT)}
+            if "maxLength" in bound
+            else bound
+            for name, bound in request.bounds.items()
+        }
+        ask = request.messages[-1].content.rpartition("\n# Proposal")[2]
+        ids = tuple(c.id for c in told if f"{c.id}" in ask)
+        kind = {0: "explore", 1: "refine", 2: "combine"}[min(len(ids), 2)]
+        return replace(request, bounds=bounds), kind, ids
+
+
+def shuffled(history: Sequence[Candidate], seed: int) -> list[Candidate]:
+    """The same candidates with each other's scores; a draw that leaves more than a quarter alone is repeated."""
+    rng, scores = random.Random(f"shuffle/{seed}"), [c.score for c in history]
+    while sum(c.score == score for c, score in zip(history, scores, strict=True)) > len(history) / 4:
+        rng.shuffle(scores)
+    return [
+        c.model_copy(update={"score": score, "rung_scores": (score,)})
+        for c, score in zip(history, scores, strict=True)
+    ]
+
+
+async def ask_all(world: World, client: OpenAIClient, asked: argparse.Namespace) -> list[Asked]:
+    """Ask every question of every situation, until the time is up."""
+    found: list[Asked] = []
+    began = time.monotonic()
+    for seed in range(asked.seed, asked.seed + asked.contexts):
+        if time.monotonic() - began > asked.minutes * 60:
+            print(f"the {asked.minutes:g} minutes are up after {seed - asked.seed} situations", flush=True)
+            break
+        history = world.history(seed, asked.history)
+        conditions = [TRUE, *([AGAIN] if seed < asked.seed + asked.again else []), SHUFFLED, EMPTIED]
+        for condition in conditions:
+            request, focus, ids = world.question(history, seed, condition)
+            exchange = await client.ask(request)
+            by_id = {c.id: world.better(c.genotype) for c in history}
+            start = max((by_id[candidate] for candidate in ids), default=None)
+            found.append(judged(world, exchange, seed, condition, focus, start, history))
+            last = found[-1]
+            value = "no cell" if last.better is None else f"{last.better:.3f} ({last.accuracy:.4f})"
+            print(
+                f"{time.strftime('%H:%M:%S')} situation {seed} {condition:8} {focus:7} start "
+                f"{'-' if start is None else f'{start:.3f}'} -> {value}{' known' if last.known else ''}; "
+                f"{exchange.usage.prompt_tokens} + {exchange.usage.completion_tokens} tokens, "
+                f"{exchange.seconds:.0f} s",
+                flush=True,
+            )
+        if len({each.context for each in found}) > 1:
+            report(found, asked)
+    return found
+
+
+def judged(
+    world: World,
+    exchange: Exchange,
+    seed: int,
+    condition: str,
+    focus: str,
+    start: float | None,
+    history: Sequence[Candidate],
+) -> Asked:
+    """An answer, looked up."""
+    genotype: Genotype | None
+    try:
+        _, genotype = parse_answer(exchange.response or "", world.space)
+    except ProposalError as error:
+        print(f"no cell: {error.message[:200]}", flush=True)
+        genotype = None
+    return Asked(
+        context=seed,
+        condition=condition,
+        focus=focus,
+        start=start,
+        genotype=genotype,
+        accuracy=None if genotype is None else world.accuracy(genotype),
+        better=None if genotype is None else world.better(genotype),
+        known=genotype is not None and any(genotype == c.genotype for c in history),
+        tokens=exchange.usage.tokens,
+        seconds=exchange.seconds,
+    )
+
+
+def report(found: Sequence[Asked], asked: argparse.Namespace) -> None:
+    """One row for each condition, written after each situation, so that a run cut short has told all."""
+    of = {(each.context, each.condition): each for each in found}
+    rows = []
+    for condition in (TRUE, AGAIN, SHUFFLED, EMPTIED):
+        mine = [each for each in found if each.condition == condition]
+        if not mine:
+            continue
+        pairs = [(of[each.context, TRUE], each) for each in mine if (each.context, TRUE) in of]
+        both = [(a, b) for a, b in pairs if a.better is not None and b.better is not None]
+        steps = np.array([(a.better or 0.0) - (b.better or 0.0) for a, b in both])
+        percent = np.array([100 * ((a.accuracy or 0.0) - (b.accuracy or 0.0)) for a, b in both])
+        low, high = interval(steps)
+        valued = [each for each in mine if each.better is not None]
+        starts = [each for each in valued if each.start is not None]
+        rows.append(
+            {
+                "history": condition,
+                "asked": len(mine),
+                "no cell": len(mine) - len(valued),
+                "changed": f"{sum(a.genotype != b.genotype for a, b in pairs)}/{len(pairs)}",
+                "known": sum(each.known for each in mine),
+                "accuracy %": mean([100 * (each.accuracy or 0.0) for each in valued]),
+                "better than": mean([each.better or 0.0 for each in valued]),
+                "start": mean([each.start or 0.0 for each in starts]),
+                "gain": mean([(each.better or 0.0) - (each.start or 0.0) for each in starts]),
+                "true is better by": mean(steps),
+                "95 %": "-" if condition == TRUE else f"{low:+.2f} to {high:+.2f}",
+                "Wilcoxon p": "-" if condition == TRUE else p_value(steps),
+                "by % accuracy": mean(percent),
+                "s a call": mean([each.seconds for each in mine]),
+            }
+        )
+    publish(
+        "history",
+        rows,
+        note=f"{asked.model}{' at ' + asked.endpoint if asked.endpoint else ''}; {asked.history} evaluated "
+        "cells in each situation. better than: share of all cells that are worse than the proposed one (a random "
+        "cell: 0.50); start: the same of the network it was to start from, where it was; gain: the difference "
+        "of the two. changed: proposals other than with the true history. known: proposals that were in the "
+        "history. true is better by: paired difference in 'better than', with a bootstrap interval.",
+    )
+
+
+def mean(values: Any) -> float:
+    """The mean; NaN of nothing."""
+    return float(np.mean(values)) if len(values) else float("nan")
+
+
+def interval(differences: np.ndarray, draws: int = 10_000) -> tuple[float, float]:
+    """95 % bootstrap interval of the mean of paired differences."""
+    if len(differences) < 2:
+        return float("nan"), float("nan")
+    rng = np.random.default_rng(0)
+    means = rng.choice(differences, (draws, len(differences))).mean(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def p_value(differences: np.ndarray) -> str:
+    """Two-sided, by Wilcoxon's signed-rank test; ties with zero are dropped."""
+    from scipy.stats import wilcoxon
+
+    kept = differences[differences != 0]
+    return f"{wilcoxon(kept).pvalue:.2g}" if len(kept) > 4 else "too few"
+
+
+@contextlib.asynccontextmanager
+async def client_of(asked: argparse.Namespace, folder: Path) -> AsyncIterator[OpenAIClient]:
+    """A client of the endpoint, or of the model file, which is served meanwhile."""
+    llm = LLMSection(
+        model=asked.model if asked.endpoint else None,
+        base_url=asked.endpoint,
+        local=None if asked.endpoint else asked.model,
+        local_threads=asked.threads,
+        temperature=0.0,
+        max_tokens=700,
+        timeout_s=1200.0,
+        retries=0,
+    )
+    async with contextlib.AsyncExitStack() as stack:
+        if not asked.endpoint:
+            llm = await stack.enter_async_context(served(llm))
+        client = OpenAIClient(config_of(llm), ExchangeLog(folder))
+        stack.push_async_callback(client.close)
+        yield client
+
+
+def config_of(llm: LLMSection) -> RunConfig:
+    """A run file's content around a section."""
+    data = {"name": "bench", "space": "cell", "task": "nasbench201", "budget": 1}
+    return parse_config(data, "bench").model_copy(update={"llm": llm})
+
+
+async def main() -> None:
+    """Ask, judge and publish."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.history", description=__doc__)
+    parser.add_argument("--model", default="default", help="a GGUF file; with --endpoint, a model's name")
+    parser.add_argument("--endpoint", help="base URL of a server; the key comes from OPENAI_API_KEY")
+    parser.add_argument("--contexts", type=int, default=30, help="situations")
+    parser.add_argument("--history", type=int, default=8, help="evaluated cells in each")
+    parser.add_argument("--again", type=int, default=3, help="situations whose true question is asked twice")
+    parser.add_argument("--minutes", type=float, default=60.0, help="no further situation after that")
+    parser.add_argument("--threads", type=int, default=1, help="of a model file's server")
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        async with client_of(asked, Path(folder)) as client:
+            found = await ask_all(World(), client, asked)
+    if found:
+        report(found, asked)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
