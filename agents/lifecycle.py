@@ -302,6 +302,8 @@ class Lifecycle:
     def _with_evaluation(self, candidate: Candidate, evaluation: Evaluation) -> Candidate:
         candidate = candidate.with_latency(evaluation.latency)
         changes: dict[str, Any] = {"tried_rung": max(candidate.tried_rung, evaluation.rung)}
+        if evaluation.rung == 0:
+            changes["train_s"] = evaluation.wall_s
         if evaluation.metrics and evaluation.rung > candidate.rung:
             metric = self._do.task.metric
             climbed = (evaluation.metrics[metric],) if evaluation.rung == len(candidate.rung_scores) else ()

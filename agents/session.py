@@ -275,7 +275,7 @@ async def _carry_out(
 ) -> EndReport:
     torch.set_num_threads(1)  # our own checks are tiny: more threads would only fight the trainings
     pareto = config.objective.kind == "pareto"
-    population = Population(task.maximize, store.candidates(), pareto=pareto)
+    population = Population(task.maximize, store.candidates(), pareto=pareto, timed=config.budget.timed)
     exchanges = ExchangeLog(store.folder)
     try:
         with _plain_infrastructure_errors(), _signals() as signals:

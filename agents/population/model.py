@@ -221,6 +221,7 @@ class Candidate(_Data):
         tried_rung: the highest rung that was tried, whether it gave a score or not.
         rung_scores: the score at each rung that it climbed, from 0; the arm `factorial`, which trains at a
             high rung at once, has none of those below it.
+        train_s: seconds that its evaluation at rung 0 took, whatever came of it; 0 until then.
         reproduced: whether a fresh network with the weights of `rung` predicted the same in a fresh sandbox;
             None while nobody has tried. One that did not has no score, at any rung.
         latency_ratio: latency by that of the reference network.
@@ -228,6 +229,7 @@ class Candidate(_Data):
         cost: value of the run's cost objective (such as median latency in ms), None until known.
         latency_factor: what scores are weighed with where the run's objective is the soft latency, else 1.
         lesson: what it taught; None until the analyst has looked at it.
+        comment: what a reviewer said on letting it through, and who; why one was refused is its `reason`.
         ended_order: which of the run's candidates it was to end, from 1, whatever the clock on the wall said;
             0 until then.
     """
@@ -254,6 +256,7 @@ class Candidate(_Data):
     rung: int = -1
     tried_rung: int = -1
     rung_scores: tuple[float, ...] = ()
+    train_s: float = 0.0
     reproduced: bool | None = None
     latency_ms: float | None = None
     latency_ratio: float | None = None
@@ -263,6 +266,7 @@ class Candidate(_Data):
     feasible: bool = True
     created_s: float = 0.0
     lesson: Lesson | None = None
+    comment: str = ""
     ended_s: float | None = None
     ended_order: int = 0
 

@@ -44,10 +44,19 @@ class Population:
         maximize: whether a higher score is better.
         candidates: those of a resumed run, by index.
         pareto: whether cost is an objective of its own; without it there is no front.
+        timed: whether authors pay for the seconds that their candidates' trainings took, in mean trainings,
+            since time is what limits the run; else each training counts alike.
     """
 
-    def __init__(self, maximize: bool, candidates: Iterable[Candidate] = (), *, pareto: bool = True) -> None:
-        self._pareto = pareto
+    def __init__(
+        self,
+        maximize: bool,
+        candidates: Iterable[Candidate] = (),
+        *,
+        pareto: bool = True,
+        timed: bool = False,
+    ) -> None:
+        self._pareto, self._timed = pareto, timed
         self._sign = -1.0 if maximize else 1.0
         self._all: dict[str, Candidate] = {}
         self._maximize = maximize
@@ -59,6 +68,8 @@ class Population:
         self._parked: set[str] = set()
         self._proposed: Counter[str] = Counter()
         self._spent: dict[Author, defaultdict[str, float]] = {by: defaultdict(float) for by in AUTHORS}
+        self._trainings: dict[Author, defaultdict[str, int]] = {by: defaultdict(int) for by in AUTHORS}
+        self._train_ms: dict[Author, defaultdict[str, int]] = {by: defaultdict(int) for by in AUTHORS}
         self._rungs: dict[tuple[str, int], list[tuple[float, int, str]]] = {}
         self._last_order = 0
         self._scored: dict[str, None] = {}
@@ -133,8 +144,16 @@ class Population:
         return {state: n for state, n in self._states.items() if n}
 
     def spent(self, by: Author = "arm") -> Mapping[str, float]:
-        """What each author has used of the common budget, in evaluations; see `UNPAID_WEIGHT`."""
-        return dict(self._spent[by])
+        """What each author has used of the common budget, in evaluations; see `UNPAID_WEIGHT`.
+
+        Where authors pay for seconds, a training that took twice the mean of all counts as two.
+        """
+        spent = dict(self._spent[by])
+        trainings, total_ms = sum(self._trainings["arm"].values()), sum(self._train_ms["arm"].values())
+        if self._timed and total_ms:
+            for author, count in self._trainings[by].items():
+                spent[author] += self._train_ms[by][author] * trainings / total_ms - count
+        return spent
 
     def parked(self) -> list[str]:
         """Ids of those that wait for a reviewer, oldest first."""
@@ -170,15 +189,13 @@ class Population:
             self._proposed[candidate.proposal.arm] += 1
         else:
             self._states[before.state] -= 1
-            for by, author in _authors(before):
-                self._spent[by][author] -= _charge(before)
+            self._charge(before, -1)
         self._states[candidate.state] += 1
         if candidate.state is CandidateState.PARKED:
             self._parked.add(candidate.id)
         else:
             self._parked.discard(candidate.id)
-        for by, author in _authors(candidate):
-            self._spent[by][author] += _charge(candidate)
+        self._charge(candidate, 1)
         self._last_order = max(self._last_order, candidate.ended_order)
         if before is not None and before.state is CandidateState.EVALUATED is not candidate.state:
             with contextlib.suppress(ValueError):  # too long ago
@@ -190,6 +207,15 @@ class Population:
                 self._setbacks.append(candidate.id)
         self._land(candidate)
         self._rank(before, candidate)
+
+    def _charge(self, candidate: Candidate, sign: int) -> None:
+        paid = candidate.state not in _UNPAID
+        for by, author in _authors(candidate):
+            self._spent[by][author] += sign * (1.0 if paid else UNPAID_WEIGHT)
+            if paid and candidate.train_s:
+                self._trainings[by][author] += sign
+                # whole numbers: a view that is rebuilt adds up to exactly the same
+                self._train_ms[by][author] += sign * round(1000 * candidate.train_s)
 
     def _land(self, candidate: Candidate) -> None:
         if candidate.state is CandidateState.EVALUATED and candidate.rung_scores:
@@ -252,7 +278,3 @@ def _authors(candidate: Candidate) -> Iterator[tuple[Author, str]]:
     ):
         if author:
             yield by, author
-
-
-def _charge(candidate: Candidate) -> float:
-    return UNPAID_WEIGHT if candidate.state in _UNPAID else 1.0

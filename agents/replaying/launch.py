@@ -77,7 +77,8 @@ async def _carry_out(
         answers = RecordedAnswers(recorded.all(), exchanges)
         models = Models(config, exchanges, client=answers)
         arms = build_arms(config, models)
-        population = Population(task.maximize, pareto=config.objective.kind == "pareto")
+        pareto = config.objective.kind == "pareto"
+        population = Population(task.maximize, pareto=pareto, timed=config.budget.timed)
         services = Services(
             config=config,
             space=space,

@@ -80,6 +80,21 @@ def test_unpaid_proposals_count_little_and_a_candidate_counts_once() -> None:
     assert population.proposed("mutation") == 2
 
 
+def test_where_time_is_the_limit_who_trains_twice_as_long_pays_double() -> None:
+    made = [candidate(n, arm="slow" if n % 2 else "quick", train_s=4.0 if n % 2 else 2.0) for n in range(8)]
+    made += [candidate(8, arm="slow", state=CandidateState.DUPLICATE)]
+    assert Population(True, made).spent() == {"quick": 4, "slow": 4 + UNPAID_WEIGHT}
+    live = Population(True, timed=True)
+    for each in made:
+        live.update(each.model_copy(update={"state": CandidateState.TRAINING, "train_s": 0.0}))
+    assert live.spent() == {"quick": 4, "slow": 5}, "those under way count alike"
+    for each in made:
+        live.update(each)
+    assert live.spent()["slow"] - UNPAID_WEIGHT == 2 * live.spent()["quick"]
+    assert sum(live.spent().values()) == 8 + UNPAID_WEIGHT
+    assert live.spent() == Population(True, made, timed=True).spent()
+
+
 def test_successive_halving_promotes_the_best_quarter_once() -> None:
     population = Population(maximize=True)
     for index in range(8):
