@@ -16,6 +16,8 @@ from cambrian.agents.replaying.replay import UNCOMPARED
 from cambrian.agents.runfile import RunConfig
 from cambrian.agents.session import Watch, start
 from cambrian.agents.workspace import Workspace
+from cambrian.sandbox import SANDBOXES, Job, JobState, Outcome
+from tests.support.instant import InstantSandbox
 
 MakeConfig = Callable[..., RunConfig]
 QUIET = Watch(say=lambda _: None)
@@ -42,3 +44,34 @@ async def test_two_slots_are_replayed_in_the_order_in_which_they_worked(
     assert population(runs, replayed.run_id) == population(runs, report.run_id)
     assert replayed.candidates == len(population(runs, report.run_id)) >= 30
     assert not (runs / replayed.run_id / "jobs").exists(), "nothing was trained"
+
+
+async def test_rungs_repeats_champions_recipes_and_lost_scores(
+    config: MakeConfig, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+
+    class Doubtful(InstantSandbox):
+        async def run(self, job: Job) -> Outcome:
+            nonlocal asked
+            outcome = await super().run(job)
+            if job.purpose == "reproduce":
+                asked += 1
+                if 12 <= asked < 15:  # all tries of one candidate
+                    changes = {"state": JobState.NOT_REPRODUCED, "reason": "predicts something else"}
+                    return outcome.model_copy(update=changes)
+            return outcome
+
+    monkeypatch.setitem(SANDBOXES._loaded, "doubtful", Doubtful)
+    made = config(
+        task={"name": "digits", "rungs": [{"epochs": 1, "promote": 0.3}, {"epochs": 2}]},
+        budget={"evaluations": 60},
+        recipe_genes={"optimizer": None},
+        noise={"repeats": 3},
+        champions={"top": 2, "seeds": 2},
+        sandbox={"kind": "doubtful"},
+    )
+    report = await start(made, Workspace(runs), QUIET)
+    assert report.lost, "somebody lost its score"
+    replayed = await replay(report.run_id, Workspace(runs), quiet)
+    assert population(runs, replayed.run_id) == population(runs, report.run_id)
