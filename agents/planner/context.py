@@ -1,58 +1,85 @@
 """What a template may show the planner: the context of a proposal as plain data, short and harmless.
 
-Texts that came from models, reviewers or candidates are cleaned here, once, whatever a template does with
-them: on one line, of bounded length, and without backticks, so that none can close the fenced block which
-bounds it as data.
+It is built, not dumped: of a population of thousands those are shown that a next proposal can learn from, so
+that the size of a prompt does not depend on the population's. All lists begin with what matters most, because
+a budget of tokens cuts their ends (`budgeting`). Texts that came from models, reviewers, notes or candidates
+are quoted once, here and in `showing`, whatever a template does with them; see `quoting`.
 """
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
+from cambrian.agents.evaluator.noise import NoiseFloor
 from cambrian.agents.planner.arm import ProposalContext
 from cambrian.agents.planner.evolution import Parents
-from cambrian.agents.planner.knowledge import knowledge_of
-from cambrian.agents.population.model import Candidate, CandidateState
+from cambrian.agents.planner.knowledge import retrieve
+from cambrian.agents.planner.quoting import quoted
+from cambrian.agents.planner.showing import (
+    comment,
+    effect,
+    genotype_and_source,
+    genotype_json,
+    is_duplicate,
+    number,
+    setback,
+    shown,
+    tried,
+)
+from cambrian.agents.population.archive import diverse
+from cambrian.agents.population.model import BASELINE_ARM, FACTORIAL_ARM, Author, Candidate, CandidateState
 from cambrian.agents.spaces.fit import inputs_in_words
-from cambrian.agents.wording import one_line, show_nearest
-from cambrian.search_spaces import Genotype, Task
+from cambrian.agents.wording import is_ratio
+from cambrian.search_spaces import Task
 from cambrian.search_spaces.recipes import task_in_words
+
+__all__ = ["genotype_json", "prompt_variables", "quoted"]
 
 ELITE = 5
 FRONT = 5
+DIVERSE = 3
 EFFECTS = 8
 REJECTED = 10
 SETBACKS = 8
-ALIKE = 0.6
-"""From this similarity on it is worth telling which earlier candidate one is most like."""
+COMMENTS = 6
+AVOID = 12
+OPERATORS = 6
 LOOK_BACK = 64
 """How many of the newest setbacks are looked through for what is worth telling."""
-_GENOTYPE_LIMIT = 8000
+LEAST_TRIED = 2.0
+"""Evaluations from which on it is told what an author brought."""
 _SHARES = {"refine": 0.5, "combine": 0.2, "explore": 0.3}
 
 
-def prompt_variables(context: ProposalContext) -> dict[str, Any]:
+def prompt_variables(context: ProposalContext, n: int = 1) -> dict[str, Any]:
     """Everything that the templates `system`, `propose` and `repair` may use, as plain data.
 
     The result is a function of the context alone, and what changes from moment to moment (the budget that is
     left) is rounded: a resumed run that asks the same thing again finds the answer that is already paid for.
+
+    Args:
+        context: of the proposals; its generator is drawn from.
+        n: how many proposals are asked for.
     """
     population, task, space = context.population, context.task, context.space
     front = list(population.front())
-    focus = _focus(context)
+    focuses = _focuses(context, n)
     # what is to be changed must be seen, however many are better
-    asked_for = [population.get(candidate_id) for candidate_id in focus["ids"]]
+    asked_for = [population.get(cid) for focus in focuses for cid in focus["ids"]]
     best = {c.id: c for c in (*population.elite(ELITE), *_spread(front, FRONT), *asked_for)}
     on_front = {candidate.id for candidate in front}
     # as the run ranks them: scores after different numbers of epochs do not compare
     sign = -1 if task.maximize else 1
     ranked = sorted(best.values(), key=lambda c: (-c.rung, sign * c.reward(c.score or 0.0, task.maximize)))
+    others = diverse(population, DIVERSE, set(best), space)
     setbacks = population.setbacks(LOOK_BACK)
     rejected = [c for c in setbacks if c.state is CandidateState.REJECTED][:REJECTED]
+    telling = _telling(setbacks)
     return {
         "number": context.index + 1,
+        "batch": n,
         "task": {
             "name": task.name,
             "description": task_in_words(task, space),
@@ -62,137 +89,108 @@ def prompt_variables(context: ProposalContext) -> dict[str, Any]:
             "input_shape": list(context.signature.input_shape),
             "n_outputs": context.signature.n_outputs,
         },
+        "noise": noise_in_words(context.noise, task),
         "space": {"name": space.name, "kind": space.kind, "description": space.describe().strip()},
-        "knowledge": [note.model_dump() for note in knowledge_of(space)],
+        "knowledge": [p.model_dump() for p in retrieve(space, _query(context, asked_for, telling))],
         "cost": context.cost,
         "limits": [str(constraint) for constraint in context.constraints],
         "budget_left": round(context.budget_left * 10) * 10,
         "counts": {state: n for state, n in sorted(population.counts().items()) if n},
-        "best": [_shown(c, c.id in on_front, task) for c in ranked],
+        "best": [shown(c, context, c.id in on_front) for c in ranked],
+        "diverse": [shown(c, context, c.id in on_front) for c in others],
         "examples": _examples(context) if len(best) < 2 else [],
-        "effects": [_effect(c, context) for c in population.recent(EFFECTS)],
-        "rejected": [_setback(c) for c in rejected],
-        "setbacks": [_setback(c) for c in _telling(setbacks)],
+        "effects": [effect(c, context) for c in population.recent(EFFECTS)],
+        "avoid": _avoid(context, focuses, setbacks),
+        "paid": _paid(context),
+        "rejected": [setback(c) for c in rejected],
+        "comments": _comments(context),
+        "setbacks": [setback(c) for c in telling],
         "predictor_view": [quoted(line, 160) for line in context.predictor_view()],
         "notes": [quoted(note, 500) for note in context.notes],
-        "focus": focus,
+        "focus": focuses[0],
+        "focuses": focuses,
     }
 
 
-def quoted(text: str, limit: int = 300) -> str:
-    """Foreign text on one line, bounded, without control characters and without backticks."""
-    return one_line(text.replace("`", "'"), limit)
-
-
-def genotype_json(genotype: Genotype) -> str:
-    """A genotype as compact JSON on one line."""
-    text = json.dumps(genotype, separators=(",", ":"), ensure_ascii=False)
-    return quoted(text, _GENOTYPE_LIMIT)
-
-
-def _shown(candidate: Candidate, on_front: bool, task: Task) -> dict[str, Any]:
-    proposal = candidate.proposal
-    return {
-        "id": candidate.id,
-        "score": _number(candidate.score),
-        "epochs": _epochs(candidate.rung, task),
-        "latency_ms": _number(candidate.latency_ms),
-        "params": candidate.static.parameters if candidate.static else None,
-        "cost": _number(candidate.cost),
-        "on_front": on_front,
-        "arm": proposal.arm,
-        "parents": list(proposal.parents),
-        "edit": quoted(proposal.edit, 120),
-        "summary": quoted(candidate.summary, 120),
-        "nearest": _nearest(candidate),
-        "genotype": genotype_json(candidate.genotype),
-    }
-
-
-def _effect(candidate: Candidate, context: ProposalContext) -> dict[str, Any]:
-    """What one edit brought, against its first parent; the changes are None when that has no score.
-
-    Scores are compared after equal training, at the highest rung that both have a score of.
-    """
-    proposal = candidate.proposal
-    parent = _parent(candidate, context)
-    gained = slower = None
-    rung = -1 if parent is None else min(candidate.rung, parent.rung)
-    if parent is not None:
-        own, theirs = _score_at(rung, candidate), _score_at(rung, parent)
-        if own is not None and theirs is not None:
-            gained = _change(own - theirs)
-    if parent is not None and parent.latency_ms is not None and candidate.latency_ms is not None:
-        slower = _change(candidate.latency_ms - parent.latency_ms)
-    return {
-        "id": candidate.id,
-        "arm": proposal.arm,
-        "parents": list(proposal.parents),
-        "edit": quoted(proposal.edit, 120),
-        "score": _number(candidate.score),
-        "epochs": _epochs(candidate.rung, context.task),
-        "score_change": gained,
-        "change_epochs": _epochs(rung, context.task),
-        "latency_ms": _number(candidate.latency_ms),
-        "latency_change": slower,
-        "feasible": candidate.feasible,
-        "nearest": _nearest(candidate),
-        "hypothesis": quoted(proposal.hypothesis, 160),
-        "expected_effect": quoted(proposal.expected_effect, 120),
-    }
-
-
-def _score_at(rung: int, candidate: Candidate) -> float | None:
-    """The candidate's score at `rung`; None where it has none."""
-    if rung == candidate.rung:
-        return candidate.score
-    return candidate.rung_scores[rung] if 0 <= rung < len(candidate.rung_scores) else None
-
-
-def _epochs(rung: int, task: Task) -> int | None:
-    """How long a candidate was trained for its score; None without one."""
-    return task.rungs[rung].epochs if 0 <= rung < len(task.rungs) else None
-
-
-def _parent(candidate: Candidate, context: ProposalContext) -> Candidate | None:
-    for parent_id in candidate.proposal.parents:
-        try:
-            return context.population.get(parent_id)
-        except KeyError:
-            continue
-    return None
-
-
-def _setback(candidate: Candidate) -> dict[str, Any]:
-    what = candidate.summary or candidate.proposal.edit
-    return {
-        "id": candidate.id,
-        "arm": candidate.proposal.arm,
-        "state": candidate.state.value,
-        "what": quoted(what, 120),
-        "edit": quoted(candidate.proposal.edit, 120),
-        "nearest": _nearest(candidate),
-        "reason": quoted(candidate.reason, 400),
-    }
-
-
-def _nearest(candidate: Candidate) -> str:
-    """The earlier candidate that it is most like, where that is news: no parent, nor what it duplicates."""
-    nearest = candidate.nearest
-    if nearest is None or nearest.similarity < ALIKE or candidate.duplicate_of is not None:
-        return ""
-    return "" if nearest.id in candidate.proposal.parents else quoted(show_nearest(nearest), 200)
+def noise_in_words(noise: NoiseFloor | None, task: Task) -> dict[str, Any] | None:
+    """What is a tie, as a number and in words; None where nothing is known of the noise."""
+    if noise is None or noise.difference() <= 0:
+        return None
+    tie = noise.difference()
+    size = f"{100 * tie:.2g} points" if is_ratio(task.metric) else f"{tie:.2g}"
+    why = (
+        "two trainings of one network with different seeds differ by as much"
+        if noise.std is not None
+        else "the finite validation sample alone makes as much, and seeds add to it"
+    )
+    return {"score": f"differences in {task.metric} of up to {size} are ties: {why}", "tie": number(tie)}
 
 
 def _telling(setbacks: Iterable[Candidate]) -> list[Candidate]:
-    """The newest setback of each kind and reason; reviewers' rejections are told apart."""
+    """The newest setback of each kind and reason; rejections and duplicates are told apart."""
     found: dict[tuple[str, str], Candidate] = {}
     for candidate in setbacks:
-        if candidate.state is CandidateState.REJECTED:
-            continue
-        # each duplicate has a reason of its own, the others repeat theirs
-        found.setdefault((candidate.state.value, candidate.reason), candidate)
+        if candidate.state is not CandidateState.REJECTED and not is_duplicate(candidate):
+            found.setdefault((candidate.state.value, candidate.reason), candidate)
     return list(found.values())[:SETBACKS]
+
+
+def _avoid(
+    context: ProposalContext, focuses: Sequence[Mapping[str, Any]], setbacks: Sequence[Candidate]
+) -> list[dict[str, Any]]:
+    """What not to propose again: what was made of the same parents before, and what keeps coming back."""
+    population = context.population
+    again = Counter(c.duplicate_of for c in setbacks if c.duplicate_of is not None and is_duplicate(c))
+    parents = {cid for focus in focuses for cid in focus["ids"]}
+    near: dict[str, tuple[float, int]] = {}
+    for candidate in population.known() if parents else ():
+        made_of = set(candidate.proposal.parents[:2])
+        nearest = candidate.nearest
+        if candidate.id in parents or is_duplicate(candidate):
+            continue
+        if (made_of and made_of <= parents) or candidate.proposal.parents[:1] == tuple(parents):
+            near[candidate.id] = (1.0, candidate.index)
+        elif nearest is not None and nearest.id in parents:
+            near[candidate.id] = (nearest.similarity, candidate.index)
+    # half of the room for each, and all of it where the other has little to say
+    closest = sorted(near, key=lambda cid: near[cid], reverse=True)
+    repeated = [cid for cid, _ in again.most_common() if cid not in near]
+    kept = max(AVOID // 2, AVOID - len(repeated))
+    ids = [*closest[:kept], *repeated][:AVOID]
+    return [tried(population.get(cid), 1 + again[cid], context.task) for cid in ids]
+
+
+def _paid(context: ProposalContext) -> list[str]:
+    """What operators, ideas and arms brought for what they cost, the best of each kind first."""
+    lines = []
+    for by in ("idea", "operator", "arm"):
+        assert by in get_args(Author)
+        spent, credits = context.population.spent(by), context.population.credits(by)
+        rates = {
+            name: credits.get(name, 0.0) / made
+            for name, made in spent.items()
+            if made >= LEAST_TRIED and name not in {BASELINE_ARM, FACTORIAL_ARM}
+        }
+        if len(rates) < 2:
+            continue  # one alone cannot be compared
+        for name in sorted(rates, key=lambda name: (-rates[name], name))[:OPERATORS]:
+            lines.append(f"{by} {quoted(name, 60)}: {rates[name]:.2f} ({spent[name]:.3g} tried)")
+    return lines
+
+
+def _comments(context: ProposalContext) -> list[dict[str, Any]]:
+    """What reviewers said of those they let through, newest first."""
+    said = [c for c in context.population.known() if c.comment]
+    return [comment(c, context.task) for c in sorted(said, key=lambda c: -c.index)[:COMMENTS]]
+
+
+def _query(context: ProposalContext, parents: Sequence[Candidate], setbacks: Sequence[Candidate]) -> str:
+    """What the notes are searched for: the parents' genes first, then the task, limits and failures."""
+    words = [context.task.name, context.task.describe(), *map(str, context.constraints)]
+    for parent in parents:
+        words += [parent.summary, parent.proposal.edit, genotype_json(parent.genotype)]
+    words += [f"{c.summary} {c.proposal.edit} {c.reason[:200]}" for c in setbacks[:3]]
+    return "\n".join(words)
 
 
 def _spread(front: Sequence[Candidate], k: int) -> list[Candidate]:
@@ -207,16 +205,32 @@ def _examples(context: ProposalContext) -> list[dict[str, str]]:
     known = list(context.space.baselines().items())[:2]
     if not known:
         known = [("a random member", context.space.sample(context.rng))]
-    return [{"name": name, "genotype": genotype_json(genotype)} for name, genotype in known]
+    found = []
+    for name, member in known:
+        genotype, source = genotype_and_source(member, context.space)
+        found.append({"name": quoted(name, 60), "genotype": genotype, "source": source})
+    return found
 
 
-def _focus(context: ProposalContext) -> dict[str, Any]:
-    """What this proposal should attempt, drawn at random: slots that ask at the same time ask differently.
+def _focuses(context: ProposalContext, n: int) -> list[dict[str, Any]]:
+    """What each proposal should attempt; no two the same where there is a choice."""
+    parents = Parents.of(context.population, 0)
+    found: list[dict[str, Any]] = []
+    for _ in range(max(1, n)):
+        for _ in range(4):
+            focus = _focus(context, parents)
+            if focus not in found:
+                break
+        found.append(focus)
+    return found
+
+
+def _focus(context: ProposalContext, parents: Parents) -> dict[str, Any]:
+    """What a proposal should attempt, drawn at random: slots that ask at the same time ask differently.
 
     Exploring gives way to refining as the budget runs out.
     """
     rng = context.rng
-    parents = Parents.of(context.population, 0)
     if not parents.everyone:
         return {"kind": "explore", "ids": []}
     shares: Mapping[str, float] = _SHARES | {
@@ -228,11 +242,3 @@ def _focus(context: ProposalContext) -> dict[str, Any]:
     if kind == "explore":
         return {"kind": kind, "ids": []}
     return {"kind": "refine", "ids": [parents.select(rng).id]}
-
-
-def _number(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.4g}")
-
-
-def _change(value: float) -> str:
-    return f"{value:+.3g}"

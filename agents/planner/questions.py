@@ -1,49 +1,86 @@
-"""The questions about one proposal, from templates and the context to what is sent."""
+"""The questions about one proposal or several, from templates and the context to what is sent."""
 
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
-from cambrian.agents.planner.answers import BOUNDS, answer_schema
+from cambrian.agents.planner.answers import answer_bounds, answer_schema
 from cambrian.agents.planner.arm import ProposalContext
+from cambrian.agents.planner.budgeting import Cuts, TokenCounter, fit
 from cambrian.agents.planner.client import ModelRequest
-from cambrian.agents.planner.context import prompt_variables, quoted
+from cambrian.agents.planner.context import prompt_variables
 from cambrian.agents.planner.exchange import Message
-from cambrian.agents.planner.templates import Templates
+from cambrian.agents.planner.quoting import quoted, without_turns
+from cambrian.agents.planner.templates import Rendered, Templates
+from cambrian.agents.wording import clean
+
+log = logging.getLogger(__name__)
 
 ECHO_LIMIT = 4000
 """Characters of an unusable answer that are sent back with the complaint about it."""
+PROBLEM_LIMIT = 1500
 
 
 class Questions:
-    """The questions about one proposal."""
+    """The questions about one proposal or several of one context.
 
-    def __init__(self, templates: Templates, context: ProposalContext) -> None:
-        self._templates = templates
-        self._variables = prompt_variables(context)
-        self._schema = answer_schema(context.space)
+    Args:
+        templates: of the run.
+        context: of the proposals.
+        n: proposals that one answer is to hold.
+        limit: tokens that a question may have, None for any number.
+        counter: counts them.
+
+    Attributes:
+        variables: what the templates are rendered with; what did not fit is cut.
+        cuts: what that was.
+
+    Raises:
+        UserError: a template cannot be rendered, or no question fits into `limit`.
+    """
+
+    def __init__(
+        self,
+        templates: Templates,
+        context: ProposalContext,
+        n: int = 1,
+        *,
+        limit: int | None = None,
+        counter: TokenCounter | None = None,
+    ) -> None:
+        self._templates, self._limit = templates, limit
+        self._counter = counter or TokenCounter()
+        self._schema = answer_schema(context.space, n)
+        self._bounds = answer_bounds(context.space, n)
+        self._schema_text = json.dumps(self._schema, separators=(",", ":"))
+        self.variables: Mapping[str, Any] = prompt_variables(context, n)
+        self.cuts: Cuts
+        self.variables, self.cuts = self._fitted("")
+        if words := self.cuts.in_words():
+            log.info("question %d is %s", context.index + 1, words)
+
+    @property
+    def ideas(self) -> tuple[str, ...]:
+        """What each proposal is asked to attempt: `refine`, `combine` or `explore`."""
+        return tuple(focus["kind"] for focus in self.variables["focuses"])
 
     def question(self) -> ModelRequest:
-        """The first question.
-
-        Raises:
-            UserError: see `Templates.render`.
-        """
-        system, propose = (
-            self._templates.render(name, self._variables) for name in ("system.j2", "propose.j2")
-        )
-        schema = json.dumps(self._schema, separators=(",", ":"))
-        note = self._templates.render("schema.j2", self._variables | {"schema": schema})
+        """The first question."""
+        system, propose = self._rendered(self.variables)
+        note = self._templates.render("schema.j2", {**self.variables, "schema": self._schema_text})
         return ModelRequest(
             role="propose",
             messages=(
                 Message(role="system", content=system.text),
                 Message(role="user", content=propose.text),
             ),
-            schema_name="proposal",
+            schema_name="proposal" if self.variables["batch"] == 1 else "proposals",
             schema=self._schema,
-            bounds=BOUNDS,
+            bounds=self._bounds,
             schema_note=note.text,
             templates={prompt.name: prompt.version for prompt in (system, propose, note)},
         )
@@ -54,15 +91,31 @@ class Questions:
         Raises:
             UserError: see `Templates.render`.
         """
-        prompt = self._templates.render("repair.j2", self._variables | {"problem": quoted(problem, 1500)})
+        variables = {**self.variables, "problem": quoted(problem, PROBLEM_LIMIT)}
+        prompt = self._templates.render("repair.j2", variables)
+        # its own words, but none that a server could take for the end of its turn
+        echo = without_turns(clean(said, ECHO_LIMIT)) or "(empty)"
+        system, propose = self._rendered(self._fitted(echo + prompt.text)[0])
         return replace(
             request,
             role="repair",
             # the first question and the last answer only: a conversation must not grow with each repair
             messages=(
-                *request.messages[:2],
-                Message(role="assistant", content=said[:ECHO_LIMIT] or "(empty)"),
+                Message(role="system", content=system.text),
+                Message(role="user", content=propose.text),
+                Message(role="assistant", content=echo),
                 Message(role="user", content=prompt.text),
             ),
             templates=request.templates | {prompt.name: prompt.version},
         )
+
+    def _rendered(self, variables: Mapping[str, Any]) -> tuple[Rendered, Rendered]:
+        return self._templates.render("system.j2", variables), self._templates.render("propose.j2", variables)
+
+    def _fitted(self, more: str) -> tuple[dict[str, Any], Cuts]:
+        """The variables with as much as fits beside `more`."""
+
+        def render(variables: Mapping[str, Any]) -> str:
+            return "".join(prompt.text for prompt in self._rendered(variables)) + more
+
+        return fit(render, self.variables, self._limit, lambda text: self._counter(text, self._schema_text))
