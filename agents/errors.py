@@ -40,7 +40,8 @@ class LimitReached(CambrianError):
     """A budget of one kind is spent.
 
     Attributes:
-        kind: `evaluations`, `wall_s`, `tokens` or `calls`.
+        kind: `evaluations`, `wall_s`, `tokens`, `calls` or `money`; of one role's own limit, `analyse.calls`
+            and the like.
         limit: what was allowed.
         used: what is spent.
     """
@@ -56,7 +57,8 @@ class ModelUnavailable(InfrastructureError):
     """The model endpoint is down, refuses the key, or answers nothing that can be used.
 
     Attributes:
-        retry_after_s: seconds after which the server asked to be called again; None when it did not say.
+        retry_after_s: seconds after which it may be asked again, by the server's word or because it is left
+            alone until then; None when nobody said.
         permanent: True when trying again is of no use before the user changes something.
     """
 

@@ -1,7 +1,8 @@
 """Asking a model: the `LLMClient` protocol, the part all clients share, and a scripted client.
 
 The shared part is what must not differ between clients: answers already paid for are reused, budgets are
-checked before each request, every exchange is recorded, and no key gets into a record or an error.
+checked before each request, every exchange is recorded with all that it cost, and no key gets into a record
+or an error.
 """
 
 from __future__ import annotations
@@ -13,10 +14,20 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from cambrian.agents.errors import CambrianError, LimitReached
+from cambrian.agents.errors import CambrianError
 from cambrian.agents.planner.endpoint import EndpointStatus, endpoint_status
-from cambrian.agents.planner.exchange import Exchange, ExchangeLog, Message, Usage, request_key
-from cambrian.agents.sections import BudgetSection, Role
+from cambrian.agents.planner.exchange import (
+    NO_USAGE,
+    Exchange,
+    ExchangeLog,
+    Message,
+    Usage,
+    request_key,
+)
+from cambrian.agents.planner.limits import Limits, Load
+from cambrian.agents.planner.metering import estimated_tokens
+from cambrian.agents.planner.prices import FREE, cost
+from cambrian.agents.sections import BudgetSection, PriceSection, Role
 
 __all__ = [
     "EndpointStatus",
@@ -25,6 +36,7 @@ __all__ = [
     "RecordingClient",
     "Reply",
     "ScriptedClient",
+    "Tries",
     "endpoint_status",
     "estimated_tokens",
 ]
@@ -60,7 +72,10 @@ class ModelRequest:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back, before it is recorded. The attributes are those of `Exchange`."""
+    """What came back, before it is recorded. The attributes are those of `Exchange`.
+
+    `usage` is of the request that it answers; earlier tries are told to `Tries`.
+    """
 
     text: str
     usage: Usage
@@ -79,7 +94,7 @@ class LLMClient(Protocol):
 
         Raises:
             ModelUnavailable: no endpoint, it is down, refuses the key or answers nothing usable.
-            LimitReached: the budget of tokens or calls is spent; nothing was sent.
+            LimitReached: a budget of tokens, money or calls is spent; nothing more was sent.
             InfrastructureError: the record cannot be written.
         """
         ...
@@ -89,30 +104,90 @@ class LLMClient(Protocol):
         ...
 
 
+class Tries:
+    """The requests of one question. Called before each of them leaves.
+
+    Attributes:
+        calls: requests that have left.
+        usage: tokens of those that gave no answer we could use, and yet cost some.
+    """
+
+    def __init__(self, leaving: Callable[[Tries], None]) -> None:
+        self.calls = 0
+        self.usage = Usage()
+        self._leaving = leaving
+
+    def __call__(self) -> None:
+        """A request is about to leave: check the budget, and write it down before it is sent.
+
+        Raises:
+            LimitReached: a budget is spent; it must not be sent.
+        """
+        self._leaving(self)
+
+    def cost(self, usage: Usage) -> None:
+        """A request that did not answer the question cost `usage` all the same."""
+        self.usage += usage
+
+
 class RecordingClient(ABC):
     """What all clients share. A client of its own kind gives `_send`.
-
-    A budget may be passed by what is under way when it is reached: by one answer for each slot.
 
     Args:
         model: name sent to the endpoint and recorded.
         exchanges: the run's record, which also counts what is spent.
-        budget: its `tokens` and `calls` are the limits.
+        budget: its `tokens`, `calls` and `money` are the limits.
+        limits: of all clients of a run together; None makes some of `budget`.
+        price: of the model; None is unknown.
     """
 
-    def __init__(self, model: str, exchanges: ExchangeLog, budget: BudgetSection | None = None) -> None:
+    def __init__(
+        self,
+        model: str,
+        exchanges: ExchangeLog,
+        budget: BudgetSection | None = None,
+        *,
+        limits: Limits | None = None,
+        price: PriceSection | None = None,
+    ) -> None:
         self.model = model
         self._exchanges = exchanges
-        self._budget = budget or BudgetSection()
-        self._waiting: dict[str, int] = {}
+        self._limits = limits or Limits(exchanges, budget)
+        self._price = price
 
     async def ask(self, request: ModelRequest) -> Exchange:
         """See `LLMClient.ask`."""
         key = request_key(self.model, request.messages, request.schema)
         if (earlier := self._exchanges.recorded(key)) is not None:
             return earlier
-        prompt_tokens = sum(estimated_tokens(message.content) for message in request.messages)
-        self._check_budget(prompt_tokens)
+        load = Load(
+            role=request.role,
+            prompt_chars=sum(len(message.content) for message in request.messages),
+            answer_tokens=self._answer_tokens(request),
+            price=self._price,
+        )
+        await self._limits.enter(load)
+        try:
+            return await self._ask(key, request)
+        finally:
+            self._limits.leave(load)
+
+    async def close(self) -> None:
+        """Nothing to release."""
+        return
+
+    @abstractmethod
+    async def _send(self, request: ModelRequest, tries: Tries) -> Reply:
+        """Get the answer; `tries` is called before each request that leaves, retries included."""
+
+    def _answer_tokens(self, request: ModelRequest) -> int:
+        """The greatest length of an answer that is asked for."""
+        return 0
+
+    def _redact(self, text: str) -> str:
+        return text
+
+    async def _ask(self, key: str, request: ModelRequest) -> Exchange:
         exchange = self._exchanges.begin(
             key=key,
             role=request.role,
@@ -122,66 +197,47 @@ class RecordingClient(ABC):
             schema_name=request.schema_name if request.schema is not None else None,
             templates=request.templates,
         )
-        calls = 0
         started = time.monotonic()
 
-        def count_call() -> None:
-            nonlocal calls
-            if calls:
-                self._check_budget(0)
-            calls += 1
-            self._exchanges.write(exchange.model_copy(update={"calls": calls}))
+        def record(tries: Tries, usage: Usage = NO_USAGE, **update: object) -> Exchange:
+            usage = tries.usage + usage
+            state = exchange.model_copy(
+                update={
+                    "calls": tries.calls,
+                    "usage": usage,
+                    "money": None if self._price is None else cost(usage, self._price),
+                    **update,
+                }
+            )
+            if tries.calls:
+                self._exchanges.write(state)
+            return state
 
-        def finished(**update: object) -> Exchange:
-            seconds = round(time.monotonic() - started, 3)
-            ended = exchange.model_copy(update={"calls": calls, "seconds": seconds, **update})
-            if calls:
-                self._exchanges.write(ended)
-            return ended
+        def leaving(tries: Tries) -> None:
+            if tries.calls:
+                record(tries)  # what the last one cost, before the next one is let through
+            self._limits.check(request.role)
+            tries.calls += 1
+            record(tries)
 
-        self._waiting[exchange.id] = prompt_tokens
+        def finished(usage: Usage = NO_USAGE, **update: object) -> Exchange:
+            return record(tries, usage, seconds=round(time.monotonic() - started, 3), **update)
+
+        tries = Tries(leaving)
         try:
-            reply = await self._send(request, count_call)
+            reply = await self._send(request, tries)
         except CambrianError as error:
             finished(error=self._redact(str(error)))
             raise
         except asyncio.CancelledError:
             finished(error="cancelled while waiting for the answer")
             raise
-        finally:
-            del self._waiting[exchange.id]
         return finished(
-            response=self._redact(reply.text[:MAX_ANSWER_CHARS]),
-            finish=reply.finish,
-            refusal=self._redact(reply.refusal[:2000]),
-            usage=reply.usage,
+            reply.usage,
+            response=self._redact(reply.text)[:MAX_ANSWER_CHARS],
+            finish=self._redact(reply.finish)[:100],
+            refusal=self._redact(reply.refusal)[:2000],
         )
-
-    async def close(self) -> None:
-        """Nothing to release."""
-        return
-
-    @abstractmethod
-    async def _send(self, request: ModelRequest, count_call: Callable[[], None]) -> Reply:
-        """Get the answer; `count_call` is called before each request that leaves, retries included."""
-
-    def _redact(self, text: str) -> str:
-        return text
-
-    def _check_budget(self, prompt_tokens: int) -> None:
-        calls, tokens = self._budget.calls, self._budget.tokens
-        if calls is not None and self._exchanges.calls >= calls:
-            raise LimitReached("calls", calls, self._exchanges.calls)
-        coming = prompt_tokens + sum(self._waiting.values())
-        if tokens is not None and (
-            self._exchanges.tokens >= tokens or self._exchanges.tokens + coming > tokens
-        ):
-            raise LimitReached("tokens", tokens, self._exchanges.tokens)
-
-
-def estimated_tokens(text: str) -> int:
-    """Tokens of `text` at four characters each: rather too few than too many for JSON."""
-    return (len(text) + 3) // 4
 
 
 class ScriptedClient(RecordingClient):
@@ -193,6 +249,7 @@ class ScriptedClient(RecordingClient):
         exchanges: see `RecordingClient`.
         budget: see `RecordingClient`.
         model: name that is recorded.
+        price: what it is taken to cost.
     """
 
     def __init__(
@@ -201,13 +258,14 @@ class ScriptedClient(RecordingClient):
         exchanges: ExchangeLog,
         budget: BudgetSection | None = None,
         model: str = "scripted",
+        price: PriceSection | None = FREE,
     ) -> None:
-        super().__init__(model, exchanges, budget)
+        super().__init__(model, exchanges, budget, price=price)
         self.requests: list[ModelRequest] = []
         self._answer = answers if callable(answers) else _from_list(iter(answers))
 
-    async def _send(self, request: ModelRequest, count_call: Callable[[], None]) -> Reply:
-        count_call()
+    async def _send(self, request: ModelRequest, tries: Tries) -> Reply:
+        tries()
         self.requests.append(request)
         answer = self._answer(request)
         if isinstance(answer, CambrianError):

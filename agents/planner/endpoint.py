@@ -5,20 +5,21 @@ Nothing here imports the OpenAI client, so that `cambrian doctor` and a run with
 
 from __future__ import annotations
 
+import ipaddress
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict
 
-from cambrian.agents.sections import LLMSection
+from cambrian.agents.planner.redaction import Redactor
+from cambrian.agents.sections import LLMSection, ModelSection
 
 OPENAI_URL = "https://api.openai.com/v1"
 NO_KEY = "none"
 """Sent to servers of one's own, which want some key and check none."""
-_KEY_LIKE = re.compile(r"\b(?:sk|pk)-[\w*.-]{6,}|(?<=[Bb]earer )\S+")
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,26 @@ class Endpoint:
         """The address without user name and password."""
         return without_credentials(self.base_url)
 
+    @property
+    def private(self) -> bool:
+        """Whether the server is on this machine or in a private network, where nobody bills tokens."""
+        host = _split(self.base_url).hostname or ""
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            return "." not in host or host.endswith((".local", ".lan", ".internal", ".localhost"))
+        return address.is_private or address.is_loopback
+
     def redact(self, text: str) -> str:
-        """`text` without the key, the address's password, and anything that looks like a key."""
-        for secret in (self.key, _split(self.base_url).password):
-            if secret and secret != NO_KEY:
-                text = text.replace(secret, "[key]")
-        return _KEY_LIKE.sub("[key]", text)
+        """`text` without the key, the address's user name, password and query, and what looks like a key."""
+        return self._redactor(text)
+
+    @cached_property
+    def _redactor(self) -> Redactor:
+        parts = _split(self.base_url)
+        values = [pair.partition("=")[2] for pair in parts.query.split("&")]
+        credentials = parts.netloc.rpartition("@")[0]
+        return Redactor([self.key, parts.password, credentials, *values])
 
 
 class EndpointStatus(BaseModel):
@@ -89,17 +104,25 @@ def _split(url: str) -> SplitResult:
         return SplitResult("", "", "", "", "")
 
 
-def resolve_endpoint(llm: LLMSection, environ: Mapping[str, str] | None = None) -> Endpoint:
+def resolve_endpoint(
+    llm: LLMSection, environ: Mapping[str, str] | None = None, section: ModelSection | None = None
+) -> Endpoint:
     """The endpoint that the run file and the environment name.
 
     Args:
         llm: the run file's section.
         environ: `OPENAI_API_KEY`, `OPENAI_BASE_URL` and `CAMBRIAN_MODEL` are read; None is the process's own.
+        section: one of `llm.models`; None is `llm.model`.
     """
     environ = os.environ if environ is None else environ
-    base_url = (llm.base_url or environ.get("OPENAI_BASE_URL", "")).strip() or OPENAI_URL
-    key = environ.get("OPENAI_API_KEY", "").strip()
-    model = llm.model or environ.get("CAMBRIAN_MODEL", "").strip() or None
+    key_name = "OPENAI_API_KEY" if section is None else section.key_env
+    given_url = llm.base_url if section is None else section.base_url or llm.base_url
+    base_url = (given_url or environ.get("OPENAI_BASE_URL", "")).strip() or OPENAI_URL
+    key = environ.get(key_name, "").strip()
+    if section is None:
+        model = llm.model or environ.get("CAMBRIAN_MODEL", "").strip() or None
+    else:
+        model = section.model
     own = without_credentials(base_url).rstrip("/") != OPENAI_URL
     problem = hint = ""
     parts = _split(base_url)
@@ -107,11 +130,11 @@ def resolve_endpoint(llm: LLMSection, environ: Mapping[str, str] | None = None) 
         problem = "the base URL is no http address"
         hint = "write llm.base_url or OPENAI_BASE_URL like http://localhost:8080/v1"
     elif not key and not own:
-        problem = "OPENAI_API_KEY is not set"
-        hint = "set OPENAI_API_KEY, or OPENAI_BASE_URL for a server of your own, and CAMBRIAN_MODEL"
+        problem = f"{key_name} is not set"
+        hint = f"set {key_name}, or OPENAI_BASE_URL for a server of your own, and CAMBRIAN_MODEL"
     elif not (key.isascii() and key.isprintable()):
-        problem = "OPENAI_API_KEY holds characters that no key has"
-        hint = "set OPENAI_API_KEY again, without line breaks or typographic quotes"
+        problem = f"{key_name} holds characters that no key has"
+        hint = f"set {key_name} again, without line breaks or typographic quotes"
     elif model is None:
         problem = "no model is named"
         hint = "set llm.model in the run file, or CAMBRIAN_MODEL"

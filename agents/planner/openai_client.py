@@ -1,14 +1,16 @@
 """A client for OpenAI's API and for every server that speaks it (vLLM, llama.cpp, Ollama, ...).
 
 The client library's own retries are off: it would obey a `Retry-After` of two minutes in silence. Waiting
-here is short and logged; a server that wants a long pause gets it from the portfolio, which lets the other
-arms go on meanwhile.
+here is short and logged; a server that wants a long pause gets it from the model's breaker, which lets the
+other arms go on meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import math
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -18,10 +20,14 @@ from typing import TYPE_CHECKING
 
 from cambrian.agents.errors import ModelUnavailable
 from cambrian.agents.planner import wire
-from cambrian.agents.planner.client import ModelRequest, RecordingClient, Reply
-from cambrian.agents.planner.endpoint import resolve_endpoint
-from cambrian.agents.planner.exchange import ExchangeLog
+from cambrian.agents.planner.client import ModelRequest, RecordingClient, Reply, Tries
+from cambrian.agents.planner.endpoint import Endpoint, resolve_endpoint
+from cambrian.agents.planner.exchange import NO_USAGE, ExchangeLog, Usage
+from cambrian.agents.planner.limits import Limits
+from cambrian.agents.planner.metering import Sent
+from cambrian.agents.planner.prices import price_of
 from cambrian.agents.runfile import RunConfig
+from cambrian.agents.sections import ModelSection
 
 if TYPE_CHECKING:
     import httpx2
@@ -48,6 +54,7 @@ class _Trouble:
     permanent: bool = False
     refused_request: bool = False
     hint: str = ""
+    usage: Usage = NO_USAGE
 
 
 class _BodyTooLarge(Exception):
@@ -62,8 +69,13 @@ class OpenAIClient(RecordingClient):
     Args:
         config: `llm` and `budget` are used.
         exchanges: the run's record.
+        section: one of `llm.models`; None is `llm.model`.
+        limits: of all clients of the run; None makes some for this one alone.
         environ: see `resolve_endpoint`.
+        endpoint: where the model is; None resolves it from the run file and the environment.
+        opening: gives the endpoint when a question is asked, for a server that is started only then.
         sleep: waits between retries.
+        time_left: seconds until the run's time is up; no wait is begun that would end later.
     """
 
     def __init__(
@@ -71,16 +83,30 @@ class OpenAIClient(RecordingClient):
         config: RunConfig,
         exchanges: ExchangeLog,
         *,
+        section: ModelSection | None = None,
+        limits: Limits | None = None,
         environ: Mapping[str, str] | None = None,
+        endpoint: Endpoint | None = None,
+        opening: Callable[[], Awaitable[Endpoint]] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        time_left: Callable[[], float] = lambda: math.inf,
     ) -> None:
-        self._endpoint = resolve_endpoint(config.llm, environ)
-        super().__init__(self._endpoint.model or "", exchanges, config.budget)
-        self._llm = config.llm
-        self._sleep = sleep
+        llm = config.llm
+        self._endpoint = endpoint or resolve_endpoint(llm, environ, section)
+        own = section or ModelSection(model="-", price=llm.price)
+        super().__init__(
+            self._endpoint.model or "",
+            exchanges,
+            limits=limits or Limits(exchanges, config.budget, llm),
+            price=price_of(self._endpoint, own.price),
+        )
+        self._llm, self._key_name = llm, own.key_env
+        self._chat = (own.api or llm.api) == "chat"
+        self._opening = opening
+        self._sleep, self._time_left = sleep, time_left
         self._connection: openai.AsyncOpenAI | None = None
         self._dialect = wire.Dialect(
-            structured=config.llm.structured,
+            structured=llm.structured if own.structured is None else own.structured,
             bounded=self._endpoint.own,
             length_key="max_tokens" if self._endpoint.own else "max_completion_tokens",
         )
@@ -94,16 +120,27 @@ class OpenAIClient(RecordingClient):
     def _redact(self, text: str) -> str:
         return self._endpoint.redact(text)
 
-    async def _send(self, request: ModelRequest, count_call: Callable[[], None]) -> Reply:
-        connection = self._connect()
+    def _answer_tokens(self, request: ModelRequest) -> int:
+        return self._manner(request).max_tokens
+
+    def _manner(self, request: ModelRequest) -> wire.Manner:
+        own = self._llm.role(request.role)
+        return wire.Manner(
+            max_tokens=own.max_tokens or self._llm.max_tokens,
+            temperature=self._llm.temperature if own.temperature is None else own.temperature,
+        )
+
+    async def _send(self, request: ModelRequest, tries: Tries) -> Reply:
+        connection = await self._connect()
         dialect = self._dialect
         retries = 0
         while True:
-            count_call()
+            tries()
             outcome = await self._try(connection, request, dialect)
             if isinstance(outcome, Reply):
                 self._dialect = dialect
                 return outcome
+            tries.cost(outcome.usage)
             if outcome.refused_request and (simpler := dialect.adapted(outcome.cause)) is not None:
                 log.warning("the model server refuses a request (%s), asking in a simpler way", outcome.cause)
                 dialect = simpler
@@ -114,7 +151,7 @@ class OpenAIClient(RecordingClient):
             if wait is None:
                 # jitter keeps slots that failed together from coming back together
                 wait = min(FIRST_WAIT_S * 2**retries, LONGEST_WAIT_S) * random.uniform(0.75, 1.0)
-            elif wait > LONGEST_RETRY_AFTER_S:
+            if wait > min(LONGEST_RETRY_AFTER_S, self._time_left()):
                 raise self._unavailable(outcome, retries)
             retries += 1
             log.warning(
@@ -123,11 +160,13 @@ class OpenAIClient(RecordingClient):
             )  # fmt: skip
             await self._sleep(wait)
 
-    def _connect(self) -> openai.AsyncOpenAI:
+    async def _connect(self) -> openai.AsyncOpenAI:
         if self._endpoint.problem:
             raise ModelUnavailable(
                 f"no model endpoint: {self._endpoint.problem}", hint=self._endpoint.hint, permanent=True
             )
+        if self._opening is not None:
+            self._endpoint = await self._opening()
         if self._connection is None:
             import httpx2
             import openai
@@ -150,27 +189,33 @@ class OpenAIClient(RecordingClient):
         import httpx2
         import openai
 
-        chat = self._llm.api == "chat"
-        path = "/chat/completions" if chat else "/responses"
-        write = wire.chat_body if chat else wire.responses_body
-        read = wire.read_chat if chat else wire.read_responses
+        path = "/chat/completions" if self._chat else "/responses"
+        write = wire.chat_body if self._chat else wire.responses_body
+        read = wire.read_chat if self._chat else wire.read_responses
+        manner = self._manner(request)
+        body = write(request, self.model, manner, dialect)
+        sent = Sent(
+            chars=sum(len(message.content) for message in request.messages),
+            size=len(json.dumps(body, ensure_ascii=False).encode("utf-8", errors="replace")),
+            answer_tokens=manner.max_tokens,
+        )
         try:
             # the library's timeout starts anew with each piece of the body
             async with asyncio.timeout(self._llm.timeout_s):
-                response = await connection.post(
-                    path, cast_to=httpx2.Response, body=write(request, self.model, self._llm, dialect)
-                )
-            return read(response.content, request.messages)
+                response = await connection.post(path, cast_to=httpx2.Response, body=body)
+            return read(response.content, sent)
         except (TimeoutError, openai.APITimeoutError):
             return _Trouble(f"no answer within {self._llm.timeout_s:g} s", transient=True)
         except wire.MalformedAnswer as error:
             return _Trouble(
                 f"what it answers is not of the protocol ({self._redact(str(error))})",
                 transient=True,
-                hint=f"does {self._endpoint.shown_url} speak the OpenAI API ({self._llm.api})?",
+                hint=f"does {self._endpoint.shown_url} speak the OpenAI API "
+                f"({'chat' if self._chat else 'responses'})?",
+                usage=error.usage,
             )
         except openai.APIStatusError as error:
-            return self._status_trouble(error)
+            return self._status_trouble(error, wire.wasted(error.response.content, sent))
         except _BodyTooLarge:
             return _Trouble(f"its answer is longer than {MAX_BODY_BYTES // 2**20} MiB")
         except (openai.OpenAIError, httpx2.HTTPError) as error:
@@ -179,20 +224,22 @@ class OpenAIClient(RecordingClient):
                 f"cannot talk to it ({cause})", transient=True, hint="is the server running and reachable?"
             )
 
-    def _status_trouble(self, error: openai.APIStatusError) -> _Trouble:
+    def _status_trouble(self, error: openai.APIStatusError, usage: Usage) -> _Trouble:
         status = error.status_code
         said = " ".join(self._redact(error.message).split())[:300]
         cause = f"HTTP {status}: {said}"
         if status in (401, 403):
-            return _Trouble(cause, permanent=True, hint="check OPENAI_API_KEY")
+            return _Trouble(cause, permanent=True, hint=f"check {self._key_name}", usage=usage)
         if status == 402 or error.code == "insufficient_quota":
-            return _Trouble(cause, permanent=True, hint="the account has no credit left")
+            return _Trouble(cause, permanent=True, hint="the account has no credit left", usage=usage)
         if status == 404:
-            return _Trouble(cause, permanent=True, hint="check llm.model and the base URL")
+            return _Trouble(cause, permanent=True, hint="check llm.model and the base URL", usage=usage)
         if status in (400, 422):
-            return _Trouble(cause, refused_request=True, hint="see llm in the run file")
+            return _Trouble(cause, refused_request=True, hint="see llm in the run file", usage=usage)
         transient = status in _TRANSIENT or status >= 500
-        return _Trouble(cause, transient=transient, retry_after_s=_retry_after(error.response.headers))
+        return _Trouble(
+            cause, transient=transient, retry_after_s=_retry_after(error.response.headers), usage=usage
+        )
 
     def _unavailable(self, trouble: _Trouble, retries: int) -> ModelUnavailable:
         tries = f" after {retries + 1} tries" if retries else ""

@@ -2,24 +2,32 @@
 
 Servers differ in what they take, so a request is written in a `Dialect` that is adapted when a server refuses
 one with status 400. What comes back is read leniently here and by hand: the client library builds half-made
-objects of answers that break the protocol instead of saying so.
+objects of answers that break the protocol instead of saying so, and their tokens are paid for all the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cambrian.agents.planner.client import ModelRequest, Reply, estimated_tokens
-from cambrian.agents.planner.exchange import Message, Usage
-from cambrian.agents.sections import LLMSection
+from cambrian.agents.planner.client import ModelRequest, Reply
+from cambrian.agents.planner.exchange import Usage
+from cambrian.agents.planner.metering import Sent, usage_in
 
 
 class MalformedAnswer(Exception):
-    """The body is no answer of the protocol; the text says in what way."""
+    """The body is no answer of the protocol; the text says in what way.
+
+    Attributes:
+        usage: what it cost, by its own word; nothing where it does not say.
+    """
+
+    def __init__(self, message: str, usage: Usage | None = None) -> None:
+        super().__init__(message)
+        self.usage = usage or Usage()
 
 
 @dataclass(frozen=True)
@@ -51,15 +59,28 @@ class Dialect:
         return replace(self, structured=False) if self.structured else None
 
 
-def chat_body(request: ModelRequest, model: str, llm: LLMSection, dialect: Dialect) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Manner:
+    """How a role is played.
+
+    Attributes:
+        max_tokens: the greatest length of the answer.
+        temperature: None leaves it to the server.
+    """
+
+    max_tokens: int
+    temperature: float | None = None
+
+
+def chat_body(request: ModelRequest, model: str, manner: Manner, dialect: Dialect) -> dict[str, Any]:
     """A request to `/chat/completions`."""
     body: dict[str, Any] = {
         "model": model,
         "messages": _turns(request, dialect),
-        dialect.length_key: llm.max_tokens,
+        dialect.length_key: manner.max_tokens,
     }
-    if llm.temperature is not None and dialect.temperature:
-        body["temperature"] = llm.temperature
+    if manner.temperature is not None and dialect.temperature:
+        body["temperature"] = manner.temperature
     if request.schema is not None and dialect.structured:
         body["response_format"] = {
             "type": "json_schema",
@@ -72,16 +93,16 @@ def chat_body(request: ModelRequest, model: str, llm: LLMSection, dialect: Diale
     return body
 
 
-def responses_body(request: ModelRequest, model: str, llm: LLMSection, dialect: Dialect) -> dict[str, Any]:
+def responses_body(request: ModelRequest, model: str, manner: Manner, dialect: Dialect) -> dict[str, Any]:
     """A request to `/responses`. Nothing is to be stored by the server."""
     body: dict[str, Any] = {
         "model": model,
         "input": _turns(request, dialect),
-        "max_output_tokens": llm.max_tokens,
+        "max_output_tokens": manner.max_tokens,
         "store": False,
     }
-    if llm.temperature is not None and dialect.temperature:
-        body["temperature"] = llm.temperature
+    if manner.temperature is not None and dialect.temperature:
+        body["temperature"] = manner.temperature
     if request.schema is not None and dialect.structured:
         body["text"] = {
             "format": {
@@ -123,34 +144,30 @@ class _Choice(_Wire):
     finish_reason: str | None = None
 
 
-class _ChatUsage(_Wire):
-    prompt_tokens: int
-    completion_tokens: int
-
-
 class _ChatAnswer(_Wire):
     choices: list[_Choice]
-    usage: Any = None
 
 
-def read_chat(body: bytes, sent: Sequence[Message]) -> Reply:
+def read_chat(body: bytes, sent: Sent) -> Reply:
     """The reply in the body of a chat completion.
 
     Raises:
         MalformedAnswer: not JSON, or without a choice.
     """
+    data = _parsed(body)
     try:
-        answer = _ChatAnswer.model_validate_json(body)
+        answer = _ChatAnswer.model_validate(data)
     except ValidationError as error:
-        raise MalformedAnswer(_first(error)) from None
+        raise MalformedAnswer(_first(error), wasted(body, sent)) from None
     if not answer.choices:
-        raise MalformedAnswer("no choices in it")
+        raise MalformedAnswer("no choices in it", wasted(body, sent))
     choice = answer.choices[0]
     text = choice.message.content or ""
     refusal = choice.message.refusal or ""
     if choice.finish_reason == "content_filter":
         refusal = refusal or "stopped by the server's content filter"
-    return Reply(text, _usage(_ChatUsage, answer.usage, sent, text), choice.finish_reason or "", refusal)
+    usage = usage_in(data.get("usage"), sent, text or refusal, len(body))
+    return Reply(text, usage, choice.finish_reason or "", refusal)
 
 
 class _Part(_Wire):
@@ -168,55 +185,75 @@ class _Incomplete(_Wire):
     reason: str | None = None
 
 
-class _ResponsesUsage(_Wire):
-    input_tokens: int
-    output_tokens: int
-
-
 class _ResponsesAnswer(_Wire):
     output: list[_Item]
     status: str = ""
     incomplete_details: _Incomplete | None = None
-    usage: Any = None
 
 
-def read_responses(body: bytes, sent: Sequence[Message]) -> Reply:
+def read_responses(body: bytes, sent: Sent) -> Reply:
     """The reply in the body of a response; a cut one ends with `length`, as in chat completions.
 
     Raises:
         MalformedAnswer: not JSON, or without a message that was finished or cut.
     """
+    data = _parsed(body)
     try:
-        answer = _ResponsesAnswer.model_validate_json(body)
+        answer = _ResponsesAnswer.model_validate(data)
     except ValidationError as error:
-        raise MalformedAnswer(_first(error)) from None
+        raise MalformedAnswer(_first(error), wasted(body, sent)) from None
     parts = [part for item in answer.output if item.type == "message" for part in item.content or []]
     if not parts and answer.status != "incomplete":
-        raise MalformedAnswer(f"no message in it, status {answer.status[:40]!r}")
+        raise MalformedAnswer(f"no message in it, status {answer.status[:40]!r}", wasted(body, sent))
     text = "".join(part.text or "" for part in parts if part.type == "output_text")
     refusal = " ".join(part.refusal for part in parts if part.type == "refusal" and part.refusal)
     reason = answer.incomplete_details.reason if answer.incomplete_details else None
     finish = {"max_output_tokens": "length", None: "stop"}.get(reason, reason or "")
     if reason == "content_filter":
         refusal = refusal or "stopped by the server's content filter"
-    return Reply(text, _usage(_ResponsesUsage, answer.usage, sent, text), finish, refusal)
+    return Reply(text, usage_in(data.get("usage"), sent, text or refusal, len(body)), finish, refusal)
 
 
-def _usage(
-    kind: type[_ChatUsage] | type[_ResponsesUsage], raw: object, sent: Sequence[Message], text: str
-) -> Usage:
+def wasted(body: bytes, sent: Sent) -> Usage:
+    """What a body that is of no use cost, by its own word: errors, and answers without an answer.
+
+    Without a word nothing: then as a rule nothing was generated.
+    """
     try:
-        counted = kind.model_validate(raw)
-        if isinstance(counted, _ChatUsage):
-            return Usage(prompt_tokens=counted.prompt_tokens, completion_tokens=counted.completion_tokens)
-        return Usage(prompt_tokens=counted.input_tokens, completion_tokens=counted.output_tokens)
-    except ValidationError:
-        prompt = sum(estimated_tokens(message.content) for message in sent)
-        return Usage(prompt_tokens=prompt, completion_tokens=estimated_tokens(text), estimated=True)
+        said = _parsed(body).get("usage")
+    except MalformedAnswer:
+        return Usage()
+    return usage_in(said, sent, "", len(body)) if isinstance(said, dict) else Usage()
+
+
+def _parsed(body: bytes) -> dict[str, Any]:
+    """The JSON object in a body. Damaged characters are marked as such: the rest of it is still an answer.
+
+    Raises:
+        MalformedAnswer: not JSON, nested beyond sense, or no object.
+    """
+    try:
+        data = json.loads(body.decode("utf-8-sig", errors="replace"))
+    except (ValueError, RecursionError):
+        raise MalformedAnswer("not JSON") from None
+    if not isinstance(data, dict):
+        raise MalformedAnswer("no JSON object")
+    mended: dict[str, Any] = _mended(data)
+    return mended
+
+
+def _mended(value: Any) -> Any:
+    """`value` without halves of surrogate pairs, which JSON can spell and no file can hold."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", errors="replace").decode()
+    if isinstance(value, list):
+        return [_mended(each) for each in value]
+    if isinstance(value, dict):
+        return {_mended(key): _mended(each) for key, each in value.items()}
+    return value
 
 
 def _first(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(str(part) for part in first["loc"])
-    message = "not JSON" if first["type"] == "json_invalid" else str(first["msg"])
-    return f"{place}: {message}" if place else message
+    return f"{place}: {first['msg']}" if place else str(first["msg"])

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,8 +14,9 @@ from cambrian.agents.planner.client import (
     RecordingClient,
     Reply,
     ScriptedClient,
+    Tries,
 )
-from cambrian.agents.planner.exchange import ExchangeLog, Message, Usage
+from cambrian.agents.planner.exchange import Exchange, ExchangeLog, Message, Usage
 from cambrian.agents.sections import BudgetSection
 
 
@@ -96,20 +96,33 @@ class SlowClient(RecordingClient):
         super().__init__("slow", exchanges, budget)
         self.go = asyncio.Event()
 
-    async def _send(self, request: ModelRequest, count_call: Callable[[], None]) -> Reply:
-        count_call()
+    async def _send(self, request: ModelRequest, tries: Tries) -> Reply:
+        tries()
         await self.go.wait()
         return Reply("x" * (MAX_ANSWER_CHARS + 5), Usage(prompt_tokens=40, completion_tokens=1))
 
 
 async def test_questions_under_way_count_against_the_budget(exchanges: ExchangeLog) -> None:
     client = SlowClient(exchanges, BudgetSection(tokens=100))
-    waiting = [asyncio.create_task(client.ask(request(f"{i}" + "y" * 159))) for i in range(2)]
+    asked = [asyncio.create_task(client.ask(request(f"{i}" + "y" * 159))) for i in range(3)]
     await asyncio.sleep(0)
-    with pytest.raises(LimitReached):
-        await client.ask(request("z" * 160))
+    assert exchanges.calls == 1, "a prompt of 40 tokens, or of 80 at the most: the others wait for it"
     client.go.set()
-    assert all(len(a.response or "") == MAX_ANSWER_CHARS for a in await asyncio.gather(*waiting))
+    first, second, third = await asyncio.gather(*asked, return_exceptions=True)
+    assert isinstance(first, Exchange) and isinstance(second, Exchange)
+    assert len(first.response or "") == MAX_ANSWER_CHARS
+    assert isinstance(third, LimitReached) and third.used == exchanges.tokens == 82
+
+
+async def test_who_waits_for_others_can_be_cancelled(exchanges: ExchangeLog) -> None:
+    client = SlowClient(exchanges, BudgetSection(tokens=100))
+    asked = [asyncio.create_task(client.ask(request(f"{i}" + "y" * 159))) for i in range(3)]
+    await asyncio.sleep(0)
+    asked[1].cancel()
+    client.go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await asked[1]
+    assert isinstance(await asked[0], Exchange) and isinstance(await asked[2], Exchange)
     assert exchanges.tokens == 82
 
 

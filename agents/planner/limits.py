@@ -1,0 +1,142 @@
+"""The limits of what models may cost: tokens, money and calls, of the run and of single roles.
+
+They are checked before a question is sent. What is under way counts in full, with an answer of the greatest
+length and a prompt of more tokens than is likely, so that slots cannot overshoot together: a question that
+would only fit if those under way stayed small waits for them. Of the question itself only the prompt is
+counted beforehand; so a limit is overshot by the answer of one call at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cambrian.agents.errors import LimitReached
+from cambrian.agents.planner.exchange import ExchangeLog, Usage
+from cambrian.agents.planner.prices import cost
+from cambrian.agents.sections import BudgetSection, LLMSection, PriceSection, Role
+
+LIKELY_CHARS, LEAST_CHARS = 4, 2
+"""Characters a token: of most prompts, and of those with the most tokens that are likely (dense JSON)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Load:
+    """What one question may cost.
+
+    Attributes:
+        prompt_chars: of all messages.
+        answer_tokens: the most that is asked for.
+        price: None when unknown, which counts as nothing.
+    """
+
+    role: Role
+    prompt_chars: int
+    answer_tokens: int = 0
+    price: PriceSection | None = None
+
+    @property
+    def prompt(self) -> Usage:
+        """What the prompt alone is likely to cost."""
+        return Usage(prompt_tokens=-(-self.prompt_chars // LIKELY_CHARS))
+
+    @property
+    def whole(self) -> Usage:
+        """What all of it costs at the most, as far as one can tell."""
+        tokens = -(-self.prompt_chars // LEAST_CHARS)
+        return Usage(prompt_tokens=tokens, completion_tokens=self.answer_tokens)
+
+    def money(self, usage: Usage) -> float:
+        """US dollars for `usage`."""
+        return 0.0 if self.price is None else cost(usage, self.price)
+
+
+class Limits:
+    """Lets questions through while they fit; shared by all clients of a run.
+
+    Args:
+        exchanges: what is spent.
+        budget: `tokens`, `calls` and `money` of the whole run.
+        llm: its `roles` have limits of their own.
+    """
+
+    def __init__(
+        self, exchanges: ExchangeLog, budget: BudgetSection | None = None, llm: LLMSection | None = None
+    ) -> None:
+        self._exchanges = exchanges
+        self._budget = budget or BudgetSection()
+        self._llm = llm or LLMSection()
+        self._under_way: list[Load] = []
+        self._waiting: list[asyncio.Future[None]] = []
+
+    async def enter(self, load: Load) -> None:
+        """Note a question as under way, as soon as it fits; `leave` must follow when it is answered or not.
+
+        Raises:
+            LimitReached: it does not fit even when nothing else is under way.
+        """
+        while True:
+            self.check(load.role)
+            if reached := self._reached(load, []):
+                raise reached
+            if not self._under_way or self._reached(load, self._under_way) is None:
+                self._under_way.append(load)
+                return
+            landed = asyncio.get_running_loop().create_future()
+            self._waiting.append(landed)
+            await landed
+
+    def leave(self, load: Load) -> None:
+        """A question is no longer under way, and what it cost is written down."""
+        self._under_way.remove(load)
+        waiting, self._waiting = self._waiting, []
+        for landed in waiting:
+            if not landed.done():  # one that was cancelled while it waited
+                landed.set_result(None)
+
+    def check(self, role: Role) -> None:
+        """What must hold before each request that leaves, retries included.
+
+        Raises:
+            LimitReached: something is spent.
+        """
+        own, log = self._llm.role(role), self._exchanges
+        if self._budget.calls is not None and log.calls >= self._budget.calls:
+            raise LimitReached("calls", self._budget.calls, log.calls)
+        if own.calls is not None and (calls := self._calls(role)) >= own.calls:
+            raise LimitReached(f"{role}.calls", own.calls, calls)
+        if reached := self._reached(Load(role, 0), []):
+            raise reached
+
+    def spent(self, role: Role) -> LimitReached | None:
+        """Why `role` may ask nothing more, None while it may."""
+        try:
+            self.check(role)
+        except LimitReached as reached:
+            return reached
+        return None
+
+    def _calls(self, role: Role) -> int:
+        found = self._exchanges.by_role().get(role)
+        return 0 if found is None else found.calls
+
+    def _reached(self, load: Load, others: list[Load]) -> LimitReached | None:
+        for kind, limit, used, reserved, coming in self._measures(load, others):
+            if used >= limit or used + reserved + coming > limit:
+                return LimitReached(kind, limit, used)
+        return None
+
+    def _measures(self, load: Load, others: list[Load]) -> Iterator[tuple[str, float, float, float, float]]:
+        """Kind, limit, used, under way, about to be used."""
+        budget, own, log = self._budget, self._llm.role(load.role), self._exchanges
+        coming = load.prompt.tokens
+        if budget.tokens is not None:
+            yield "tokens", budget.tokens, log.tokens, sum(o.whole.tokens for o in others), coming
+        if own.tokens is not None:
+            found = log.by_role().get(load.role)
+            mine = sum(other.whole.tokens for other in others if other.role == load.role)
+            yield f"{load.role}.tokens", own.tokens, 0 if found is None else found.tokens, mine, coming
+        if budget.money is not None:
+            reserved = sum(other.money(other.whole) for other in others)
+            yield "money", budget.money, log.known_money, reserved, load.money(load.prompt)
