@@ -95,10 +95,10 @@ class TokenCounter:
         self._measured: Exchange | None = None
 
     def __call__(self, text: str, schema: str = "") -> int:
-        """Tokens of a question's messages together with its schema, where servers count that."""
+        """Tokens of a question's messages, together with its schema where the server counts that."""
         measured = self._look()
         if measured is None:
-            return estimated_tokens(text) + estimated_tokens(schema)
+            return estimated_tokens(text)
         asked = sum(len(message.content) for message in measured.messages)
         tokens = measured.usage.prompt_tokens
         if schema and measured.schema_name is not None and asked / tokens < WITH_SCHEMA:
@@ -138,7 +138,8 @@ def fit(
         count: tokens of a rendered question.
 
     Raises:
-        UserError: it does not fit with everything left out that may be; the message tells what it needs.
+        UserError: it does not fit with everything left out that may be, at four characters a token; the
+            message tells what it needs. That a server counts more than that ends no run: then it is sent.
     """
     now = dict(variables)
     tokens = count(render(now))
@@ -154,10 +155,11 @@ def fit(
         focuses = [{"kind": "explore", "ids": []} for _ in now["focuses"]]
         now |= {"best": [], "focuses": focuses, "focus": focuses[0]}
         tokens = count(render(now))
-    if tokens > limit:
+    least = estimated_tokens(render(now))
+    if least > limit:
         raise UserError(
-            f"llm.prompt_tokens is {limit}, but a question needs {tokens} tokens without any history",
-            hint=f"set llm.prompt_tokens to {tokens} or more (twice that leaves room for history)",
+            f"llm.prompt_tokens is {limit}, but a question needs {least} tokens without any history",
+            hint=f"set llm.prompt_tokens to {least} or more; twice that leaves room for history",
         )
     return now, _cuts(tokens, limit, of | {"focus": 1}, now | {"focus": []})
 

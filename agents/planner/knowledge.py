@@ -116,7 +116,8 @@ def _passages_of_text(source: str, title: str, text: str) -> tuple[Passage, ...]
         for piece in _pieces(body):
             # the bound is on what is cut here, so that nothing is lost to what is taken out of it
             shown = quoted_block(piece, 2 * LONGEST)
-            found.append(Passage(source=quoted(source, 80), title=quoted(heading, 100), text=shown))
+            if shown.strip():
+                found.append(Passage(source=quoted(source, 80), title=quoted(heading, 100), text=shown))
     return tuple(found)
 
 

@@ -62,6 +62,10 @@ class Questions:
         self.variables, self.cuts = self._fitted("")
         if words := self.cuts.in_words():
             log.info("question %d is %s", context.index + 1, words)
+        if limit is not None and self.cuts.tokens > limit:
+            log.warning(
+                "question %d has %d tokens, more than llm.prompt_tokens", context.index + 1, self.cuts.tokens
+            )
 
     @property
     def ideas(self) -> tuple[str, ...]:
