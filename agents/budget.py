@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -83,6 +84,11 @@ class Account:
         if self.budget.wall_s is not None:
             shares.append(1 - self.elapsed_s / self.budget.wall_s)
         return max(0.0, min(shares))
+
+    def seconds_left(self) -> float:
+        """Seconds of the time budget that are left; infinite without one."""
+        wall_s = self.budget.wall_s
+        return math.inf if wall_s is None else max(0.0, wall_s - self.elapsed_s)
 
     def describe(self) -> str:
         """What is spent of what, for a progress line: `37/60 evaluations, 2:10/5:00`."""
