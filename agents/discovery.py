@@ -10,12 +10,14 @@ slot goes on exactly as an unbroken one would have.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from cambrian.agents.analyst import Analyst
 from cambrian.agents.budget import Account
 from cambrian.agents.closing import Closing
-from cambrian.agents.errors import LimitReached
+from cambrian.agents.errors import LimitReached, ModelUnavailable
 from cambrian.agents.evaluator.hypervolume import fix_reference
 from cambrian.agents.lifecycle import Lifecycle, Services
 from cambrian.agents.pace import Pace
@@ -30,6 +32,8 @@ from cambrian.agents.trial import TOP
 
 HEARTBEAT_S = 2.0
 REVIEW_POLL_S = 2.0
+LAST_ANSWER_S = 30.0
+"""How long the end of a run waits for answers that are under way: they are paid for in any case."""
 FRUITLESS_LIMIT = 200
 """Proposals in a row that led to no evaluation, after which the space counts as exhausted."""
 PARKED_PER_SLOT = 4
@@ -48,6 +52,7 @@ class Discovery:
         desks: where reviewers answer.
         say: prints one line for people.
         landed: told of every candidate that has reached an end.
+        analyst: looks at them; None leaves them without verdicts.
     """
 
     services: Services
@@ -57,6 +62,7 @@ class Discovery:
     desks: tuple[ReviewDesk, ...] = ()
     say: Callable[[str], None] = print
     landed: Callable[[Candidate], None] = lambda _candidate: None
+    analyst: Analyst | None = None
     stop_reason: str = ""
 
     def __post_init__(self) -> None:
@@ -67,6 +73,8 @@ class Discovery:
         self._proposer = Proposer(do, self.arms, self.account, self._schedule, self.say)
         self._noise = NoiseRepeats(do)
         self._closing = Closing(do, self._schedule, self.account, self._pace, self._proposer)
+        self._proposer.places_left = self._places_left
+        self._halted: ModelUnavailable | None = None
         do.activity = self._schedule.note_activity
         self.stop_reason = self._closing.search_ended
         self._search_over = bool(self.stop_reason)
@@ -91,6 +99,7 @@ class Discovery:
         self._schedule.queue = [Work(cid, rung) for cid, rung in store.inflight()]
         try:
             async with asyncio.TaskGroup() as group:
+                self._proposer.ahead.spawn = group.create_task
                 helpers = [group.create_task(self._heartbeat())]
                 if self.services.config.review == "gate":
                     helpers.append(group.create_task(self._poll_desks()))
@@ -98,10 +107,13 @@ class Discovery:
                 await asyncio.wait(slots, return_when=asyncio.FIRST_EXCEPTION)
                 for helper in helpers:
                     helper.cancel()
+                await self._proposer.ahead.finish(LAST_ANSWER_S)
         except* Exception as errors:
             raise _first(errors) from None
         finally:
             store.set_run(elapsed_s=self.account.elapsed_s)
+        if self._halted is not None:
+            raise self._halted
         return self._closing.stop_reason or self.stop_reason
 
     def predictor_line(self) -> str:
@@ -133,6 +145,8 @@ class Discovery:
                     self._fruitless = 0 if made or ending == "parked" else self._fruitless + 1
                 await self._schedule.notify()
             if ended is not None:
+                if self.analyst is not None:
+                    self.analyst.look_at(ended.id)
                 self.landed(ended)
 
     async def _carry_out(self, work: Work) -> str:
@@ -148,7 +162,10 @@ class Discovery:
 
     async def _next(self, slot: int) -> Work | None:
         """The next thing for a free slot, with one evaluation reserved for it; None at the end of the run."""
-        work = await self._next_of_search(slot) or await self._next_to_confirm(slot)
+        work = await self._next_of_search(slot)
+        if self._halted is not None:
+            return None
+        work = work or await self._next_to_confirm(slot)
         for closing in (self._closing.next_pair, self._closing.next_champion):
             if work is None:
                 work = await closing(slot, self.stop_reason) or await self._next_to_confirm(slot)
@@ -172,7 +189,7 @@ class Discovery:
     # -- the search ---------------------------------------------------------------------------------
 
     async def _next_of_search(self, slot: int) -> Work | None:
-        while True:
+        while self._halted is None:
             queue = self._schedule.queue
             if self._search_over and all(work.decision is not None for work in queue):
                 return None
@@ -192,6 +209,12 @@ class Discovery:
                 work = None
                 try:
                     work = await self._find_work(slot)
+                except LimitReached as limit:  # a budget for models, in a run that wants nothing else
+                    self._end_search(limit.message)
+                    return None
+                except ModelUnavailable as error:  # what the other slots have begun comes to its end
+                    self._halted = self._halted or error
+                    return None
                 finally:
                     if work is None:
                         self.account.settle(0)
@@ -202,7 +225,8 @@ class Discovery:
                     f"the last {self._fruitless} proposals led to no evaluation: space exhausted"
                 )
                 return None
-            await self._schedule.wait(slot)
+            await self._schedule.wait(slot, self._proposer.waits_for(slot))
+        return None
 
     def _end_search(self, why: str) -> None:
         self.stop_reason = self.stop_reason or why
@@ -271,12 +295,25 @@ class Discovery:
                 return self._schedule.take(Work(cid, rung + 1))
         return None
 
+    def _places_left(self) -> float:
+        """How many new candidates the budget still has room for, about; all that wait may be approved."""
+        account, budget = self.account, self.account.budget
+        left = math.inf
+        if budget.evaluations is not None:
+            left = budget.evaluations - account.evaluations - account.reserved - self._closing.kept()
+        if budget.wall_s is not None and (mean := self._pace.mean_s(0)):
+            left = min(left, len(self.slots) * ((budget.wall_s - account.elapsed_s) / mean - 1))
+        over = self._search_over or bool(self.stop_reason)
+        return 0.0 if over else max(0.0, left - len(self.services.population.parked()))
+
     # -- beside the slots ---------------------------------------------------------------------------
 
     async def _heartbeat(self) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT_S)
             self.services.store.set_run(elapsed_s=self.account.elapsed_s)
+            if not self._search_over and self._halted is None:
+                self._proposer.ask_ahead()
 
     async def _poll_desks(self) -> None:
         while True:

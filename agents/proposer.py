@@ -1,27 +1,33 @@
 """New candidates: the known networks first, then what the arms propose.
 
 Which arm proposes, and with which random numbers, is a function of the population and of the number of draws
-alone, so that a resumed run with one slot goes on exactly as an unbroken one would have.
+alone, so that a resumed run with one slot goes on exactly as an unbroken one would have. That ends where arms
+are asked ahead, see `agents.ahead`: then it also hangs on how soon a model answers. `llm.ahead: 0` asks one
+question at a time, when its answer is needed.
 """
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 
+from cambrian.agents.ahead import Ahead, AsksModels, Ready
 from cambrian.agents.asking import proposal_context
 from cambrian.agents.budget import Account
 from cambrian.agents.errors import LimitReached, ModelUnavailable, ProposalError
 from cambrian.agents.lifecycle import Services
 from cambrian.agents.planner import Arm
+from cambrian.agents.planner.credit import merits
 from cambrian.agents.planner.portfolio import Portfolio
 from cambrian.agents.population.model import BASELINE_ARM, Candidate, CandidateState, Proposal, candidate_id
 from cambrian.agents.schedule import Schedule, Work
+from cambrian.search_spaces import TabularTask
 
-MODEL_PAUSE_S = 60.0
-"""How long the LLM arm rests when its endpoint is down and does not say for how long."""
+LLM_ARM = "llm"
+WAITING = "waiting for a model"
 
 
 class Proposer:
@@ -33,6 +39,10 @@ class Proposer:
         account: tells how much of the budget is left.
         schedule: shows what the slots do.
         say: prints one line for people.
+
+    Attributes:
+        ahead: proposals that are ready or asked for.
+        places_left: about how many places the run has yet to give.
     """
 
     def __init__(
@@ -44,21 +54,55 @@ class Proposer:
         say: Callable[[str], None],
     ) -> None:
         self.portfolio = Portfolio(services.config, arms)
+        self.places_left: Callable[[], float] = lambda: math.inf
         self._do, self._account, self._schedule, self._say = services, account, schedule, say
-        self._draws = int(services.store.get_meta("draws") or 0)
+        store, population = services.store, services.population
+        self.ahead = Ahead(store, population, services.space, self._ask_in_background, schedule.notify)
+        self._draws = max(int(store.get_meta("draws") or 0), self.ahead.draws)
         self._asked: Counter[str] = Counter()
         self._told: set[str] = set()
+        self._waiting: set[int] = set()
+        self._weights = {
+            name: services.config.arms[name].weight if name in services.config.arms else 0.0 for name in arms
+        }
+        self._recover()
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether slow arms are asked before their answers are needed.
+
+        A table has its measurements in no time: there the model is what a run waits for, and a search that
+        did not wait for it would be over before the first answer.
+        """
+        setting = self._do.config.llm.ahead
+        return setting != 0 and not (setting == "auto" and isinstance(self._do.task, TabularTask))
 
     async def propose(self, slot: int) -> Work | None:
-        """A new candidate at rung 0; None when no arm has one."""
+        """A new candidate at rung 0; None when no arm has one, or none just now.
+
+        Raises:
+            ModelUnavailable: no model can be asked any more, and the run is not to go on without.
+            LimitReached: the same, as a budget for models is spent.
+        """
+        self._waiting.discard(slot)
         proposal = self._next_baseline()
-        if proposal is None:
-            draw, self._draws = self._draws, self._draws + 1
-            proposal = await self._ask_arms(draw, slot)
-            if proposal is None:
-                return None
-            return self.enter(proposal, slot, draw=f"d{draw}")
-        return self.enter(proposal, slot)
+        if proposal is not None:
+            return self.enter(proposal, slot)
+        if self._must_wait():
+            self._waiting.add(slot)
+            return None
+        draw = self._next_draw()
+        found = await self._ask_arms(draw, slot)
+        if found is None:
+            self.ask_ahead()
+            return None
+        if isinstance(found, Proposal):
+            work = self.enter(found, slot, draw=f"d{draw}")
+        else:
+            work = self.enter(found.proposal, slot, draw=f"d{found.draw}")
+            self.ahead.save(self._draws)
+        self.ask_ahead()
+        return work
 
     def enter(self, proposal: Proposal, slot: int, rung: int = 0, draw: str = "") -> Work:
         """Take a proposal into the population, on its way to `rung`; `draw` is where it is from."""
@@ -76,6 +120,22 @@ class Proposer:
         self._schedule.doing[slot] = f"{candidate.id} {proposal.arm}"
         return Work(candidate.id, rung)
 
+    def ask_ahead(self) -> None:
+        """Ask slow arms for what will soon be needed, in the background."""
+        if not self.is_ahead:
+            return
+        for name, arm in self.portfolio.arms.items():
+            if arm.cheap or not self._weights[name] or not self._is_active(name):
+                continue
+            wanted = self._wanted(name)
+            self._order(arm, wanted - self.ahead.ready(name) - self.ahead.under_way(name), wanted)
+
+    def waits_for(self, slot: int) -> str:
+        """What an idle slot waits for, empty where that is not for a proposal."""
+        return WAITING if slot in self._waiting else ""
+
+    # -- the arms -----------------------------------------------------------------------------------
+
     def _next_baseline(self) -> Proposal | None:
         names, space = self._do.config.baselines, self._do.space
         done = self._do.population.proposed(BASELINE_ARM)
@@ -83,52 +143,176 @@ class Proposer:
             return None
         return Proposal(arm=BASELINE_ARM, genotype=space.baselines()[names[done]], edit=names[done])
 
-    async def _ask_arms(self, draw: int, slot: int) -> Proposal | None:
+    async def _ask_arms(self, draw: int, slot: int) -> Proposal | Ready | None:
         """Ask the arm whose turn it is; when it cannot, the next one, until all have been asked."""
         do = self._do
         excluded: set[str] = set()
+        awaited: Arm | None = None
         while True:
             rng = random.Random(f"{do.config.seed}/{draw}")
-            spent = self._asked + Counter(do.population.spent())
-            arm = self.portfolio.choose(spent, do.population, rng, exclude=excluded)
+            arm = self.portfolio.choose(self._spent(), do.population, rng, exclude=excluded)
+            if awaited is not None and (arm is None or not self._weights[arm.name]):
+                self._waiting.add(
+                    slot
+                )  # one that has no share does not get another's place because it is quicker
+                self._order(awaited, len(self._waiting) - self.ahead.under_way(awaited.name), 1)
+                return None
             if arm is None:
                 return None
+            if not arm.cheap:
+                if (ready := self.ahead.take(arm.name)) is not None:
+                    return ready
+                if self.is_ahead:
+                    awaited = awaited or arm
+                    excluded.add(arm.name)
+                    continue
             self._schedule.doing[slot] = f"{arm.name} is proposing"
-            left = self._account.left()
-            context = proposal_context(do, draw, arm.name, left)
-            n = (
-                do.config.predictor.pool
-                if arm.cheap and not arm.control and do.admission.screen.trusted
-                else 1
-            )
-            do.store.note("ask", f"d{draw}", draw=draw, arm=arm.name, n=n, left=left)
             self._asked[arm.name] += 1  # else every free slot would ask one slow model at once
             try:
-                drafts = await arm.propose(context, n)
-            except ProposalError as error:
-                self.portfolio.failed(arm.name, error.message)
-                excluded.add(arm.name)
-                if not arm.cheap and arm.name not in self._told:
-                    self._told.add(arm.name)
-                    self._say(f"arm {arm.name} gave nothing usable: {error.message}; the other arms go on")
-            except LimitReached as limit:
-                self._rest(arm.name, limit.message, None)
-            except ModelUnavailable as error:
-                pause_s = None if error.permanent else error.retry_after_s or MODEL_PAUSE_S
-                self._rest(arm.name, error.message, pause_s)
-            else:
-                self.portfolio.succeeded(arm.name)
-                return do.admission.choose(drafts)
+                drafts = await self._ask(arm, draw, self._drafts(arm))
             finally:
                 self._asked[arm.name] -= 1
+            if not drafts:
+                excluded.add(arm.name)
+            elif arm.cheap:
+                return do.admission.choose(drafts)
+            else:
+                self.ahead.put(draw, len(do.population), drafts[1:])
+                return Ready(draw=draw, known=len(do.population), proposal=drafts[0])
 
-    def _rest(self, arm: str, why: str, pause_s: float | None) -> None:
-        """Pass over an arm for `pause_s`, or for good; of slots that hear the same, one says so."""
-        news = self.portfolio.status()[arm] == "active"
-        if pause_s is None:
-            self.portfolio.retire(arm, why)
+    async def _ask(self, arm: Arm, draw: int, n: int) -> list[Proposal]:
+        """What an arm proposes; nothing when it cannot, which is taken note of."""
+        left = self._account.left()
+        context = proposal_context(self._do, draw, arm.name, left)
+        self._do.store.note("ask", f"d{draw}", draw=draw, arm=arm.name, n=n, left=left)
+        try:
+            drafts = await arm.propose(context, n)
+        except ProposalError as error:
+            self.portfolio.failed(arm.name, error.message)
+            if not arm.cheap:
+                self._tell(arm.name, f"gave nothing usable: {error.message}")
+        except LimitReached as limit:
+            self.portfolio.retire(arm.name, limit.message)
+            self._tell(arm.name, f"is out: {limit.message}")
+        except ModelUnavailable as error:
+            self._tell(arm.name, f"pauses: {error.message}")
+            if arm.ready(self._do.population):  # else it knows itself when it is to be asked again
+                self.portfolio.failed(arm.name, error.message)
         else:
-            self.portfolio.pause(arm, why, pause_s)
-        if news:
-            rests = "is out" if pause_s is None else "pauses"
-            self._say(f"arm {arm} {rests}: {why}; the other arms go on")
+            self.portfolio.succeeded(arm.name)
+            return drafts
+        return []
+
+    async def _ask_in_background(self, arm: Arm, draw: int, n: int) -> list[Proposal]:
+        return await self._ask(arm, draw, n)
+
+    def _drafts(self, arm: Arm) -> int:
+        config = self._do.config
+        if arm.cheap:
+            guided = not arm.control and self._do.admission.screen.trusted
+            return config.predictor.pool if guided else 1
+        return 1 if config.llm.batch == "auto" else config.llm.batch
+
+    def _tell(self, arm: str, what: str) -> None:
+        """Say once what is wrong with an arm: slots that hear the same need not repeat it."""
+        kind = f"{arm} {what.split(':')[0]}"
+        if kind not in self._told:
+            self._told.add(kind)
+            self._say(f"arm {arm} {what}; the other arms go on")
+
+    # -- asking ahead -------------------------------------------------------------------------------
+
+    def _wanted(self, name: str) -> int:
+        """Proposals of an arm that should be ready or asked for, so that none is paid for in vain."""
+        config, population = self._do.config, self._do.population
+        if population.proposed(BASELINE_ARM) < len(config.baselines):
+            return 0
+        spent = self._spent()
+        if sum(spent.get(arm, 0) for arm in self.portfolio.arms) + 1 <= self.portfolio.warmup:
+            return 0  # the next place is the control's: later more is known
+        share = self._share(name, spent)
+        setting = config.llm.ahead
+        most = math.ceil(share * config.slots) if setting == "auto" else setting
+        return int(max(0, min(most, math.ceil(share * self.places_left()))))
+
+    def _share(self, name: str, spent: Mapping[str, float]) -> float:
+        """About the share of the places to come that an arm will get."""
+        arms, merit = self.portfolio.arms, merits(spent, self._do.population.credits())
+        reserved = sum(self._weights[n] for n, arm in arms.items() if arm.control)
+        guided = {
+            n: self._weights[n] * merit.get(n, 1.0)
+            for n, arm in arms.items()
+            if not arm.control and self._is_active(n)
+        }
+        total = sum(guided.values())
+        return (1 - reserved / sum(self._weights.values())) * guided[name] / total if total else 0.0
+
+    def _order(self, arm: Arm, missing: int, wanted: int) -> None:
+        """Ask for `missing` proposals, in as many calls as are cheapest."""
+        while missing > 0:
+            n = arm.batch(missing, wanted) if isinstance(arm, AsksModels) else 1
+            if n < 1:
+                return
+            if self.places_left() < n:
+                n = max(1, missing)
+            self.ahead.start(arm, self._next_draw(), n)
+            missing -= n
+
+    def _recover(self) -> None:
+        """Keep what an earlier process was still told but had no time to keep."""
+        for asked in self.ahead.unanswered:
+            arm = self.portfolio.arms.get(asked.arm)
+            if isinstance(arm, AsksModels):
+                context = proposal_context(self._do, asked.draw, asked.arm, self._account.left())
+                self.ahead.put(asked.draw, asked.known, arm.recover(context, asked.n))
+        if self.ahead.unanswered:
+            self.ahead.save(self._draws)
+
+    # -- runs that want their model -----------------------------------------------------------------
+
+    def _must_wait(self) -> bool:
+        """Whether the run is to wait until its model can be tried again.
+
+        Raises:
+            ModelUnavailable: it is of no use to wait.
+            LimitReached: the same, as a budget for models is spent.
+        """
+        arm = self.portfolio.arms.get(LLM_ARM)
+        if arm is None or not isinstance(arm, AsksModels) or self.ahead.ready(LLM_ARM):
+            return False
+        gone = arm.gone()
+        if isinstance(gone, LimitReached):
+            self._tell(LLM_ARM, f"is out: {gone.message}")
+        if not self._is_required():
+            return False
+        if gone is not None and not self.ahead.under_way(LLM_ARM):
+            if isinstance(gone, LimitReached):
+                raise gone
+            raise ModelUnavailable(
+                f"the run wants its model, and none can be asked: {gone.message}",
+                hint=gone.hint
+                or "mend it, then `cambrian resume`: nothing is lost; or set llm.required: false",
+                permanent=True,
+            )
+        return not arm.ready(self._do.population)
+
+    def _is_required(self) -> bool:
+        """Whether the run is of no use without its models."""
+        if self._do.config.llm.required is not None:
+            return self._do.config.llm.required
+        guided = [n for n, arm in self.portfolio.arms.items() if self._weights[n] and not arm.control]
+        return guided == [LLM_ARM]
+
+    # -- inside -------------------------------------------------------------------------------------
+
+    def _next_draw(self) -> int:
+        draw, self._draws = self._draws, self._draws + 1
+        return draw
+
+    def _spent(self) -> Counter[str]:
+        found: Counter[str] = Counter(self._do.population.spent())
+        return self._asked + found
+
+    def _is_active(self, name: str) -> bool:
+        ready = self.portfolio.arms[name].ready(self._do.population)
+        return ready and self.portfolio.status()[name] == "active"

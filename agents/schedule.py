@@ -101,10 +101,15 @@ class Schedule:
         async with self._changed:
             self._changed.notify_all()
 
-    async def wait(self, slot: int) -> None:
-        """Until something has changed, or a second; the clock stands while only a person is awaited."""
+    async def wait(self, slot: int, what: str = "") -> None:
+        """Until something has changed, or a second; the clock stands while only a person is awaited.
+
+        Args:
+            slot: that waits.
+            what: it waits for, where that is no person.
+        """
         parked = self._population.parked()
-        self.doing[slot] = "waiting for review" if parked else "waiting"
+        self.doing[slot] = what or ("waiting for review" if parked else "waiting")
         if parked and not self.busy and parked != self._waiting_for:
             self._waiting_for = parked
             self._say(
@@ -115,5 +120,5 @@ class Schedule:
         async with self._changed:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), timeout=1.0)
-        if slot == 0 and self._population.parked() and not self.busy and not self.queue:
+        if slot == 0 and self._population.parked() and not what and not self.busy and not self.queue:
             self._account.excuse(self._account.elapsed_s - before)

@@ -1,4 +1,4 @@
-"""From a model's answer to data: finding the JSON in it, and checking that it is a proposal.
+"""From a model's answer to data: finding the JSON in it, and checking that it is a proposal, or several.
 
 Every problem is told in words for the model, because they are what a repair turn shows it.
 """
@@ -6,36 +6,37 @@ Every problem is told in words for the model, because they are what a repair tur
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import from_json
 
 from cambrian.agents.errors import ProposalError
+from cambrian.agents.planner.evolution import fingerprint
+from cambrian.agents.population.model import Expectation, Measure
 from cambrian.search_spaces import Genotype, Space
 
+MOST = 16
+"""Proposals that one answer may hold."""
 _THINKING = re.compile(r"^.*</think(?:ing)?>", re.DOTALL)
 _FENCED = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL | re.IGNORECASE)
 _TEXT_LIMIT = 600
 """Characters of a hypothesis that are kept: it comes back in later prompts."""
-
-
-BOUNDS: dict[str, dict[str, Any]] = {
-    "hypothesis": {"maxLength": 300},
-    "expected_effect": {"maxLength": 200},
-    "parents": {"maxItems": 3, "items": {"type": "string", "pattern": "^c-[0-9]{4,6}$"}},
-    "edit": {"maxLength": 150},
-}
-"""What a server is asked to hold the model to, where it can."""
+_CHANGES = ("higher", "lower", "same")
 
 
 class ProposalAnswer(BaseModel):
-    """What the model is asked for. The order of the fields is that of the answer: reasons before genes."""
+    """What the model is asked for. The order of the fields is that of the answer: reasons before genes.
+
+    Attributes:
+        expected_effect: in words, as models were once asked for it; instead of `expectation`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     hypothesis: str
-    expected_effect: str
+    expectation: Expectation | None = None
+    expected_effect: str = ""
     parents: tuple[str, ...] = Field(default=(), max_length=16)
     edit: str
     genotype: dict[str, Any]
@@ -46,40 +47,149 @@ class ProposalAnswer(BaseModel):
         text = " ".join(value.split())
         return text if len(text) <= _TEXT_LIMIT else text[: _TEXT_LIMIT - 3] + "..."
 
+    @field_validator("expectation", mode="before")
+    @classmethod
+    def _the_sign_is_told_once(cls, value: object) -> object:
+        """Models write `lower by -3 %`."""
+        if isinstance(value, dict) and value.get("change") in {"lower", "same"}:
+            size = value.get("by_percent")
+            if isinstance(size, int | float) and size < 0:
+                return value | {"by_percent": -size}
+        return value
 
-def answer_schema(space: Space) -> dict[str, Any]:
-    """JSON schema of the answer around the space's own, fit for strict structured output."""
+    @model_validator(mode="after")
+    def _something_is_expected(self) -> ProposalAnswer:
+        if self.expectation is None and not self.expected_effect:
+            raise ValueError("the field expectation is missing")
+        return self
+
+
+def answer_schema(space: Space, n: int = 1) -> dict[str, Any]:
+    """JSON schema of the answer around the space's own, fit for strict structured output.
+
+    Args:
+        space: whose genotypes are proposed.
+        n: proposals that are asked for; of more than one the answer is `{"proposals": [...]}`.
+    """
     genotype = dict(space.schema())
     definitions = genotype.pop("$defs", None)
-    properties: dict[str, Any] = {
-        "hypothesis": {"type": "string", "description": "why this should be better, in one or two sentences"},
-        "expected_effect": {"type": "string", "description": "what will be measured if that is right"},
-        "parents": {
-            "type": "array",
-            "items": {"type": "string"},
-            "description": "ids of the candidates this was derived from, such as c-0001; empty if from none",
+    expectation = _object(
+        {
+            "measure": {"type": "string", "enum": list(get_args(Measure))},
+            "change": {"type": "string", "enum": list(_CHANGES)},
+            "by_percent": {
+                "type": "number",
+                "description": "least change in per cent of the first parent's value, 0 or more; "
+                "of `same`, the most",
+            },
         },
-        "edit": {"type": "string", "description": "what was changed from the parents, in a few words"},
-        "genotype": genotype,
-    }
-    schema: dict[str, Any] = {
-        "type": "object",
-        "additionalProperties": False,
-        "required": list(properties),
-        "properties": properties,
-    }
+        "what will be measured, against the first parent, if the hypothesis is right",
+    )
+    schema = _object(
+        {
+            "hypothesis": {
+                "type": "string",
+                "description": "why this should be better, in one or two sentences",
+            },
+            "expectation": expectation,
+            "parents": {
+                "type": "array",
+                "items": {"type": "string"},
+                "description": "ids of the candidates this was derived from, such as c-0001; "
+                "empty if from none",
+            },
+            "edit": {"type": "string", "description": "what was changed from the parents, in a few words"},
+            "genotype": genotype,
+        }
+    )
+    if n > 1:
+        proposals = {"type": "array", "items": schema, "description": f"{n} proposals, no two alike"}
+        schema = _object({"proposals": proposals})
     if definitions is not None:
         schema["$defs"] = definitions  # references are written from the root
     return schema
 
 
+def answer_bounds(space: Space, n: int = 1) -> dict[str, dict[str, Any]]:
+    """What a server is asked to hold the model to, where it can: see `ModelRequest.bounds`."""
+    one = answer_schema(space)["properties"]
+    size = one["expectation"]["properties"]["by_percent"] | {"minimum": 0, "maximum": 1000}
+    bounds: dict[str, dict[str, Any]] = {
+        "hypothesis": {"maxLength": 300},
+        "expectation": {"properties": one["expectation"]["properties"] | {"by_percent": size}},
+        "parents": {"maxItems": 3, "items": {"type": "string", "pattern": "^c-[0-9]{4,6}$"}},
+        "edit": {"maxLength": 150},
+    }
+    if n == 1:
+        return bounds
+    item = answer_schema(space, n)["properties"]["proposals"]["items"]
+    bounded = {name: below | bounds.get(name, {}) for name, below in item["properties"].items()}
+    return {"proposals": {"minItems": n, "maxItems": n, "items": item | {"properties": bounded}}}
+
+
 def parse_answer(text: str, space: Space) -> tuple[ProposalAnswer, Genotype]:
-    """The answer as the model wrote it, and the canonical genotype it stands for.
+    """The first usable proposal of an answer as the model wrote it, and the canonical genotype it stands for.
 
     Raises:
-        ProposalError: no JSON, other fields than asked for, or not a member of the space.
+        ProposalError: as `parse_answers`.
+    """
+    return parse_answers(text, space)[0][0]
+
+
+def parse_answers(
+    text: str, space: Space, n: int = 1
+) -> tuple[list[tuple[ProposalAnswer, Genotype]], list[str]]:
+    """The usable proposals of an answer with their canonical genotypes, and what is wrong with the others.
+
+    A single proposal is taken where several were asked for, and the other way round: servers without
+    structured output make nobody keep to a form.
+
+    Args:
+        text: the answer.
+        space: judge of the genotypes.
+        n: proposals that were asked for; further ones are left out.
+
+    Returns:
+        At least one proposal, no two of the same genotype; one line for each that cannot be used.
+
+    Raises:
+        ProposalError: none can be used: no JSON, other fields than asked for, no member of the space.
     """
     data = find_json(text)
+    several = data.get("proposals")
+    if set(data) != {"proposals"} or not isinstance(several, list):
+        return [_proposal(data, space)], []
+    found: dict[str, tuple[ProposalAnswer, Genotype]] = {}
+    problems = []
+    for number, item in enumerate(several[:MOST], start=1):
+        try:
+            if not isinstance(item, dict):
+                raise ProposalError("is no JSON object")
+            answer, genotype = _proposal(item, space)
+            if fingerprint(genotype) in found:
+                raise ProposalError("has the genotype of an earlier one of this answer")
+        except ProposalError as error:
+            problems.append(f"proposal {number}: {error.message}")
+        else:
+            found[fingerprint(genotype)] = answer, genotype
+    if not found:
+        raise ProposalError("; ".join(problems[:5]) or "proposals: the list is empty")
+    return list(found.values())[:n], problems
+
+
+def _object(properties: dict[str, Any], description: str = "") -> dict[str, Any]:
+    """An object with exactly these properties."""
+    told = {"description": description} if description else {}
+    return {
+        "type": "object",
+        **told,
+        "additionalProperties": False,
+        "required": list(properties),
+        "properties": properties,
+    }
+
+
+def _proposal(data: dict[str, Any], space: Space) -> tuple[ProposalAnswer, Genotype]:
     try:
         answer = ProposalAnswer.model_validate(data)
     except ValidationError as error:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
-from cambrian.agents.errors import ProposalError
-from cambrian.agents.planner.answers import ProposalAnswer, parse_answer
+from cambrian.agents.errors import CambrianError, ModelUnavailable, ProposalError
+from cambrian.agents.planner.answers import MOST, ProposalAnswer, parse_answers
 from cambrian.agents.planner.arm import PopulationView, ProposalContext
+from cambrian.agents.planner.batching import Batching
+from cambrian.agents.planner.client import ModelRequest
 from cambrian.agents.planner.context import quoted
+from cambrian.agents.planner.credit import choose_model
 from cambrian.agents.planner.exchange import Exchange
 from cambrian.agents.planner.models import Models
 from cambrian.agents.planner.questions import Questions
@@ -17,9 +21,12 @@ from cambrian.agents.runfile import RunConfig
 
 log = logging.getLogger(__name__)
 
+HOPELESS = 2
+"""Outages in a row, the first included, after which a model counts as gone: its first probe has failed."""
+
 
 class LLMArm:
-    """Asks a model for one proposal, with the run's history in the prompt.
+    """Asks a model for proposals, with the run's history in the prompt.
 
     Args:
         config: `llm` is used.
@@ -31,58 +38,167 @@ class LLMArm:
     cheap = False
 
     def __init__(self, config: RunConfig, models: Models) -> None:
-        self._repairs = config.llm.repairs
+        self._llm = config.llm
         self._templates: Templates | None = None
         self._models = models
+        self._batching = Batching(config.llm)
+        self._outages: dict[str, int] = {}
+        self._last_outage: ModelUnavailable | None = None
 
     def ready(self, population: PopulationView) -> bool:
-        """Whether an endpoint is configured; whether it answers is known when it is asked."""
+        """Whether a model may be asked now; whether it answers is known when it is asked."""
         return self._models.ready("propose")
 
+    def gone(self) -> CambrianError | None:
+        """Why no model can be asked any more; None while one can, or may soon be tried again.
+
+        A model that is left alone for a while is gone once the first try after that has failed as well, or
+        when it was left for a reason that trying again does not mend. The error is a `LimitReached` when a
+        budget is spent, else a `ModelUnavailable`.
+        """
+        if self._models.ready("propose"):
+            return None
+        if (spent := self._models.spent("propose")) is not None:
+            return spent
+        names = self._models.names
+        if not names:
+            status = next(iter(self._models.status().values()), "no model is configured")
+            return ModelUnavailable(status, permanent=True)
+        if all(self._outages.get(name, 0) >= HOPELESS for name in names):
+            return self._last_outage
+        return None
+
+    def batch(self, missing: int, wanted: int) -> int:
+        """How many proposals to ask for in one call now; 0 to wait until more are missing.
+
+        Args:
+            missing: proposals that are neither ready nor asked for.
+            wanted: how many should be.
+        """
+        best = self._batching.best(min(wanted, MOST))
+        if self._llm.batch != "auto":
+            return self._llm.batch
+        if best == 1:
+            return 1
+        return min(missing, best) if 2 * missing >= min(wanted, best) else 0
+
     async def propose(self, context: ProposalContext, n: int) -> list[Proposal]:
-        """One proposal: drafts of a model are dear, so `n` is not used up.
+        """Up to `n` proposals from one answer, each asked for with a focus of its own.
 
         Raises:
-            ProposalError: the model refused, or its answer was no member of the space after all repairs.
+            ProposalError: the model refused, or its answer held no member of the space after all repairs.
             ModelUnavailable: see `LLMClient.ask`.
             LimitReached: see `LLMClient.ask`.
             UserError: a prompt template cannot be rendered, or `CAMBRIAN_PROMPTS` names no folder.
         """
         # one set for the whole run: what is asked must not change with a file that is edited meanwhile
         self._templates = self._templates or Templates.of(context.space)
-        prompts = Questions(self._templates, context)
-        request = prompts.question()
-        for repairs_left in reversed(range(self._repairs + 1)):
-            exchange = await self._models.ask(request)
-            if exchange.refusal:
-                raise ProposalError(f"the model refused: {quoted(exchange.refusal)}")
+        n = min(n, MOST)
+        questions = Questions(self._templates, context, n, limit=self._llm.prompt_tokens)
+        place = f"d{context.index}"
+        request = replace(questions.question(), place=place)
+        names = self._models.available("propose")
+        model = choose_model(context.population, names, context.rng) if len(names) > 1 else None
+        for turn in range(1, self._llm.repairs + 2):
+            exchange = await self._ask(request, model)
             try:
-                return [self._proposal(exchange, context)]
+                return self._proposals(exchange, context, n, questions.ideas)
             except ProposalError as error:
-                problem = _with_cut(error.message, exchange)
-                log.info("exchange %s holds no proposal: %s", exchange.id, problem)
-                if not repairs_left:
-                    raise ProposalError(
-                        f"the model gave no usable answer in {self._repairs + 1} turns: {problem}"
-                    ) from error
-            request = prompts.repair(request, exchange.response or "", problem)
-        raise AssertionError("the loop returns or raises")
+                problem = error.message
+            log.info("exchange %s holds no proposal: %s", exchange.id, problem)
+            if exchange.refusal or turn > self._llm.repairs:
+                break
+            request = replace(
+                questions.repair(request, exchange.response or "", problem), place=f"{place}.{turn + 1}"
+            )
+            if self._models.spent("repair") is not None:
+                break
+            model = exchange.model if self._llm.role("repair").model is None else None
+        self._gave_nothing(exchange.model, problem)
+        turns = f"{turn} turn{'s' if turn > 1 else ''}"
+        why = problem if exchange.refusal else f"the model gave no usable answer in {turns}: {problem}"
+        raise ProposalError(why)
+
+    def recover(self, context: ProposalContext, n: int) -> list[Proposal]:
+        """What the question of `context.index`, asked by an earlier process, has brought; it may be nothing.
+
+        That process died between the answer and taking note of it. What was asked of each proposal is not
+        known any more: they have no `idea`.
+        """
+        place = f"d{context.index}"
+        for exchange in reversed(self._models.exchanges.all()):
+            if exchange.place.partition(".")[0] == place and exchange.response:
+                try:
+                    return self._proposals(exchange, context, n, ("",))
+                except ProposalError:
+                    return []
+        return []
 
     async def close(self) -> None:
         """The models are the run's: nothing to release."""
         return
 
-    def _proposal(self, exchange: Exchange, context: ProposalContext) -> Proposal:
-        answer, _ = parse_answer(exchange.response or "", context.space)
+    async def _ask(self, request: ModelRequest, model: str | None) -> Exchange:
+        before = dict(self._outages)
+        was_ready = self._models.available("propose")
+        try:
+            return await self._models.ask(request, model)
+        except ModelUnavailable as error:
+            self._last_outage = error
+            # one that was asked before the outage began tells nothing new of it
+            for name in was_ready:
+                same = self._outages.get(name, 0) == before.get(name, 0)
+                if name not in self._models.available("propose") and same:
+                    self._note_outage(name, HOPELESS if error.permanent else 1)
+            raise
+
+    def _note_outage(self, model: str, times: int) -> None:
+        self._outages[model] = self._outages.get(model, 0) + times
+
+    def _gave_nothing(self, model: str, why: str) -> None:
+        was_ready = model in self._models.available("propose")
+        self._models.note_unusable(model, why)
+        if was_ready and model not in self._models.available("propose"):
+            self._last_outage = ModelUnavailable(f"model {model} gave nothing usable: {why}")
+            self._note_outage(model, 1)
+
+    def _proposals(
+        self, exchange: Exchange, context: ProposalContext, n: int, ideas: tuple[str, ...]
+    ) -> list[Proposal]:
+        try:
+            if exchange.refusal:
+                raise ProposalError(f"the model refused: {quoted(exchange.refusal)}")
+            found, problems = parse_answers(exchange.response or "", context.space, n)
+        except ProposalError as error:
+            self._batching.note(exchange.usage, n, 0, self._models.price(exchange.model))
+            raise ProposalError(_with_cut(error.message, exchange)) from None
+        self._batching.note(exchange.usage, n, len(found), self._models.price(exchange.model))
+        self._models.note_usable(exchange.model)
+        self._outages.pop(exchange.model, None)
+        for problem in problems:
+            log.info("exchange %s: %s", exchange.id, problem)
+        return [
+            self._proposal(answer, exchange, context, ideas[min(number, len(ideas) - 1)])
+            for number, (answer, _) in enumerate(found)
+        ]
+
+    def _proposal(
+        self, answer: ProposalAnswer, exchange: Exchange, context: ProposalContext, idea: str
+    ) -> Proposal:
+        expected = answer.expectation
         return Proposal(
             arm=self.name,
             genotype=answer.genotype,
             parents=_known_parents(answer, context.population),
             edit=answer.edit,
             hypothesis=answer.hypothesis,
-            expected_effect=answer.expected_effect,
+            expected_effect=answer.expected_effect
+            if expected is None
+            else expected.in_words(context.task.metric),
+            expectation=expected,
             exchange=exchange.id,
             model=exchange.model,
+            idea=idea,
         )
 
 
