@@ -1,13 +1,14 @@
 """The life of one candidate, as a LangGraph: one candidate is one thread, checkpointed at every step.
 
-    admit -> examine -> (review) -> evaluate -> judge
+    admit -> examine -> (review) -> evaluate -> judge        analyse
 
 `admit` climbs the steps that need no sandbox: membership, static checks, hard limits, identity. `examine`
 finds out what needs one: how the network behaves, and what generated code computes; then the predictor has
 its say.
 `review` interrupts the graph until a person has decided. `evaluate` runs the sandbox jobs of one rung, see
 `agents.trial`; among them the one that reproduces the score of who would enter the first places. `judge`
-gives the candidate its place in the population. A promoted candidate enters its thread again at `evaluate`
+gives the candidate its place in the population; `analyse` finds out what it taught, in a thread of its own
+beside the slots, see `agents.analyst`. A promoted candidate enters its thread again at `evaluate`
 with a higher rung; candidates of the arm `factorial` begin at the rung where they are compared. Every node
 may run twice after a crash, so each is idempotent: identities are claimed in the store, jobs are keyed by
 candidate, rung and seed, evaluations are recorded once.
@@ -21,7 +22,7 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypedDict
@@ -44,6 +45,7 @@ from cambrian.agents.population.model import (
     Candidate,
     CandidateState,
     Evaluation,
+    Lesson,
 )
 from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.population.view import Population
@@ -57,10 +59,15 @@ UNSCREENED = {CONTROL_ARM, BASELINE_ARM, FACTORIAL_ARM}
 """Arms whose candidates are yardsticks: no predictor may keep them from being measured."""
 
 
+LESSON = "/lesson"
+"""What the thread of a candidate's analysis is called after its id."""
+
+
 class LifeState(TypedDict, total=False):
     """What a thread carries from step to step."""
 
     candidate: str
+    step: str
     rung: int
     evaluation_state: str
     evaluation_reason: str
@@ -74,6 +81,7 @@ class Services:
         activity: told what is done for a candidate.
         notes: what the run has learned so far, one line each.
         noise: what two scores of one network differ by, as far as that is known.
+        analyse: asks what a candidate taught, and notes it.
     """
 
     config: RunConfig
@@ -87,21 +95,33 @@ class Services:
     activity: Callable[[str, str], None] = field(default=lambda _candidate, _doing: None)
     notes: Callable[[], Sequence[str]] = tuple
     noise: Callable[[], NoiseFloor | None] = field(default=lambda: None)
+    analyse: Callable[[str], Awaitable[None]] | None = None
 
     def __post_init__(self) -> None:
         self.trials = Trials(self.config, self.space, self.task, self.store.folder, self.sandbox, self.meter)
 
     def save(self, candidate: Candidate, step: str) -> Candidate:
         """Write a candidate's new state, which `step` has brought, to the store, then to the view."""
-        candidate = self._stamped(candidate)
+        candidate = self.with_lesson(self._stamped(candidate))
         self.store.update(candidate, step)
         self.population.update(candidate)
         return candidate
 
+    def teach(self, candidate_id: str, lesson: Lesson, step: str) -> None:
+        """Write what a candidate taught, whatever a slot is doing with it meanwhile."""
+        candidate = self.population.get(candidate_id).model_copy(update={"lesson": lesson})
+        self.store.update(candidate, step)
+        self.population.update(candidate)
+
+    def with_lesson(self, candidate: Candidate) -> Candidate:
+        """The candidate with its latest lesson, which may have come while a slot worked on it."""
+        lesson = self.population.get(candidate.id).lesson
+        return candidate if candidate.lesson is lesson else candidate.model_copy(update={"lesson": lesson})
+
     def discredit(self, candidate: Candidate, state: JobState, reason: str) -> Candidate:
         """End a candidate whose scores are not believed any more: it has none from now on."""
         reproduced = False if state is JobState.NOT_REPRODUCED else candidate.reproduced
-        candidate = self._stamped(candidate.discredited(f"{state}: {reason}", reproduced))
+        candidate = self.with_lesson(self._stamped(candidate.discredited(f"{state}: {reason}", reproduced)))
         self.store.discredit(candidate, state, reason)
         self.population.update(candidate)
         self.admission.relearn()
@@ -193,6 +213,19 @@ class Lifecycle:
         }
         return await steps[name](state)
 
+    async def analyse(self, candidate_id: str) -> None:
+        """Find out what a candidate taught; goes on where a dead process left it.
+
+        A thread beside the candidate's own, which may climb a rung meanwhile.
+
+        Raises:
+            CambrianError: as `Services.analyse`; another call tries again.
+        """
+        config = self._thread(f"{candidate_id}{LESSON}")
+        unfinished = bool((await self._graph.aget_state(config)).next)
+        entry = None if unfinished else {"candidate": candidate_id, "step": "analyse"}
+        await self._graph.ainvoke(entry, config, durability="sync")
+
     # -- the steps ----------------------------------------------------------------------------------
 
     async def _admit(self, state: LifeState) -> LifeState:
@@ -255,6 +288,7 @@ class Lifecycle:
                 changed = self._with_evaluation(candidate, evaluation)
             else:
                 changed = changed.model_copy(update={"reproduced": True})
+        changed = do.with_lesson(changed)
         do.store.add_evaluation(evaluation, changed)
         do.population.update(changed)
         do.admission.latency.observe(changed, evaluation)
@@ -287,6 +321,11 @@ class Lifecycle:
         candidate = self._do.save(candidate, "judge")
         if rung == 0 and candidate.score is not None:
             self._do.admission.learn(candidate)
+        return {}
+
+    async def _analyse(self, state: LifeState) -> LifeState:
+        if self._do.analyse is not None:
+            await self._do.analyse(state["candidate"])
         return {}
 
     def _is_suspect(self, ended: JobState) -> bool:
@@ -336,15 +375,19 @@ class Lifecycle:
         graph.add_node("review", self._review)
         graph.add_node("evaluate", self._evaluate)
         graph.add_node("judge", self._judge)
-        graph.add_conditional_edges(START, self._enter, ["admit", "evaluate"])
+        graph.add_node("analyse", self._analyse)
+        graph.add_conditional_edges(START, self._enter, ["admit", "evaluate", "analyse"])
         graph.add_conditional_edges("admit", self._after_admit, ["examine", END])
         graph.add_conditional_edges("examine", self._after_examine, ["review", "evaluate", END])
         graph.add_conditional_edges("review", self._after_review, ["evaluate", END])
         graph.add_edge("evaluate", "judge")
         graph.add_edge("judge", END)
+        graph.add_edge("analyse", END)
         return graph.compile(checkpointer=saver)
 
     def _enter(self, state: LifeState) -> str:
+        if state.get("step") == "analyse":
+            return "analyse"
         return "admit" if self._candidate(state).state is CandidateState.PROPOSED else "evaluate"
 
     def _after_admit(self, state: LifeState) -> str:

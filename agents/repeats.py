@@ -92,7 +92,7 @@ async def make(do: Services, repeat: Repeat) -> str:
     contained = do.space.kind == "code" and ended is not JobState.TRAINED
     if repeat.believed and (contained or ended is JobState.NOT_REPRODUCED):
         candidate = do.discredit(candidate, ended, problem)  # first: who dies now has still lost it
-    do.store.add_evaluation(evaluation, candidate)
+    do.store.add_evaluation(evaluation, do.with_lesson(candidate))
     metric = do.task.metric
     came = show_score(metric, evaluation.metrics.get(metric)) if evaluation.metrics else f"{ended}: {problem}"
     return f"{candidate.id} again with a fresh seed: {metric} {came}"

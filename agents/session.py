@@ -20,6 +20,8 @@ from typing import Any
 import torch
 import yaml
 
+from cambrian.agents.analyst import Analyst
+from cambrian.agents.analyst.analyst import PATIENCE_S
 from cambrian.agents.budget import Account
 from cambrian.agents.discovery import Discovery
 from cambrian.agents.errors import CambrianError, InfrastructureError, RunFileError, UserError
@@ -31,7 +33,8 @@ from cambrian.agents.planner import Arm
 from cambrian.agents.planner.endpoint import endpoint_status
 from cambrian.agents.planner.exchange import ExchangeLog
 from cambrian.agents.planner.kept_prompts import keep_prompts
-from cambrian.agents.planner.models import Models
+from cambrian.agents.planner.local_model import DEFAULT, LocalModel, local_model
+from cambrian.agents.planner.models import Models, check_models
 from cambrian.agents.planner.portfolio import build_arms
 from cambrian.agents.planner.prompt_check import check_prompts
 from cambrian.agents.planner.templates import Templates
@@ -141,8 +144,11 @@ def check_run(config: RunConfig, origin: str, space: Space | None = None) -> tup
     if config.mlflow.tracking_uri is not None:
         check_tracking_uri(config.mlflow.tracking_uri)
     task.load()
+    check_models(config, origin)
+    local = local_model(config.llm)
     if "llm" in config.arms and config.arms["llm"].weight > 0:
-        check_prompts(config, space, task)
+        with _narrowness(local):
+            check_prompts(config if local is None else _fitted(config, local), space, task)
     return space, task
 
 
@@ -174,6 +180,24 @@ def _check_sandboxes(config: RunConfig, space: Space, task: Task, origin: str) -
         found = config.devices[device]
         if found.engine is None and found.gpu is None:
             check_trust(found.kind, field=f"{origin}: devices.{device}.kind", how=how)
+
+
+def _fitted(config: RunConfig, local: LocalModel) -> RunConfig:
+    return config.model_copy(update={"llm": local.fitted(config.llm)})
+
+
+@contextmanager
+def _narrowness(local: LocalModel | None) -> Iterator[None]:
+    """Say of questions that are too long that the local model is why, where it is."""
+    try:
+        yield
+    except UserError as error:
+        if local is None or not local.narrow or "prompt_tokens" not in error.message:
+            raise
+        raise UserError(
+            f"{error.message}, and {local.file.path.name} takes in no more",
+            hint=f"use a model that was trained on longer texts than {local.file.context} tokens",
+        ) from error
 
 
 def with_genes(space: Space, config: RunConfig, task: Task, origin: str) -> Space:
@@ -227,12 +251,15 @@ async def start(config: RunConfig, workspace: Workspace, watch: Watch, origin: s
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:
-    """`config` with the files and folders of its task named so that a resume finds them from anywhere."""
+    """`config` with the files and folders that it names named so that a resume finds them from anywhere."""
     options = {
         key: str(Path(value).absolute()) if key in PATH_OPTIONS and isinstance(value, str) else value
         for key, value in config.task.options().items()
     }
-    return config.model_copy(update={"task": TaskSection(name=config.task.name, **options)})
+    llm, local = config.llm, config.llm.local
+    if local is not None and local != DEFAULT:
+        llm = llm.model_copy(update={"local": str(Path(local).expanduser().absolute())})
+    return config.model_copy(update={"task": TaskSection(name=config.task.name, **options), "llm": llm})
 
 
 def _has_candidates(folder: Path) -> bool:
@@ -284,6 +311,8 @@ async def _carry_out(
                 async with organs as discovery:
                     watch.started(discovery, store)
                     stop_reason = await discovery.run()
+                    if discovery.analyst is not None:
+                        await discovery.analyst.finish(_patience_s(discovery.account))
                     signals.ignore()  # all is done but the closing, which is quick
                     store.set_run(status="finished", stop_reason=stop_reason)
             except asyncio.CancelledError:
@@ -300,6 +329,12 @@ async def _carry_out(
         store.close()
 
 
+def _patience_s(account: Account) -> float:
+    """How long the end of a run may wait for lessons: not beyond its time budget."""
+    limit = account.budget.wall_s
+    return PATIENCE_S if limit is None else min(PATIENCE_S, max(limit - account.elapsed_s, 0.0))
+
+
 @asynccontextmanager
 async def _organs(
     config: RunConfig,
@@ -313,7 +348,11 @@ async def _organs(
 ) -> AsyncIterator[Discovery]:
     """Everything that a run needs, opened in order and closed in the reverse order whatever happens."""
     recorder = _recorder(config, store, space, task, workspace)
-    models = Models(config, exchanges)
+    if (local := local_model(config.llm)) is not None:
+        config = _fitted(config, local)
+    models = Models(
+        config, exchanges, say=watch.say, local=local, time_left=lambda: account.seconds_left()
+    )  # nobody asks before the account is opened
     arms = _arms(config, models, space, watch.say, store.folder)
     desks: list[ReviewDesk] = [FolderDesk(store.folder / "review")]
     # The predictors' libraries take seconds to import: now, beside the sandbox, rather than in a slot's way.
@@ -340,9 +379,20 @@ async def _organs(
             meter=meter,
         )
         account = Account(config.budget, evaluations=len(store.evaluations()), elapsed_s=store.run.elapsed_s)
-        async with Lifecycle(services, store.folder / "checkpoints.sqlite") as lifecycle:
+        analyst = Analyst(config, services, models, watch.say)
+        async with (
+            Lifecycle(services, store.folder / "checkpoints.sqlite") as lifecycle,
+            analyst.beside(lifecycle),
+        ):
             yield Discovery(
-                services, lifecycle, arms, account, desks=tuple(desks), say=watch.say, landed=watch.landed
+                services,
+                lifecycle,
+                arms,
+                account,
+                desks=tuple(desks),
+                say=watch.say,
+                landed=watch.landed,
+                analyst=analyst,
             )
     except BaseException as error:  # before the recorder closes, which records how the run ended
         _note_stop(store, error)
@@ -438,7 +488,7 @@ def _arms(config: RunConfig, models: Models, space: Space, say: Say, folder: Pat
     """The run's arms; one line says so when the LLM arm is wanted and cannot be had."""
     if "llm" in config.arms and config.arms["llm"].weight > 0:
         endpoint = endpoint_status(config.llm)
-        if not endpoint.configured:
+        if not endpoint.configured and config.llm.local is None:
             say(f"{endpoint.detail}; the run goes on with the other arms ({endpoint.hint})")
         templates = Templates.of(space)
         keep_prompts(templates, folder)

@@ -20,7 +20,7 @@ CREATE TABLE IF NOT EXISTS journal (
 );
 """
 
-Kind = Literal["ask", "answered", "add", "save", "evaluation", "discredit"]
+Kind = Literal["ask", "answered", "add", "save", "evaluation", "discredit", "analyse"]
 
 
 class JournalEntry(BaseModel):
@@ -31,6 +31,7 @@ class JournalEntry(BaseModel):
         kind: `ask`: an arm was asked, with what was known then. `answered`: a model's answer had come.
             `add`: a proposal entered the population. `save`: the step `data["step"]` changed a candidate.
             `evaluation`: one was recorded. `discredit`: a candidate lost its scores, which `data` keeps.
+            `analyse`: the analyst asks what a candidate taught, with what was known then.
         subject: id of the candidate; of the draw for `ask`; the place of the question for `answered`.
         data: what else is needed to do it again.
     """

@@ -140,7 +140,8 @@ async def test_a_token_budget_retires_the_arm_and_the_run_goes_on(
 ) -> None:
     server.says(proposing(2))
     lines: list[str] = []
-    made = config(arms=ARMS, llm=llm(server), budget={"evaluations": 12, "calls": 2})
+    off = {"lessons": "off"}
+    made = config(arms=ARMS, llm=llm(server), budget={"evaluations": 12, "calls": 2}, analyst=off)
     report = await start(made, Workspace(runs), Watch(say=lines.append))
     assert report.ledger.evaluations == 12 and report.ledger.calls == len(server.seen) == 2
     assert len([line for line in lines if "arm llm is out" in line]) == 1

@@ -1,0 +1,393 @@
+"""The analyst: what each candidate taught, worked out beside the slots.
+
+The verdict is computed at once, in the slot's own time, which takes milliseconds. Words for it are a model's
+affair: they wait in a short queue, from which one question at a time is asked, so that proposals never wait
+behind them. Where a model cannot be asked, or says nothing of use, the verdict stays and the words are empty.
+Nothing of this ever fails a slot or ends a run.
+
+Each analysis is a LangGraph thread beside that of its candidate: a candidate may climb to the next rung
+while a model thinks about the last one, and one thread cannot be in two places. It is idempotent: an answer
+that was paid for is found again, evidence counts once, and a resumed run does what was not finished.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sqlite3
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from cambrian.agents.analyst.differences import Readings
+from cambrian.agents.analyst.lessons import (
+    Subject,
+    lesson_of_a_setback,
+    lesson_question,
+    lesson_variables,
+    parse_lesson,
+)
+from cambrian.agents.analyst.notes import NOTES_KEY, Changes, Note, Notebook
+from cambrian.agents.analyst.sameness import saying_the_same
+from cambrian.agents.analyst.tallies import tally_lines
+from cambrian.agents.analyst.verdicts import Assessment, Effect, assess
+from cambrian.agents.errors import CambrianError, LimitReached, ModelUnavailable, ProposalError
+from cambrian.agents.evaluator.noise import NoiseFloor
+from cambrian.agents.lifecycle import Lifecycle, Services
+from cambrian.agents.planner.models import Models
+from cambrian.agents.planner.quoting import quoted
+from cambrian.agents.planner.templates import Templates
+from cambrian.agents.population.model import Candidate, Evaluation, Lesson
+from cambrian.agents.runfile import RunConfig
+
+log = logging.getLogger(__name__)
+
+LLM_ARM = "llm"
+QUEUE = 16
+"""Analyses that may wait: of older ones the verdict has to do."""
+PATIENCE_S = 30.0
+"""How long the end of a run waits for the lessons that are still to come."""
+RETRY_S = 2.0
+"""How often a model that is left alone for now is looked at again."""
+TRIES = 2
+
+
+class Analyst:
+    """Looks at candidates that have ended.
+
+    Args:
+        config: of the run.
+        services: of the run; get `notes`, `noise` and `analyse` from here.
+        models: of the run.
+        say: prints one line for people.
+    """
+
+    def __init__(
+        self, config: RunConfig, services: Services, models: Models, say: Callable[[str], None] = print
+    ) -> None:
+        self._section, self._limit = config.analyst, config.llm.prompt_tokens
+        self._do, self._models, self._say = services, models, say
+        self._readings = Readings(services)
+        self._templates: Templates | None = None
+        kept = services.store.get_meta(NOTES_KEY)
+        self._book = Notebook() if kept is None else Notebook.model_validate_json(kept)
+        self._children: defaultdict[str, dict[str, None]] = defaultdict(dict)
+        self._effects: dict[str, Effect] = {}
+        self._queue: deque[str] = deque()
+        self._again: set[str] = set()
+        self._tries: defaultdict[str, int] = defaultdict(int)
+        self._now: str | None = None
+        self._news, self._idle = asyncio.Event(), asyncio.Event()
+        self._idle.set()
+        self._out = self._section.lessons == "off"
+        self._worker: asyncio.Task[None] | None = None
+        services.notes, services.noise, services.analyse = self.lines, self.noise, self.analyse
+
+    # -- what the run sees --------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def beside(self, lifecycle: Lifecycle) -> AsyncIterator[Analyst]:
+        """Work beside the slots, for as long as the context is open; what a dead process left comes first."""
+        self._take_in()
+        self._worker = asyncio.create_task(self._work(lifecycle))
+        try:
+            yield self
+        finally:
+            await self._stop()
+
+    def look_at(self, candidate_id: str) -> None:
+        """Work out the verdict of a candidate that has ended, and queue it for a lesson. Returns at once.
+
+        The verdicts of its children rest on it: they are worked out again.
+        """
+        try:
+            self.weigh(candidate_id)
+            for child_id in list(self._children.get(candidate_id, ())):
+                self._weigh(child_id)
+            if self._is_wanted(self._do.population.get(candidate_id)):
+                self._enqueue(candidate_id)
+        except (CambrianError, sqlite3.Error):  # whose disk is full will say so itself
+            log.exception("the analyst could not look at %s", candidate_id)
+
+    def weigh(self, candidate_id: str) -> None:
+        """Work out the verdict of one candidate, from what the store tells now."""
+        self._readings.forget(candidate_id)
+        self._readings.refresh()
+        self._enter_family(self._do.population.get(candidate_id))
+        self._weigh(candidate_id, anew=True)
+
+    def _enter_family(self, candidate: Candidate) -> None:
+        for parent_id in candidate.proposal.parents:
+            self._children[parent_id][candidate.id] = None
+
+    def _weigh(self, candidate_id: str, *, anew: bool = False) -> bool:
+        """Work out a candidate's verdict; whether that changed anything.
+
+        Args:
+            candidate_id: of one that has ended; of others there is nothing to say.
+            anew: whether new numbers alone are a change. Else they are one only with another verdict: noise
+                is estimated a bit differently after each repeat.
+        """
+        candidate = self._do.population.get(candidate_id)
+        assessment = self._assess(candidate)
+        self._note_effect(candidate, assessment)
+        lesson = _lesson(candidate, assessment)
+        before = candidate.lesson
+        if lesson is None or lesson == before:
+            return False
+        flipped = before is not None and before.verdict != lesson.verdict
+        first = before is not None and before.compared_with[:1] != lesson.compared_with[:1]
+        if not (anew or before is None or flipped or first):
+            return False
+        if flipped and lesson.exchange is not None:  # its words were about something else
+            self._again.add(candidate_id)
+            self._enqueue(candidate_id)
+        self._do.teach(candidate_id, lesson, "verdict")
+        return True
+
+    def refresh(self) -> int:
+        """Work out all verdicts anew; the number of those that have changed."""
+        self._readings.refresh()
+        ended = [c for c in self._do.population.known() if c.state.ended]
+        return sum(self._weigh(candidate.id) for candidate in ended)
+
+    def notes(self) -> tuple[Note, ...]:
+        """The notes that hold, best supported first, with the evidence that is still believed."""
+        return self._book.current(self._is_believed)[: self._section.notes]
+
+    def lines(self) -> tuple[str, ...]:
+        """The notes for prompts, counted ones after those that a model has worded."""
+        most = self._section.notes
+        if not most:
+            return ()
+        counted = tally_lines(self._do.population.known(), self._effects)
+        worded = [note.line() for note in self.notes()]
+        counted = counted[: max(most - len(worded), most // 4)]
+        return (*worded[: most - len(counted)], *counted)
+
+    def noise(self) -> NoiseFloor | None:
+        """What two scores may differ by for no reason, after the longest training so far; None if unknown."""
+        self._readings.refresh()
+        best = self._do.population.elite(1)
+        floor = self._readings.noise(best[0].rung if best else 0)
+        return floor if floor.std is not None or floor.sampling else None
+
+    async def finish(self, patience_s: float = PATIENCE_S) -> None:
+        """The search is over: work out all verdicts anew, and wait a while for lessons under way.
+
+        A signal cancels the wait like everything else of a run.
+        """
+        try:
+            self.refresh()
+        except (CambrianError, sqlite3.Error):
+            log.exception("the analyst could not work out the verdicts anew")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(patience_s, 0.0)):
+                while not self._idle.is_set() and self._is_asking():
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._idle.wait(), RETRY_S)
+        if self._queue and not self._out:
+            log.info("%d lessons were not asked for any more", len(self._queue))
+        await self._stop()
+
+    # -- one analysis -------------------------------------------------------------------------------
+
+    async def analyse(self, candidate_id: str) -> None:
+        """Ask a model what a candidate taught, and note it: the step of the life cycle.
+
+        Raises:
+            ModelUnavailable: see `Models.ask`.
+            LimitReached: see `Models.ask`.
+            UserError: the prompt template cannot be rendered.
+            InfrastructureError: the disk failed.
+        """
+        candidate = self._do.population.get(candidate_id)
+        if not self._is_wanted(candidate):
+            return
+        templates = self._templates = self._templates or Templates.of(self._do.space)
+        self._readings.refresh()
+        notes = self.notes()
+        subject = self._subject(candidate, notes)
+        variables = lesson_variables(subject, self._do.space, self._do.task)
+        self._do.store.note("analyse", candidate_id)
+        exchange = await self._models.ask(lesson_question(templates, variables, self._limit, candidate_id))
+        text, changes = "", Changes()
+        try:
+            if exchange.refusal:
+                raise ProposalError(f"the model refused: {quoted(exchange.refusal)}")
+            text, changes = parse_lesson(exchange.response or "", notes)
+        except ProposalError as error:
+            log.info("exchange %s holds no lesson: %s", exchange.id, error.message)
+            self._models.note_unusable(exchange.model, error.message)
+        else:
+            self._models.note_usable(exchange.model)
+        self._again.discard(candidate_id)
+        if self._section.notes and subject.assessment.telling:
+            await self._learn(candidate_id, changes)
+        candidate = self._do.population.get(candidate_id)
+        if candidate.score is None or candidate.lesson is None:  # meanwhile nobody believes it any more
+            return
+        taught = candidate.lesson.model_copy(update={"text": text, "exchange": exchange.id})
+        self._do.teach(candidate_id, taught, "lesson")
+
+    async def _learn(self, candidate_id: str, changes: Changes) -> None:
+        """Note what a candidate says for and against claims. It says it once, however often it is noted."""
+        book = await asyncio.to_thread(
+            self._book.learned,
+            candidate_id,
+            changes,
+            most=self._section.notes,
+            same=saying_the_same,
+            is_believed=self._is_believed,
+        )
+        if book != self._book:
+            self._book = book
+            self._do.store.set_meta(NOTES_KEY, book.model_dump_json())
+
+    def _subject(self, candidate: Candidate, notes: tuple[Note, ...]) -> Subject:
+        parents, siblings, nearest = self._family(candidate)
+        shown = [each for each in siblings if each.score is not None]
+        if nearest is not None and nearest not in (*parents, *shown) and nearest.score is not None:
+            shown.insert(0, nearest)
+        made: list[Evaluation] = [
+            e
+            for e in self._do.store.evaluations(candidate.id)
+            if e.rung == candidate.rung and e.seed == self._do.config.seed
+        ]
+        return Subject(
+            candidate=candidate,
+            parents=parents,
+            siblings=shown,
+            assessment=self._assess(candidate),
+            evaluation=made[0] if made else None,
+            notes=notes,
+        )
+
+    # -- inside -------------------------------------------------------------------------------------
+
+    def _assess(self, candidate: Candidate) -> Assessment:
+        parents, siblings, nearest = self._family(candidate)
+        return assess(candidate, parents, siblings, nearest, self._readings, self._do.task)
+
+    def _family(self, candidate: Candidate) -> tuple[list[Candidate], list[Candidate], Candidate | None]:
+        """Parents, siblings from the newest on, and the earlier candidate that it is most like."""
+        population = self._do.population
+        parents = []
+        for cid in candidate.proposal.parents:
+            with contextlib.suppress(KeyError):
+                parents.append(population.get(cid))
+        found = {cid: None for parent in parents for cid in reversed(self._children.get(parent.id, {}))}
+        siblings = sorted(
+            (population.get(cid) for cid in found if cid != candidate.id), key=lambda c: -c.index
+        )
+        nearest = population.get(candidate.nearest.id) if candidate.nearest is not None else None
+        return parents, [c for c in siblings if c not in parents], nearest
+
+    def _note_effect(self, candidate: Candidate, assessment: Assessment) -> None:
+        if assessment.effect is None:
+            self._effects.pop(candidate.id, None)
+        else:
+            self._effects[candidate.id] = assessment.effect
+
+    def _is_believed(self, candidate_id: str) -> bool:
+        try:
+            return self._do.population.get(candidate_id).score is not None
+        except KeyError:
+            return False
+
+    def _is_wanted(self, candidate: Candidate) -> bool:
+        """Whether a model is still to be asked what it taught."""
+        if self._section.lessons == "off" or candidate.score is None or candidate.lesson is None:
+            return False
+        chosen = self._section.lessons == "all" or candidate.proposal.arm == LLM_ARM
+        return chosen and (candidate.lesson.exchange is None or candidate.id in self._again)
+
+    def _take_in(self) -> None:
+        """What a resumed run finds: verdicts that are missing are worked out, lessons queued."""
+        self._readings.learn(self._do.store.evaluations())
+        known = sorted(self._do.population.known(), key=lambda c: c.index)
+        ended = [candidate for candidate in known if candidate.state.ended]
+        for candidate in ended:
+            self._enter_family(candidate)
+        for candidate in ended:
+            if candidate.lesson is None:
+                self._weigh(candidate.id, anew=True)
+            else:
+                self._note_effect(candidate, self._assess(candidate))
+        for candidate in ended:
+            if self._is_wanted(self._do.population.get(candidate.id)):
+                self._enqueue(candidate.id)
+
+    def _enqueue(self, candidate_id: str) -> None:
+        if self._out or candidate_id in self._queue or candidate_id == self._now:
+            return
+        self._queue.append(candidate_id)
+        while len(self._queue) > QUEUE:
+            self._queue.popleft()
+        self._idle.clear()
+        self._news.set()
+
+    def _is_asking(self) -> bool:
+        """Whether anything can be expected of waiting."""
+        return self._now is not None or (bool(self._queue) and self._models.ready("analyse"))
+
+    async def _work(self, lifecycle: Lifecycle) -> None:
+        while not self._out:
+            if not self._queue:
+                self._idle.set()
+                self._news.clear()
+                await self._news.wait()
+            elif not self._models.ready("analyse"):
+                await asyncio.sleep(RETRY_S)
+            else:
+                self._now = self._queue.popleft()
+                try:
+                    await self._one(lifecycle, self._now)
+                finally:
+                    self._now = None
+        self._queue.clear()
+        self._idle.set()
+
+    async def _one(self, lifecycle: Lifecycle, candidate_id: str) -> None:
+        try:
+            await lifecycle.analyse(candidate_id)
+        except ModelUnavailable as error:
+            self._tries[candidate_id] += 1
+            if error.permanent:
+                self._out = True  # who speaks for the models has said so
+            elif self._tries[candidate_id] < TRIES:
+                self._queue.appendleft(candidate_id)
+        except LimitReached as limit:
+            self._out = True
+            self._say(f"the analyst asks no more: {limit.message}; verdicts go on without words")
+        except CambrianError as error:
+            self._out = True
+            self._say(f"the analyst asks no more: {error}")
+        except Exception:
+            log.exception("the analysis of %s failed", candidate_id)
+
+    async def _stop(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.cancel()
+            await asyncio.gather(worker, return_exceptions=True)
+
+
+def _lesson(candidate: Candidate, assessment: Assessment) -> Lesson | None:
+    """What is kept with a candidate; a model's words stay for as long as its score is believed."""
+    before = candidate.lesson
+    facts: dict[str, Any] = {
+        "verdict": assessment.verdict,
+        "measured": assessment.measured,
+        "compared_with": assessment.compared_with,
+    }
+    if candidate.score is not None:
+        words = {} if before is None else {"text": before.text, "exchange": before.exchange}
+        if before is not None and before.exchange is None:
+            words = {}  # ours, of a time without a score
+        return Lesson(**facts, **words)
+    if candidate.state.ended and (candidate.proposal.arm == LLM_ARM or before is not None):
+        return Lesson(**facts, text=lesson_of_a_setback(candidate))
+    return None

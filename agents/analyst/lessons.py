@@ -1,0 +1,231 @@
+"""The question of what a candidate taught, and its answer as data.
+
+The model is shown what was expected and what was measured, with the verdict, which is not its to give. What
+it says is quoted as data later on, so that it is cleaned and bounded here, whatever it holds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cambrian.agents.analyst.notes import MOST_AGAINST, MOST_FOR, MOST_NEW, Changes, Claim, Note
+from cambrian.agents.analyst.verdicts import Assessment
+from cambrian.agents.errors import ProposalError, UserError
+from cambrian.agents.evaluator.difference import difference
+from cambrian.agents.planner.answers import find_json
+from cambrian.agents.planner.client import ModelRequest, estimated_tokens
+from cambrian.agents.planner.exchange import Message
+from cambrian.agents.planner.quoting import quoted
+from cambrian.agents.planner.templates import Templates
+from cambrian.agents.population.model import Candidate, CandidateState, Evaluation
+from cambrian.search_spaces import Space, Task
+
+TEMPLATE = "analyse.j2"
+LESSON = 600
+"""Most characters of a lesson."""
+SIBLINGS = 4
+"""How many siblings the model is shown."""
+_GENOTYPE = 1500
+_CURVE = 12
+_CUTS = (("siblings", 2), ("notes", 6), ("genotype", 0), ("siblings", 0), ("notes", 0), ("curve", 0))
+"""What is cut, the first first, where a question is too long, and how much of it stays."""
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _NotesAnswer(_Data):
+    supports: tuple[str, ...] = ()
+    contradicts: tuple[str, ...] = ()
+    new: tuple[Claim, ...] = ()
+
+
+class _Answer(_Data):
+    lesson: str
+    notes: _NotesAnswer = _NotesAnswer()
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a question is about.
+
+    Attributes:
+        candidate: that has a score.
+        parents: those that exist.
+        siblings: other children of theirs, newest first.
+        assessment: of its measurements.
+        evaluation: behind its score, None where that is not known.
+        notes: of the run, best supported first.
+    """
+
+    candidate: Candidate
+    parents: Sequence[Candidate]
+    siblings: Sequence[Candidate]
+    assessment: Assessment
+    evaluation: Evaluation | None
+    notes: Sequence[Note] = ()
+
+
+def lesson_variables(subject: Subject, space: Space, task: Task) -> dict[str, Any]:
+    """Everything that the template `analyse` may use, as plain data."""
+    candidate, proposal = subject.candidate, subject.candidate.proposal
+    first = subject.parents[0] if subject.parents else None
+    curve = subject.evaluation.val_curve if subject.evaluation is not None else ()
+    genotype = json.dumps(candidate.genotype, separators=(",", ":"), ensure_ascii=False)
+    expected = (
+        proposal.expectation.in_words(task.metric) if proposal.expectation else proposal.expected_effect
+    )
+    return {
+        "task": {"name": task.name, "metric": task.metric, "maximize": task.maximize},
+        "space": {"name": space.name, "kind": space.kind},
+        "candidate": _shown(candidate, task)
+        | {
+            "arm": proposal.arm,
+            "hypothesis": quoted(proposal.hypothesis, 400),
+            "expected": quoted(expected, 200),
+            "changes": quoted(difference(first.genotype, candidate.genotype, 400), 400) if first else "",
+            "feasible": candidate.feasible,
+            "reason": quoted(candidate.reason, 300),
+            "comment": quoted(candidate.comment, 300),
+        },
+        "verdict": subject.assessment.verdict.value,
+        "measured": quoted(subject.assessment.measured, 500),
+        "parents": [_shown(parent, task) for parent in subject.parents[:2]],
+        "siblings": [_shown(each, task) for each in subject.siblings[:SIBLINGS]],
+        "curve": [float(f"{value:.4g}") for value in _thinned(curve)],
+        "genotype": quoted(genotype, _GENOTYPE),
+        "notes": [{"id": note.id, "line": quoted(note.line(), 500)} for note in subject.notes],
+    }
+
+
+def lesson_question(
+    templates: Templates, variables: Mapping[str, Any], limit: int, place: str
+) -> ModelRequest:
+    """The question, with as much left out as it takes to be no longer than `limit` tokens.
+
+    Raises:
+        UserError: the template cannot be rendered, or nothing more can be left out.
+    """
+    schema = lesson_schema()
+    now = dict(variables)
+    prompt = templates.render(TEMPLATE, now)
+    cuts = iter(_CUTS)
+    while estimated_tokens(prompt.text) > limit:
+        cut = next(cuts, None)
+        if cut is None:
+            raise UserError(
+                f"llm.prompt_tokens is {limit}, but the analyst's question needs "
+                f"{estimated_tokens(prompt.text)} tokens",
+                hint="raise llm.prompt_tokens, or set 'analyst: {lessons: off}'",
+            )
+        now[cut[0]] = now[cut[0]][: cut[1]]
+        prompt = templates.render(TEMPLATE, now)
+    text = json.dumps(schema, separators=(",", ":"))
+    note = templates.render("schema.j2", now | {"schema": text})
+    return ModelRequest(
+        role="analyse",
+        place=place,
+        messages=(Message(role="user", content=prompt.text),),
+        schema_name="lesson",
+        schema=schema,
+        bounds={"lesson": {"maxLength": LESSON}},
+        schema_note=note.text,
+        templates={each.name: each.version for each in (prompt, note)},
+    )
+
+
+def lesson_schema() -> dict[str, Any]:
+    """JSON schema of the answer, fit for strict structured output."""
+    ids = {"type": "array", "items": {"type": "string"}}
+    claim = _object(
+        {
+            "claim": {"type": "string", "description": "one sentence that later measurements can bear out"},
+            "scope": {"type": "string", "description": "where it holds, in a few words; may be empty"},
+        }
+    )
+    notes = _object(
+        {
+            "supports": ids | {"description": f"ids of at most {MOST_FOR} notes that this result bears out"},
+            "contradicts": ids | {"description": f"ids of at most {MOST_AGAINST} notes it speaks against"},
+            "new": {
+                "type": "array",
+                "items": claim,
+                "description": f"at most {MOST_NEW} claims that no note makes yet; mostly none",
+            },
+        }
+    )
+    lesson = {"type": "string", "description": "what this result teaches, in two or three sentences"}
+    return _object({"lesson": lesson, "notes": notes})
+
+
+def parse_lesson(text: str, notes: Sequence[Note]) -> tuple[str, Changes]:
+    """The lesson, cleaned, and what it says of the notes, within bounds.
+
+    Args:
+        text: the model's answer.
+        notes: those that it was shown; others it cannot know.
+
+    Raises:
+        ProposalError: no JSON, other fields than asked for, or no lesson in it.
+    """
+    try:
+        answer = _Answer.model_validate(find_json(text))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise ProposalError(f"{'.'.join(map(str, first['loc'])) or 'answer'}: {first['msg']}") from None
+    lesson = quoted(answer.lesson, LESSON)
+    if not lesson:
+        raise ProposalError("lesson: it is empty")
+    shown, said = {note.id for note in notes}, answer.notes
+    supports, contradicts = (
+        [note_id for note_id in dict.fromkeys(ids) if note_id in shown]
+        for ids in (said.supports, said.contradicts)
+    )
+    new = [claim for each in said.new if (claim := Claim.of(each.claim, each.scope)) is not None]
+    return lesson, Changes(
+        supports=tuple(supports[:MOST_FOR]),
+        contradicts=tuple(contradicts[:MOST_AGAINST]),
+        new=tuple(new[:MOST_NEW]),
+    )
+
+
+def lesson_of_a_setback(candidate: Candidate) -> str:
+    """What one that ended without a score taught, in words of ours: its state and its reason."""
+    if candidate.state is CandidateState.DUPLICATE and candidate.duplicate_of:
+        return f"Nothing was trained: it computes the same as {candidate.duplicate_of}."
+    return quoted(f"No score: {candidate.state.value}. {candidate.reason}".strip(), LESSON)
+
+
+def _shown(candidate: Candidate, task: Task) -> dict[str, Any]:
+    rung = candidate.rung
+    score = candidate.score
+    return {
+        "id": candidate.id,
+        "edit": quoted(candidate.proposal.edit, 150),
+        "summary": quoted(candidate.summary, 150),
+        "score": None if score is None else float(f"{score:.4g}"),
+        "epochs": task.rungs[rung].epochs if 0 <= rung < len(task.rungs) else None,
+        "latency_ms": None if candidate.latency_ms is None else float(f"{candidate.latency_ms:.4g}"),
+        "params": candidate.static.parameters if candidate.static else None,
+    }
+
+
+def _thinned(curve: Sequence[float]) -> list[float]:
+    if len(curve) <= _CURVE:
+        return list(curve)
+    return [curve[round(i * (len(curve) - 1) / (_CURVE - 1))] for i in range(_CURVE)]
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": list(properties),
+        "properties": properties,
+    }

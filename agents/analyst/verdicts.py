@@ -1,0 +1,169 @@
+"""Whether what was measured bears a hypothesis out: computed, free, of every candidate.
+
+An expectation is of one number against that of the first parent. The rules, for a change of at least
+`by_percent` of the parent's value:
+
+* no larger than what chance makes: within the noise, whatever was expected. Only numbers that are exact, such
+  as parameters, can be refuted by not changing;
+* in the other direction: refuted;
+* in the right direction: borne out from half of `by_percent` on, else refuted. Half, since authors give round
+  guesses: one that is right within a factor of two has understood what the change does, while "some gain" is
+  no success of who promised a large one. `measured` says when it was less than expected.
+
+`same` says that the number changes by less than `by_percent`. It is borne out where the change and what
+chance may add to it stay within that (as in an equivalence test), or where the change is real and stays
+within it; refuted where it is real and goes beyond; else it is within the noise.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from cambrian.agents.analyst.differences import Difference, Readings
+from cambrian.agents.population.model import Candidate, Expectation, Measure, Verdict
+from cambrian.agents.wording import clean, show_cost, show_score
+from cambrian.search_spaces import Task
+
+ENOUGH = 0.5
+"""Share of the expected change from which on a hypothesis counts as borne out."""
+SIBLINGS = 16
+"""How many siblings, newest first, a candidate is compared with."""
+_LONGEST = 500
+Effect = Literal["better", "worse", "tied"]
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What the measurements of a candidate say.
+
+    Attributes:
+        verdict: on its author's expectation.
+        measured: what that rests on, in words.
+        compared_with: ids of parents and siblings.
+        effect: of the edit on the score, against the first parent; None where that cannot be compared.
+        telling: whether its score or its latency differs for real from who it is compared with first.
+    """
+
+    verdict: Verdict
+    measured: str
+    compared_with: tuple[str, ...] = ()
+    effect: Effect | None = None
+    telling: bool = False
+
+
+def verdict_on(expectation: Expectation, difference: Difference) -> tuple[Verdict, str]:
+    """The verdict by the rules of this module, and what is to be said beside the numbers; may be empty."""
+    change, bound = difference.change, difference.bound
+    least = expectation.by_percent / 100 * abs(difference.theirs)
+    if bound is None:
+        return Verdict.NO_EVIDENCE, "what chance makes of it is not known"
+    if expectation.change == "same":
+        within = abs(change) <= least
+        if difference.is_real:
+            return (Verdict.BORNE_OUT, "") if within else (Verdict.REFUTED, "it changed by more")
+        if bound == 0 or abs(change) + bound <= least:
+            return Verdict.BORNE_OUT, ""
+        return Verdict.WITHIN_NOISE, "no change was seen, but one beyond that cannot be excluded"
+    if not difference.is_real:
+        return (Verdict.WITHIN_NOISE, "") if bound else (Verdict.REFUTED, "it did not change")
+    if (change > 0) != (expectation.change == "higher"):
+        return Verdict.REFUTED, "it went the other way"
+    if abs(change) < ENOUGH * least:
+        return Verdict.REFUTED, "the direction is right, but it is less than half of what was expected"
+    return Verdict.BORNE_OUT, "less than expected" if abs(change) < least else ""
+
+
+def assess(
+    candidate: Candidate,
+    parents: Sequence[Candidate],
+    siblings: Sequence[Candidate],
+    other: Candidate | None,
+    readings: Readings,
+    task: Task,
+) -> Assessment:
+    """What the measurements of `candidate` say.
+
+    Args:
+        candidate: that has ended.
+        parents: those that exist, in order.
+        siblings: other children of theirs, newest first.
+        other: whom it is compared with where it has no parents: the earlier one that it is most like.
+        readings: of the run.
+        task: tells metric and direction.
+    """
+    first = parents[0] if parents else other
+    expectation = candidate.proposal.expectation
+    verdict, remarks = Verdict.NO_EVIDENCE, []
+    if expectation is not None:
+        found = readings.difference(expectation.measure, candidate, parents[0]) if parents else None
+        remark = "" if parents else "it names no parent to be measured against"
+        if found is not None:
+            verdict, remark = verdict_on(expectation, found)
+        elif parents:
+            remark = f"there is no {expectation.measure} of both to compare"
+        remarks.append(f"expected: {expectation.in_words(task.metric)}" + (f"; {remark}" if remark else ""))
+    measures: list[Measure] = list(
+        dict.fromkeys((expectation.measure if expectation else "score", "score", "latency_ms"))
+    )
+    compared = {m: d for m in measures if first and (d := readings.difference(m, candidate, first))}
+    said = [_in_words(d, first.id, task) for d in compared.values()] if first else []
+    close = [(s, d) for s in siblings[:SIBLINGS] if (d := readings.difference("score", candidate, s))]
+    if close:
+        ways = Counter(effect_of(d, task.maximize) for _, d in close)
+        many = "1 sibling" if len(close) == 1 else f"{len(close)} siblings"
+        how = f"better than {ways['better']}, worse than {ways['worse']} and tied with {ways['tied']}"
+        remarks.append(f"by score {how} of {many}")
+    others = [*parents, *([first] if first else []), *(sibling for sibling, _ in close)]
+    score = compared.get("score")
+    return Assessment(
+        verdict=verdict,
+        measured=clean("; ".join([*said, *remarks]), _LONGEST),
+        compared_with=tuple(dict.fromkeys(each.id for each in others)) if compared or close else (),
+        effect=effect_of(score, task.maximize) if score is not None and parents else None,
+        telling=any(d.is_real for m, d in compared.items() if m in {"score", "latency_ms"}),
+    )
+
+
+def effect_of(difference: Difference, maximize: bool) -> Effect:
+    """Whether a score is better for real."""
+    if not difference.is_real:
+        return "tied"
+    return "better" if (difference.change > 0) == maximize else "worse"
+
+
+def hypotheses(candidates: Iterable[Candidate], arm: str = "llm") -> dict[Verdict, int]:
+    """How the hypotheses of an arm came out, those without evidence left out."""
+    lessons = [c.lesson for c in candidates if c.lesson is not None and c.proposal.arm == arm]
+    told: Counter[Verdict] = Counter(lesson.verdict for lesson in lessons)
+    return {v: told[v] for v in Verdict if told[v] and v is not Verdict.NO_EVIDENCE}
+
+
+def hypotheses_text(told: dict[Verdict, int]) -> str:
+    """`hypotheses of the model: 3 borne out, 2 refuted`; empty without any."""
+    return f"hypotheses of the model: {', '.join(f'{n} {v}' for v, n in told.items())}" if told else ""
+
+
+def _in_words(difference: Difference, other: str, task: Task) -> str:
+    """`accuracy 91 % against 90 % of c-0003, both after 2 epochs: +1.1 % (chance makes up to 0.9 %)`."""
+    measure, rung = difference.measure, difference.rung
+    name = task.metric if measure == "score" else measure
+    ours, theirs = (
+        show_score(task.metric, value) if measure == "score" else show_cost(measure, value)
+        for value in (difference.ours, difference.theirs)
+    )
+    said = f"{name} {ours} against {theirs} of {other}"
+    if rung is not None:
+        epochs = task.rungs[rung].epochs
+        said += f", both after {epochs} epoch{'' if epochs == 1 else 's'}"
+    change = difference.percent(difference.change)
+    said += f": {change:+.3g} %" if change is not None else f": {difference.change:+.3g}"
+    if difference.bound is None:
+        return f"{said} (its noise is not known)"
+    if difference.bound == 0:
+        return said
+    bound = difference.percent(difference.bound)
+    most = f"{bound:.2g} %" if bound is not None else f"{difference.bound:.2g}"
+    return f"{said} (chance makes up to {most})"
