@@ -88,6 +88,11 @@ def escape_markdown(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]()#|!~])", r"\\\1", text).replace("://", "&#58;//")
 
 
+def unpictured(text: str) -> str:
+    """Markdown whose pictures are shown as text: every reader's browser would fetch them."""
+    return text.replace("![", "!\\[")
+
+
 def compact(value: Any) -> str:
     """A gene's value on one line: `kernel=3 width=16` for mappings, words for lists."""
     if isinstance(value, Mapping):

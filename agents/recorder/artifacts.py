@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cambrian.agents.population.model import Candidate, CandidateState
-from cambrian.agents.wording import clean
+from cambrian.agents.wording import clean, unpictured
 from cambrian.search_spaces import Signature, Space
 
 logger = logging.getLogger(__name__)
@@ -29,8 +29,11 @@ def write_candidate_files(
         Whether `architecture.svg` is among them.
     """
     (folder / "genotype.json").write_text(json.dumps(candidate.genotype, indent=1), encoding="utf-8")
-    if candidate.proposal.exchange is not None:
-        _write_exchange(run_folder / "exchanges" / f"{candidate.proposal.exchange}.json", folder)
+    asked = {"": candidate.proposal.exchange}
+    asked["analysis-"] = candidate.lesson.exchange if candidate.lesson is not None else None
+    for prefix, exchange in asked.items():
+        if exchange is not None:
+            _write_exchange(run_folder / "exchanges" / f"{exchange}.json", folder, prefix)
     drawn = False
     if candidate.state not in _PLAIN:
         drawn = _write(folder / "architecture.svg", lambda: space.draw(candidate.genotype, signature))
@@ -53,7 +56,7 @@ def _write(path: Path, make: Callable[[], str]) -> bool:
     return True
 
 
-def _write_exchange(record: Path, folder: Path) -> None:
+def _write_exchange(record: Path, folder: Path, prefix: str) -> None:
     """The recorded model call as two texts. Read with leniency: it is shown, not acted upon."""
     try:
         data = json.loads(record.read_text(encoding="utf-8"))
@@ -63,5 +66,10 @@ def _write_exchange(record: Path, folder: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         logger.debug("exchange %s cannot be shown: %s", record.name, error)
         return
-    (folder / "prompt.md").write_text(clean(prompt, _MAX_TEXT), encoding="utf-8")
-    (folder / "answer.txt").write_text(clean(str(answer), _MAX_TEXT), encoding="utf-8")
+    (folder / f"{prefix}prompt.md").write_text(unpictured(clean(prompt, _MAX_TEXT)), encoding="utf-8")
+    try:
+        told = json.dumps(json.loads(answer), indent=1, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        (folder / f"{prefix}answer.txt").write_text(clean(str(answer), _MAX_TEXT), encoding="utf-8")
+    else:
+        (folder / f"{prefix}answer.json").write_text(clean(told, _MAX_TEXT), encoding="utf-8")

@@ -12,6 +12,7 @@ from cambrian.agents.champions import CHAMPIONS_KEY, read_champions
 from cambrian.agents.population.model import Candidate, CandidateState, Evaluation
 from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.recorder.artifacts import write_candidate_files
+from cambrian.agents.recorder.asked import Asked, asked_of
 from cambrian.agents.recorder.entries import (
     NOTE,
     PENDING,
@@ -22,6 +23,7 @@ from cambrian.agents.recorder.entries import (
     candidate_entry,
 )
 from cambrian.agents.recorder.notes import artifact_link, candidate_note, run_link
+from cambrian.agents.recorder.traces import Traces
 from cambrian.agents.recorder.tracking import RunInfo, Tracking, is_hopeless, is_missing
 from cambrian.agents.review import shown_note_key
 from cambrian.agents.wording import one_line
@@ -42,6 +44,7 @@ class Delivery:
         tracking: the server.
         parent: MLflow's run of the discovery run.
         doubtful: candidates for which a dead process may have made a run without noting it.
+        traces: of the exchanges with models behind the candidates.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Delivery:
         tracking: Tracking,
         parent: RunInfo,
         doubtful: set[str],
+        traces: Traces,
     ) -> None:
         self._store = store
         self._space = space
@@ -59,6 +63,7 @@ class Delivery:
         self._tracking = tracking
         self._parent = parent
         self._doubtful = doubtful
+        self._traces = traces
 
     def deliver(self, candidate_id: str) -> None:
         """Make MLflow's run of a candidate what the store says; any number of times without harm.
@@ -75,16 +80,19 @@ class Delivery:
         child = self._known_child(candidate_id)
         if child is not None and child.deleted:
             return  # a person deleted it
+        is_new = child is None
         if child is None:
             child = self._create_child(candidate_id, entry)
-            if candidate.state in _UNFINISHED:
-                return  # more is known in a moment, and is written then in one go
+        self._traces.link(candidate, child.run_id)
+        if is_new and candidate.state in _UNFINISHED:
+            return  # more is known in a moment, and is written then in one go
         pictured = self._upload_files(child, candidate)
-        tags = entry.tags | _review_tags(candidate, child.tags)
+        asked = asked_of(candidate, self._traces, self._tracking.experiment_id)
+        tags = entry.tags | _review_tags(candidate, child.tags) | (asked.tags if asked is not None else {})
         if child.name != entry.name:
             tags["mlflow.runName"] = entry.name
         if not edited(child.tags):
-            note = self._note(child, candidate, evaluations, pictured)
+            note = self._note(child, candidate, evaluations, pictured, asked)
             tags |= note_tags(note)
             if candidate.state is CandidateState.PARKED:
                 self._store.set_meta(shown_note_key(candidate_id), note)
@@ -119,7 +127,12 @@ class Delivery:
         self._doubtful.discard(candidate_id)
 
     def _note(
-        self, child: RunInfo, candidate: Candidate, evaluations: Sequence[Evaluation], pictured: bool
+        self,
+        child: RunInfo,
+        candidate: Candidate,
+        evaluations: Sequence[Evaluation],
+        pictured: bool,
+        asked: Asked | None,
     ) -> str:
         parents = []
         for parent_id in candidate.proposal.parents:
@@ -136,6 +149,7 @@ class Delivery:
             parents,
             links_of(self._store, self._tracking, named),
             artifact_link(child.run_id, "architecture.svg") if pictured else None,
+            asked,
         )
 
     def _upload_files(self, child: RunInfo, candidate: Candidate) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 from cambrian.agents.evaluator.noise import repeats_by_candidate
 from cambrian.agents.evaluator.ranking import RankKey, rank_key
 from cambrian.agents.evaluator.savings import savings
+from cambrian.agents.planner.endpoint import without_credentials
 from cambrian.agents.population.model import CONTROL_ARM, Candidate, CandidateState, Evaluation
 from cambrian.agents.population.store import RunRecord
 from cambrian.agents.recorder.tracking import MetricPoint
@@ -77,6 +78,10 @@ def candidate_entry(
                 "duplicate_of": candidate.duplicate_of or "",
                 "nearest": candidate.nearest.id if candidate.nearest is not None else "",
                 "exchange": candidate.proposal.exchange or "",
+                "model": candidate.proposal.model,
+                "operator": candidate.proposal.operator,
+                "idea": candidate.proposal.idea,
+                "verdict": candidate.lesson.verdict.value if candidate.lesson is not None else "",
                 "feasible": "" if candidate.score is None else "yes" if candidate.feasible else "no",
                 "reproduced": show_reproduced(candidate.reproduced),
                 **_isolation(evaluations),
@@ -99,7 +104,7 @@ def candidate_name(candidate: Candidate, metric: str) -> str:
 
 def run_entry(run: RunRecord) -> Entry:
     """The parent run of a discovery run; its metrics come with the pictures."""
-    params = flatten_config(run.config)
+    params = flatten_config(public_config(run.config))
     if constraints := read_constraints(run.config):
         params["constraints"] = ", ".join(str(constraint) for constraint in constraints)
     return Entry(
@@ -118,6 +123,24 @@ def run_entry(run: RunRecord) -> Entry:
             }
         ),
     )
+
+
+def public_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A resolved configuration without what may hold a secret: user and password in addresses of models.
+
+    Keys of models are read from the environment and never stand in it.
+    """
+    shown = dict(config)
+    llm = shown.get("llm")
+    if isinstance(llm, Mapping):
+        models = [_public_address(each) for each in llm.get("models") or ()]
+        shown["llm"] = _public_address(llm) | ({"models": models} if models else {})
+    return shown
+
+
+def _public_address(section: Mapping[str, Any]) -> dict[str, Any]:
+    address = section.get("base_url")
+    return dict(section) | ({"base_url": without_credentials(address)} if isinstance(address, str) else {})
 
 
 def seed_of(run: RunRecord) -> int:

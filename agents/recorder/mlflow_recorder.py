@@ -22,6 +22,9 @@ from cambrian.agents.recorder.delivery import Delivery, get_run
 from cambrian.agents.recorder.entries import PENDING, TAG_CANDIDATE, TAG_REVIEW, TAG_RUN
 from cambrian.agents.recorder.notes import experiment_tags
 from cambrian.agents.recorder.parent import Parent
+from cambrian.agents.recorder.prompts import PromptRegistry
+from cambrian.agents.recorder.trace_tracking import TraceTracking
+from cambrian.agents.recorder.traces import Traces, exchange_numbers
 from cambrian.agents.recorder.tracking import Tracking, check_tracking_uri, is_hopeless, is_missing
 from cambrian.agents.wording import one_line
 from cambrian.search_spaces import Space, Task
@@ -85,6 +88,8 @@ class MLflowRecorder:
         self._tracking: Tracking | None = None
         self._parent: Parent | None = None
         self._delivery: Delivery | None = None
+        self._traces: Traces | None = None
+        self._earlier = exchange_numbers(store.folder)  # before anything is asked in this process
         self._refused: dict[str, int] = {}
         self._delivered = 0
         self._busy_s = 0.0
@@ -107,13 +112,20 @@ class MLflowRecorder:
         """Wait until all changes so far are delivered; False when they were not within `timeout_s`."""
         deadline = time.monotonic() + timeout_s
         with self._turned:
-            while self._store.outbox_size() or self._store.get_meta(_REBUILD_KEY):
+            while self._lacks():
                 left = deadline - time.monotonic()
                 if left <= 0 or self._thread is None or not self._thread.is_alive():
                     return False
                 self._wake.set()
                 self._turned.wait(min(left, 0.1))
         return True
+
+    def _lacks(self) -> bool:
+        if self._store.outbox_size() or self._store.get_meta(_REBUILD_KEY):
+            return True
+        return exchange_numbers(self._store.folder) != frozenset() and (
+            self._traces is None or self._traces.waiting()
+        )
 
     def close(self, timeout_s: float = 60.0) -> None:
         """Deliver the rest, draw the last pictures, end the parent run. Safe to call twice.
@@ -187,20 +199,40 @@ class MLflowRecorder:
             tracking = Tracking(self._uri, f"{run.space}/{run.task}", self._root)
             tracking.add_experiment_tags(experiment_tags(run, tracking.experiment_id))
             self._tracking = tracking
-        if self._parent is None or self._delivery is None:
+        if self._parent is None or self._delivery is None or self._traces is None:
             self._parent = Parent(self._store, self._space, self._task, self._tracking)
             if self._parent.moved:
                 self._store.set_meta(_REBUILD_KEY, "0")
             doubtful = set() if self._parent.fresh else self._untracked()
+            self._traces = self._open_traces(self._tracking, self._parent)
             self._delivery = Delivery(
-                self._store, self._space, self._task, self._tracking, self._parent.info, doubtful
+                self._store,
+                self._space,
+                self._task,
+                self._tracking,
+                self._parent.info,
+                doubtful,
+                self._traces,
             )
+        try:
+            self._traces.deliver(self._late, last=last)
+        except Exception as error:
+            self._still_there(error)
+            raise
         self._drain(self._delivery)
         self._rebuild(self._delivery)
         if not self._late():
             self._parent.illustrate(last=last)
         if last:
             self._parent.end()
+
+    def _open_traces(self, tracking: Tracking, parent: Parent) -> Traces:
+        traced, run = TraceTracking(tracking), self._store.run
+        asks = (run.config.get("arms", {}).get("llm") or {}).get("weight", 0) > 0
+        prompts = PromptRegistry(traced, self._space, self._store.folder, asks)
+        prompts.register()
+        parent.link_prompts(list(prompts.refs.values()))
+        return Traces(self._store, traced, prompts, parent.info.run_id, self._earlier)
 
     def _untracked(self) -> set[str]:
         return {c.id for c in self._store.candidates() if self._store.tracked(c.id) is None}
@@ -251,7 +283,7 @@ class MLflowRecorder:
         if not is_missing(error) or self._tracking is None or self._parent is None:
             return
         if get_run(self._tracking, self._parent.info.run_id) is None:
-            self._tracking = self._parent = self._delivery = None
+            self._tracking = self._parent = self._delivery = self._traces = None
             raise ConnectionError("the tracking server has lost the run; it is recorded again") from error
 
     def _rebuild(self, delivery: Delivery) -> None:

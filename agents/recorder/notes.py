@@ -12,8 +12,9 @@ from typing import Any
 from cambrian.agents.evaluator.noise import repeats_by_candidate
 from cambrian.agents.population.model import Candidate, CandidateState, Evaluation
 from cambrian.agents.population.store import RunRecord
+from cambrian.agents.recorder.asked import Asked
+from cambrian.agents.recorder.story import proposal_story, table
 from cambrian.agents.wording import (
-    clean,
     escape_markdown,
     finding_facts,
     flatten_genes,
@@ -93,6 +94,7 @@ def candidate_note(
     parents: Sequence[Candidate],
     links: Mapping[str, str],
     picture: str | None,
+    asked: Asked | None = None,
 ) -> str:
     """The description of a candidate's run.
 
@@ -103,6 +105,7 @@ def candidate_note(
         parents: of the candidate, those that still exist.
         links: page of a candidate's run by its id.
         picture: address of its drawing.
+        asked: what is known of the models that were asked about it.
     """
     proposal = candidate.proposal
     parts = [_headline(candidate, run) + "\n"]
@@ -112,17 +115,13 @@ def candidate_note(
         parts.append(f"**{_plain(candidate.summary)}**\n")
     if picture is not None:  # before the table: MLflow shows the beginning only until it is asked for more
         parts.append(f"![architecture of {candidate.id}]({picture})\n")
-    parts.append(_table(_facts(candidate, evaluations, run, links)))
-    for title, text in (
-        ("Hypothesis", proposal.hypothesis),
-        ("Expected effect", proposal.expected_effect),
-        ("Edit", proposal.edit),
-    ):
-        if text.strip():
-            parts.append(f"**{title}**\n\n{_quote(text)}\n")
+    story = proposal_story(candidate, parents, run)
+    rows = [*_facts(candidate, evaluations, run, links), *(asked.rows if asked is not None else ())]
+    # Where somebody had a reason for a proposal, that is what one comes for.
+    parts += [story, table(rows)] if proposal.hypothesis else [table(rows), story]
     if parents and (changes := _changes(candidate, parents[0])):
-        parts.append(f"**Against {parents[0].id}**\n\n{changes}")
-    return "\n".join(parts)
+        parts.append(f"**Genes against {parents[0].id}**\n\n{changes}")
+    return "\n".join(part for part in parts if part)
 
 
 def run_note(
@@ -198,14 +197,7 @@ def _facts(
     def linked(candidate_id: str) -> str:
         return f"[{candidate_id}]({links[candidate_id]})" if candidate_id in links else candidate_id
 
-    state = candidate.state.value
-    if candidate.reason:
-        state += f": {_plain(candidate.reason, 500)}"
-    made = candidate.proposal.arm
-    if candidate.proposal.parents:
-        made += " from " + ", ".join(linked(parent) for parent in candidate.proposal.parents)
-    rows = [("state", state), ("proposed by", made)]
-    rows += _relatives(candidate, linked)
+    rows = [*_origin(candidate, linked), *_relatives(candidate, linked)]
     if candidate.score is not None:
         test = (
             f" (test {show_score(run.metric, candidate.test_score)})"
@@ -240,6 +232,19 @@ def _facts(
     return rows
 
 
+def _origin(candidate: Candidate, linked: Callable[[str], str]) -> list[tuple[str, str]]:
+    proposal = candidate.proposal
+    state = candidate.state.value
+    if candidate.reason:
+        state += f": {_plain(candidate.reason, 500)}"
+    made = proposal.arm
+    if proposal.parents:
+        made += " from " + ", ".join(linked(parent) for parent in proposal.parents)
+    if told := [part for part in (proposal.operator, proposal.idea) if part]:
+        made += f" ({_plain(', '.join(told))})"
+    return [("state", state), ("proposed by", made)]
+
+
 def _relatives(candidate: Candidate, linked: Callable[[str], str]) -> list[tuple[str, str]]:
     if candidate.duplicate_of:
         return [("same network as", linked(candidate.duplicate_of))]
@@ -259,14 +264,6 @@ def _changes(candidate: Candidate, parent: Candidate) -> str:
     rows = [f"| {_plain(k)} | {_plain(theirs.get(k, '-'))} | {_plain(ours.get(k, '-'))} |" for k in keys[:20]]
     head = [f"| gene | {parent.id} | {candidate.id} |", "|---|---|---|"]
     return "\n".join([*head, *rows]) + "\n"
-
-
-def _table(rows: Sequence[tuple[str, str]]) -> str:
-    return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows)]) + "\n"
-
-
-def _quote(text: str) -> str:
-    return "\n".join(f"> {line}" for line in escape_markdown(clean(text, 1500)).splitlines())
 
 
 def _plain(text: str, limit: int = 200) -> str:

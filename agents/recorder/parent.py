@@ -19,9 +19,10 @@ from cambrian.agents.factorial import FACTORIAL_KEY, read_parts
 from cambrian.agents.population.model import Candidate
 from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.recorder.delivery import edited, get_run, links_of, note_tags, upload
-from cambrian.agents.recorder.entries import TAG_ROLE, TAG_RUN, run_entry, run_metrics
+from cambrian.agents.recorder.entries import TAG_ROLE, TAG_RUN, public_config, run_entry, run_metrics
 from cambrian.agents.recorder.notes import artifact_link, run_note, view_link
 from cambrian.agents.recorder.ranks import ranking_metrics
+from cambrian.agents.recorder.trace_entries import PromptRef, prompt_tags
 from cambrian.agents.recorder.tracking import Tracking
 from cambrian.agents.report import champions_text, objective_of, ranking_text, score_text
 from cambrian.search_spaces import Space, Task
@@ -67,9 +68,14 @@ class Parent:
         if info.status != "RUNNING":
             tracking.set_status(info.run_id, "RUNNING", None)
         with tempfile.TemporaryDirectory() as name:
-            text = yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True)
+            text = yaml.safe_dump(public_config(run.config), sort_keys=False, allow_unicode=True)
             (Path(name) / "config.yaml").write_text(text, encoding="utf-8")
             upload(tracking, info, Path(name))
+
+    def link_prompts(self, refs: list[PromptRef]) -> None:
+        """Name the versions of prompts that the run asks with."""
+        if tags := prompt_tags(refs):
+            self._tracking.log(self.info.run_id, tags=tags)
 
     def end(self) -> None:
         """End it. The recorder closes before a run is written off: one that is not finished was stopped."""

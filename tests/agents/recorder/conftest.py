@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from cambrian.agents.population.store import PopulationStore
+from cambrian.agents.recorder.mlflow_recorder import MLflowRecorder
 from cambrian.agents.recorder.tracking import Tracking
 from cambrian.search_spaces import SPACES, TASKS, Space, Task
 from tests.agents.recorder.making import run_record
+from tests.agents.recorder.reading import Launch
 
 
 @pytest.fixture(scope="session")
@@ -50,3 +52,22 @@ def database(tmp_path: Path, template: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(template, path)
     return path
+
+
+@pytest.fixture
+def launch(
+    store: PopulationStore, space: Space, task: Task, database: Path, tmp_path: Path
+) -> Iterator[Launch]:
+    """Starts recorders on the run's store; they are closed at the end."""
+    started: list[MLflowRecorder] = []
+
+    def launch(uri: str | None = None) -> MLflowRecorder:
+        root = None if uri and uri.startswith("http") else tmp_path / "artifacts"
+        recorder = MLflowRecorder(store, space, task, uri or f"sqlite:///{database}", root)
+        recorder.start()
+        started.append(recorder)
+        return recorder
+
+    yield launch
+    for recorder in started:
+        recorder.close(0)

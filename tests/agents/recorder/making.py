@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import random
+from datetime import UTC, datetime
 from typing import Any
 
+from cambrian.agents.planner.exchange import Exchange, ExchangeLog, Message, Usage
 from cambrian.agents.population.model import Candidate, CandidateState, Evaluation, Proposal
 from cambrian.agents.population.model import candidate_id as id_of
 from cambrian.agents.population.store import PopulationStore, RunRecord
@@ -158,6 +160,33 @@ def population(space: Space, n: int, seed: int = 0) -> list[Candidate]:
         if state is CandidateState.EVALUATED and candidate.feasible:
             scored.append(candidate)
     return found
+
+
+def exchanged(store: PopulationStore, number: int, **changes: Any) -> Exchange:
+    """Put the record of an exchange with a model into the run's folder, as the client does."""
+    values: dict[str, Any] = {
+        "id": f"x-{number:04d}",
+        "key": f"{number:032x}",
+        "role": "propose",
+        "place": f"d{number}",
+        "model": "test-model",
+        "messages": (
+            Message(role="system", content="You design networks."),
+            Message(role="user", content="Propose."),
+        ),
+        "schema_name": "proposal",
+        "response": '{"hypothesis": "wider is better"}',
+        "finish": "stop",
+        "usage": Usage(prompt_tokens=1200, completion_tokens=80, cached_tokens=400),
+        "money": 0.0021,
+        "calls": 1,
+        "seconds": 2.5,
+        "templates": {},
+        "created": datetime.fromtimestamp(BEGIN + number, UTC).isoformat(timespec="milliseconds"),
+    }
+    exchange = Exchange(**values | changes)
+    ExchangeLog(store.folder).write(exchange)
+    return exchange
 
 
 def enter(store: PopulationStore, candidate: Candidate, *, evaluated: bool | None = None) -> None:

@@ -3,11 +3,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import socket
 import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,59 +17,8 @@ from cambrian.agents.recorder.mlflow_recorder import MLflowRecorder
 from cambrian.agents.recorder.pictures import PICTURES
 from cambrian.sandbox import Latency
 from cambrian.search_spaces import Space, Task
-from tests.agents.recorder.making import BEGIN, enter, made, measured, population
-
-Launch = Callable[..., MLflowRecorder]
-
-
-@pytest.fixture
-def launch(
-    store: PopulationStore, space: Space, task: Task, database: Path, tmp_path: Path
-) -> Iterator[Launch]:
-    """Starts recorders on the run's store; they are closed at the end."""
-    started: list[MLflowRecorder] = []
-
-    def launch(uri: str | None = None) -> MLflowRecorder:
-        root = None if uri and uri.startswith("http") else tmp_path / "artifacts"
-        recorder = MLflowRecorder(store, space, task, uri or f"sqlite:///{database}", root)
-        recorder.start()
-        started.append(recorder)
-        return recorder
-
-    yield launch
-    for recorder in started:
-        recorder.close(0)
-
-
-def children(recorder: MLflowRecorder) -> dict[str, list[Any]]:
-    """MLflow's runs of candidates by candidate id."""
-    found: dict[str, list[Any]] = {}
-    for run in recorder.client.search_runs([recorder.experiment_id], max_results=1000):
-        if "mlflow.parentRunId" in run.data.tags:
-            found.setdefault(run.data.tags["cambrian.candidate"], []).append(run)
-    return found
-
-
-def only(recorder: MLflowRecorder, candidate_id: str) -> Any:
-    (run,) = children(recorder)[candidate_id]
-    return run
-
-
-def parent(recorder: MLflowRecorder) -> Any:
-    query = "tags.`cambrian.role` = 'run'"
-    (run,) = recorder.client.search_runs([recorder.experiment_id], filter_string=query)
-    return run
-
-
-def artifacts(run: Any) -> dict[str, Path]:
-    folder = Path(run.info.artifact_uri.removeprefix("file://"))
-    return {path.name: path for path in folder.iterdir()}
-
-
-def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from tests.agents.recorder.making import BEGIN, enter, exchanged, made, measured, population
+from tests.agents.recorder.reading import Launch, artifacts, children, closed_port, only, parent
 
 
 def test_all_of_a_latency_and_of_the_isolation_is_recorded(
@@ -132,10 +78,7 @@ def test_a_score_that_was_delivered_and_lost_is_no_longer_shown(
 
 
 def test_everything_of_a_candidate_is_recorded(launch: Launch, store: PopulationStore, space: Space) -> None:
-    folder = store.folder / "exchanges"
-    folder.mkdir()
-    exchange = {"messages": [{"role": "user", "content": "Propose."}], "response": '{"genotype": 1}'}
-    (folder / "x-0001.json").write_text(json.dumps(exchange))
+    exchanged(store, 1, response='{"genotype": 1}')
     first = made(space, 0, arm="random", score=0.9, cost=0.4)
     second = made(
         space,
@@ -187,12 +130,12 @@ def test_everything_of_a_candidate_is_recorded(launch: Launch, store: Population
     assert tags["nearest"] == "c-0001" and metrics["similarity"] == 0.94
     assert "wider is better" in note and "evil.example/x.png)" not in note.replace("\\)", "")
     files = artifacts(run)
-    assert {*files} == {"architecture.svg", "genotype.json", "source.py", "prompt.md", "answer.txt"}
+    assert {*files} == {"architecture.svg", "genotype.json", "source.py", "prompt.md", "answer.json"}
     assert f"get-artifact?path=architecture.svg&run_uuid={run.info.run_id}" in note
     assert json.loads(files["genotype.json"].read_text()) == second.genotype
     assert "def build" in files["source.py"].read_text()
-    assert files["prompt.md"].read_text() == "## user\n\nPropose."
-    assert files["answer.txt"].read_text() == '{"genotype": 1}'
+    assert files["prompt.md"].read_text() == "## system\n\nYou design networks.\n\n## user\n\nPropose."
+    assert files["answer.json"].read_text() == '{\n "genotype": 1\n}'
 
 
 def test_the_run_is_the_parent_with_pictures_and_configuration(
