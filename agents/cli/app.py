@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from cambrian.agents.cli.bench import bench
+from cambrian.agents.cli.prompts import prompts
 from cambrian.agents.cli.sandboxes import sandboxes
 from cambrian.agents.cli.spaces import spaces
 
@@ -67,6 +68,14 @@ def run(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as seed=3.")
     ] = None,
+    llm: Annotated[
+        str | None,
+        typer.Option(
+            "--llm",
+            metavar="local|FILE.gguf|MODEL",
+            help="Which model plans: the installed one or a file, served here; or an endpoint's.",
+        ),
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Validate the run file and its data, run nothing.")
     ] = False,
@@ -83,7 +92,7 @@ def run(
     from cambrian.agents.cli.launch import check_command, replay_command, run_command
 
     if replay is not None:
-        if run_file is not None or budget is not None or settings or check:
+        if run_file is not None or budget is not None or settings or llm is not None or check:
             raise typer.BadParameter(
                 "takes everything from the recorded run: leave out the others", param_hint="--replay"
             )
@@ -92,9 +101,9 @@ def run(
     if run_file is None:
         raise typer.BadParameter("name a run file, such as runs/first-light.yaml", param_hint="RUNFILE")
     if check:
-        check_command(run_file, budget, settings or [], as_json)
+        check_command(run_file, budget, settings or [], as_json, llm)
     else:
-        run_command(run_file, budget, settings or [], as_json, runs)
+        run_command(run_file, budget, settings or [], as_json, runs, llm)
 
 
 @app.command()
@@ -166,6 +175,7 @@ def review(
 
 
 app.add_typer(spaces, name="spaces")
+app.add_typer(prompts, name="prompts")
 app.add_typer(sandboxes, name="sandbox")
 app.add_typer(bench, name="bench")
 

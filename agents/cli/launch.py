@@ -15,13 +15,18 @@ from cambrian.agents.runfile import load_run_file, parse_budget
 from cambrian.search_spaces.finding import absolute
 
 
-def overrides_from(budget: str | None, settings: list[str]) -> dict[str, Any]:
-    """Dotted overrides from `--budget` and `--set`; values are read as YAML.
+def overrides_from(budget: str | None, settings: list[str], llm: str | None = None) -> dict[str, Any]:
+    """Dotted overrides from `--budget`, `--llm` and `--set`; values of the latter are read as YAML.
 
     Raises:
         RunFileError: a setting without `=`, or a value that is not YAML.
     """
     found: dict[str, Any] = {}
+    if llm is not None:
+        here = "default" if llm == "local" else llm if llm.endswith(".gguf") else None
+        found |= {"llm.local": here, "llm.model": None if here else llm}
+        if here:
+            found["llm.base_url"] = None
     for setting in settings:
         key, sep, value = setting.partition("=")
         if not sep or not key:
@@ -37,9 +42,11 @@ def overrides_from(budget: str | None, settings: list[str]) -> dict[str, Any]:
     return found
 
 
-def check_command(run_file: Path, budget: str | None, settings: list[str], as_json: bool) -> None:
+def check_command(
+    run_file: Path, budget: str | None, settings: list[str], as_json: bool, llm: str | None = None
+) -> None:
     """Validate a run file, its space, task and data; run nothing."""
-    config = load_run_file(run_file, overrides_from(budget, settings))
+    config = load_run_file(run_file, overrides_from(budget, settings, llm))
     from cambrian.agents.session import check_run
     from cambrian.search_spaces.tasks import extent
 
@@ -53,10 +60,15 @@ def check_command(run_file: Path, budget: str | None, settings: list[str], as_js
 
 
 def run_command(
-    run_file: Path, budget: str | None, settings: list[str], as_json: bool, runs: Path | None
+    run_file: Path,
+    budget: str | None,
+    settings: list[str],
+    as_json: bool,
+    runs: Path | None,
+    llm: str | None = None,
 ) -> None:
     """Launch a run."""
-    config = load_run_file(run_file, overrides_from(budget, settings))
+    config = load_run_file(run_file, overrides_from(budget, settings, llm))
     from cambrian.agents.session import start
     from cambrian.agents.terminal import Terminal
     from cambrian.agents.workspace import Workspace

