@@ -23,6 +23,8 @@ from cambrian.agents.population.model import Candidate, CandidateState, Proposal
 from cambrian.agents.population.view import Population
 from cambrian.agents.runfile import RunConfig
 
+DRAW_S = 10.0
+"""Seconds that a proposal and its training stand for."""
 FRUITLESS_LIMIT = 200
 """Proposals in a row that led to no evaluation, after which the table counts as exhausted, as in a run."""
 
@@ -38,6 +40,9 @@ class Trace:
         duplicates: proposals that were known already and cost nothing, by arm.
         screened: proposals that the predictor refused.
         refused: proposals that were no member, or were known to break a limit.
+        calls: requests to a model.
+        tokens: of its prompts and answers.
+        barren: times that an arm had no usable draft, by arm.
         seconds: of processor time that the search took.
         ended: why it ended early; empty when all evaluations were spent.
     """
@@ -48,8 +53,25 @@ class Trace:
     duplicates: dict[str, int] = field(default_factory=dict)
     screened: int = 0
     refused: int = 0
+    calls: int = 0
+    tokens: int = 0
+    barren: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     ended: str = ""
+
+
+class Clock:
+    """The time of a search, in seconds: a training would take `DRAW_S` where a table answers at once.
+
+    By it arms and models are left alone that fail, the same in each search.
+    """
+
+    def __init__(self) -> None:
+        self.draws = 0
+
+    def __call__(self) -> float:
+        """Seconds since the search began."""
+        return self.draws * DRAW_S
 
 
 class TableLoop:
@@ -59,18 +81,20 @@ class TableLoop:
         benchmark: what is searched.
         config: weights, warm-up, predictor, seed, and the number of evaluations.
         arms: by name.
+        clock: goes on with each draw.
     """
 
-    def __init__(self, benchmark: Benchmark, config: RunConfig, arms: dict[str, Arm]) -> None:
-        self._bench, self._config = benchmark, config
-        self._portfolio = Portfolio(config, arms)
+    def __init__(
+        self, benchmark: Benchmark, config: RunConfig, arms: dict[str, Arm], clock: Clock | None = None
+    ) -> None:
+        self._bench, self._config, self._clock = benchmark, config, clock or Clock()
+        self._portfolio = Portfolio(config, arms, self._clock)
         self._population = Population(benchmark.maximize)
         self._screen = Screen(
             config.predictor, benchmark.space, maximize=benchmark.maximize, seed=config.seed
         )
         self._encode = functools.partial(encode, benchmark.space)
         self._first_of: dict[str, str] = {}
-        self._draws = 0
         self._trace = Trace()
 
     async def run(self) -> Trace:
@@ -96,7 +120,8 @@ class TableLoop:
 
     async def _ask_arms(self) -> Proposal | None:
         """Ask the arm whose turn it is; when it cannot, the next one, until all have been asked."""
-        draw, self._draws = self._draws, self._draws + 1
+        draw = self._clock.draws
+        self._clock.draws += 1
         bench, config, population = self._bench, self._config, self._population
         excluded: set[str] = set()
         while True:
@@ -114,6 +139,7 @@ class TableLoop:
                 cost=bench.options.cost or config.cost,
                 budget_left=1.0 - len(self._trace.rows) / (config.budget.evaluations or 1),
                 encode=self._encode,
+                predictor_view=self._screen.what_matters,
             )
             n = config.predictor.pool if arm.cheap and not arm.control and self._screen.trusted else 1
             try:
@@ -121,6 +147,7 @@ class TableLoop:
             except ProposalError as error:
                 self._portfolio.failed(arm.name, error.message)
                 excluded.add(arm.name)
+                self._trace.barren[arm.name] = self._trace.barren.get(arm.name, 0) + 1
             except LimitReached as error:
                 self._portfolio.retire(arm.name, error.message)
             except ModelUnavailable as error:

@@ -19,8 +19,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cambrian.agents.benching.asked import llm_section, models_of
 from cambrian.agents.benching.benchmark import Benchmark
 from cambrian.agents.benching.loop import Trace
+from cambrian.agents.benching.rubbish import NAME as RUBBISH
 from cambrian.agents.errors import UnknownNameError, UserError
 from cambrian.agents.planner import ARMS
 from cambrian.agents.planner.portfolio import build_arms
@@ -43,11 +45,12 @@ class Searcher:
     Attributes:
         name: as it is shown.
         weights: by arm; empty for a peer.
-        single: a portfolio of one arm.
+        model: that the arm `llm` asks; empty without that arm.
     """
 
     name: str
     weights: Mapping[str, float]
+    model: str = ""
 
     @property
     def single(self) -> bool:
@@ -61,48 +64,84 @@ def default_weights() -> dict[str, float]:
     return {name: arm.weight for name, arm in arms.items() if name != ASKS_MODEL and arm.weight > 0}
 
 
-def parse_arms(text: str | None) -> list[Searcher]:
-    """Read `--arms`: names and portfolios separated by commas, such as `default,mutation,mutation+model:0.5`.
+def parse_arms(text: str | None, models: Sequence[str] = ()) -> list[Searcher]:
+    """Read `--arms`: names and portfolios separated by commas, such as `default,mutation,mutation+local:0.5`.
 
-    None stands for the default portfolio, each of its arms alone, and the peers.
+    None stands for the default portfolio, each of its arms alone, and the peers; with a model for the default
+    portfolio without and with the arm that asks it. A searcher with that arm becomes one a model, and what it
+    is without the arm is searched as well, for comparison.
+
+    Args:
+        text: the option.
+        models: of `--llm`.
 
     Raises:
-        UserError: not of that form, or an arm that needs a model.
+        UserError: not of that form, or an arm that needs a model and none is given, or the other way round.
         UnknownNameError: no such arm or peer; near names are told.
     """
+    if text is None and models:
+        text = f"{DEFAULT},{DEFAULT}+{ASKS_MODEL}"
     if text is None:
         text = ",".join([DEFAULT, *default_weights(), *PEERS])
     found: dict[str, Searcher] = {}
     for part in (part.strip() for part in text.split(",")):
         if part in PEERS:
             found[part] = Searcher(part, {})
-        elif part == DEFAULT:
-            found[part] = Searcher(part, default_weights())
         elif part:
-            found[part] = Searcher(part, _weights(part))
+            weights = _weights(part)
+            if ASKS_MODEL not in weights:
+                found[part] = Searcher(part, weights)
+                continue
+            if not models:
+                raise UserError(
+                    f"--arms: arm {ASKS_MODEL!r} asks a model for its proposals: say which",
+                    hint=f"--llm local is a small one on this machine, --llm {RUBBISH} a useless one",
+                )
+            without = without_model(weights)
+            known = any(each.weights == without for each in found.values())
+            if without and not known:
+                alone = "+".join(each for each in part.split("+") if each.partition(":")[0] != ASKS_MODEL)
+                found.setdefault(alone, Searcher(alone, without))
+            for model in models:
+                name = part if len(models) == 1 else f"{part} ({model})"
+                found[name] = Searcher(name, weights, model)
     if not found:
         raise UserError("--arms: names no arm", hint=f"known: {', '.join(_names())}")
+    if models and not any(each.model for each in found.values()):
+        raise UserError(
+            f"--llm: no searcher has the arm {ASKS_MODEL!r}", hint=f"--arms {DEFAULT}+{ASKS_MODEL} has it"
+        )
     return list(found.values())
 
 
+def without_model(weights: Mapping[str, float]) -> dict[str, float]:
+    """The weights of a portfolio without the arm that asks a model."""
+    return {name: weight for name, weight in weights.items() if name != ASKS_MODEL}
+
+
 def _names() -> list[str]:
-    return [DEFAULT, *(name for name in ARMS.names() if name != ASKS_MODEL), *PEERS]
+    return [DEFAULT, *ARMS.names(), *PEERS]
+
+
+def _model_weight() -> float:
+    """The weight of the arm that asks a model beside `default_weights`."""
+    arms = RunConfig.model_fields["arms"].get_default(call_default_factory=True)
+    return float(arms[ASKS_MODEL].weight)
 
 
 def _weights(text: str) -> dict[str, float]:
     found: dict[str, float] = {}
     for part in text.split("+"):
         name, colon, number = part.strip().partition(":")
-        if name == ASKS_MODEL:
-            raise UserError(
-                f"--arms: arm {name!r} asks a model for every proposal: too dear for many seeds",
-                hint="search a table with it by `cambrian run runs/cell-table.yaml`",
-            )
+        if name == DEFAULT and not colon and not found:
+            found = default_weights()
+            continue
         if name not in ARMS.names():
             raise UnknownNameError(f"--arms: unknown arm {name!r}", hint=near_names(name, _names()))
         if colon and not re.fullmatch(r"\d*\.?\d+", number):
             raise UserError(f"--arms: {part!r}: {number!r} is no weight", hint="write NAME:0.3")
-        weight = float(number) if colon else 1.0
+        usual = _model_weight() if name == ASKS_MODEL and text.startswith(DEFAULT) else 1.0
+        weight = float(number) if colon else usual
         if weight <= 0 or name in found:
             problem = "stands there twice" if name in found else "has no weight"
             raise UserError(f"--arms: {text!r}: {name!r} {problem}", hint="write mutation+crossover:0.3")
@@ -123,18 +162,24 @@ def run_config(
         "budget": evaluations,
         "arms": dict(searcher.weights),
         "predictor": {"enabled": predictor and searcher.weights.keys() != {CONTROL_ARM}},
+        "llm": llm_section(searcher.model) if searcher.model else {},
     }
     return RunConfig.model_validate(data | ({} if warmup is None else {"warmup": warmup}))
 
 
 async def search(benchmark: Benchmark, searcher: Searcher, config: RunConfig) -> Trace:
     """One search."""
-    from cambrian.agents.benching.loop import TableLoop
+    from cambrian.agents.benching.loop import Clock, TableLoop
 
     if not searcher.weights:
         return _run_peer(benchmark, searcher.name, config)
-    arms = build_arms(config, None)
-    return await TableLoop(benchmark, config, arms).run()
+    clock = Clock()
+    if not searcher.model:
+        return await TableLoop(benchmark, config, build_arms(config, None), clock).run()
+    async with models_of(searcher.model, config, benchmark.space, clock) as (config, models, exchanges):
+        trace = await TableLoop(benchmark, config, build_arms(config, models), clock).run()
+        trace.calls, trace.tokens = exchanges.calls, exchanges.tokens
+        return trace
 
 
 # -- peers -----------------------------------------------------------------------------------------------
@@ -231,3 +276,10 @@ def singles_of(searchers: Sequence[Searcher], of: Searcher) -> list[Searcher]:
     return [
         each for each in searchers if each.single and each.weights.keys() <= of.weights.keys() and each != of
     ]
+
+
+def twin_of(searchers: Sequence[Searcher], of: Searcher) -> Searcher | None:
+    """The one that is `of` without the arm that asks a model; None where nobody is, or it has no such arm."""
+    without = without_model(of.weights)
+    twins = (each for each in searchers if each.weights == without)
+    return next(twins, None) if of.model and without else None

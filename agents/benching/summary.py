@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from cambrian.agents.benching.benchmark import Benchmark
 from cambrian.agents.benching.loop import Trace
-from cambrian.agents.benching.searchers import DEFAULT, Searcher, singles_of
+from cambrian.agents.benching.searchers import DEFAULT, Searcher, singles_of, twin_of
 
 if TYPE_CHECKING:
     from cambrian.agents.benching.study import Plan
@@ -37,6 +37,9 @@ class Curve(_Data):
         report: of the incumbent.
         by_arm: evaluations by the arm that proposed them.
         duplicates: free proposals of what was known, by arm.
+        barren: times that an arm was asked and had nothing usable, by arm.
+        calls: requests to a model.
+        tokens: of its prompts and answers.
         ended: why it ended early; empty when all evaluations were spent.
     """
 
@@ -49,6 +52,9 @@ class Curve(_Data):
     duplicates: dict[str, int]
     screened: int
     refused: int
+    barren: dict[str, int] = {}
+    calls: int = 0
+    tokens: int = 0
     seconds: float
     ended: str
 
@@ -94,12 +100,15 @@ class Line(_Data):
 
 
 class Comparison(_Data):
-    """A searcher against its best single arm in one measure, paired by seed.
+    """A searcher against its best single arm, or against what it is without a model; in one measure.
+
+    Searches are paired by seed.
 
     Attributes:
         measure: `report after 100`, or `evaluations to best` (a search that did not find it counts as one
             more than it may make).
-        best_single: the single arm with the best mean in this measure.
+        against: the single arm with the best mean in this measure, or what the searcher is without a model.
+        model: that the searcher asks; empty without one.
         difference: mean advantage of the searcher over it; positive is better.
         low: lower end of the paired bootstrap interval of `difference` (95 %).
         high: its upper end.
@@ -109,7 +118,8 @@ class Comparison(_Data):
 
     searcher: str
     measure: str
-    best_single: str
+    against: str
+    model: str = ""
     difference: float
     low: float
     high: float
@@ -125,7 +135,8 @@ class Study(_Data):
         best_metric: of the best row.
         best_report: the best report value of any feasible row.
         notes: what was left out of the table or filled in.
-        verdict: one sentence on `comparisons`; empty where there was nothing to compare.
+        verdict: one line on the default portfolio, and one on each searcher that asks a model; empty where
+            there was nothing to compare.
     """
 
     table: str
@@ -239,6 +250,9 @@ def _curve(benchmark: Benchmark, trace: Trace, most: int, seed: int) -> Curve:
         duplicates=dict(trace.duplicates),
         screened=trace.screened,
         refused=trace.refused,
+        barren=dict(trace.barren),
+        calls=trace.calls,
+        tokens=trace.tokens,
         seconds=round(trace.seconds, 4),
         ended=trace.ended,
     )
@@ -262,25 +276,27 @@ def _reports(curves: Sequence[Curve]) -> Floats:
 def _comparisons(
     searchers: Sequence[Searcher], lines: Sequence[Line], sign: float, most: int
 ) -> list[Comparison]:
-    """Each portfolio against the best of its single arms."""
+    """Each portfolio against the best of its single arms; one that asks a model against itself without."""
     by_name = {line.name: line for line in lines}
     found = []
     for searcher in searchers:
-        singles = [by_name[each.name] for each in singles_of(searchers, searcher)]
-        if not singles or searcher.single or len(by_name[searcher.name].curves) < 2:
+        twin = twin_of(searchers, searcher)
+        singles = [by_name[each.name] for each in ([twin] if twin else singles_of(searchers, searcher))]
+        alone = searcher.single or (searcher.model and not twin)
+        if not singles or alone or len(by_name[searcher.name].curves) < 2:
             continue
         own = by_name[searcher.name].curves
         reports = {line.name: sign * _reports(line.curves) for line in singles}
         for at in checkpoints(most):
             ours, theirs = sign * _reports(own)[:, at - 1], {n: r[:, at - 1] for n, r in reports.items()}
             if not (np.isnan(ours).any() or any(np.isnan(each).any() for each in theirs.values())):
-                found.append(_comparison(searcher.name, f"report after {at}", ours, theirs))
+                found.append(_comparison(searcher, f"report after {at}", ours, theirs))
         theirs = {line.name: -_to_best(line.curves, most) for line in singles}
-        found.append(_comparison(searcher.name, "evaluations to best", -_to_best(own, most), theirs))
+        found.append(_comparison(searcher, "evaluations to best", -_to_best(own, most), theirs))
     return found
 
 
-def _comparison(name: str, measure: str, ours: Floats, singles: dict[str, Floats]) -> Comparison:
+def _comparison(searcher: Searcher, measure: str, ours: Floats, singles: dict[str, Floats]) -> Comparison:
     """All higher is better, one value a seed."""
     best = max(singles, key=lambda single: float(singles[single].mean()))
     differences = ours - singles[best]
@@ -294,9 +310,10 @@ def _comparison(name: str, measure: str, ours: Floats, singles: dict[str, Floats
 
         p = float(wilcoxon(differences, zero_method="zsplit").pvalue)
     return Comparison(
-        searcher=name,
+        searcher=searcher.name,
         measure=measure,
-        best_single=best,
+        against=best,
+        model=searcher.model,
         difference=float(differences.mean()),
         low=float(low),
         high=float(high),
@@ -306,13 +323,33 @@ def _comparison(name: str, measure: str, ours: Floats, singles: dict[str, Floats
 
 
 def _verdict(comparisons: Sequence[Comparison], seeds: int, searchers: Sequence[Searcher]) -> str:
-    """One sentence on the first portfolio that was compared, `default` where it took part; and with what."""
-    names = list(dict.fromkeys(each.searcher for each in comparisons))
-    if not names:
-        return ""
+    """One line on the first portfolio that was compared, `default` where it took part; and on models."""
+    asking = dict.fromkeys(each.searcher for each in comparisons if each.model)
+    told = [_verdict_on_model([each for each in comparisons if each.searcher == n], seeds) for n in asking]
+    names = list(dict.fromkeys(each.searcher for each in comparisons if not each.model))
+    if names:
+        told.insert(0, _verdict_on_portfolio(names, comparisons, seeds, searchers))
+    return "\n".join(told)
+
+
+def _verdict_on_model(own: Sequence[Comparison], seeds: int) -> str:
+    name, against = own[0].searcher, own[0].against
+    if worse := [f"{each.measure} (p = {each.p:.2g})" for each in own if each.worse]:
+        return f"{name} is significantly worse than {against} without a model in: {'; '.join(worse)}"
+    if seeds < LEAST_SEEDS:
+        return f"{name} against {against}: {seeds} seeds can show no difference, {LEAST_SEEDS} may"
+    return (
+        f"{name} is not significantly worse than {against} without a model "
+        f"({len(own)} comparisons, paired over {seeds} seeds)"
+    )
+
+
+def _verdict_on_portfolio(
+    names: Sequence[str], comparisons: Sequence[Comparison], seeds: int, searchers: Sequence[Searcher]
+) -> str:
     name = DEFAULT if DEFAULT in names else names[0]
     own = [each for each in comparisons if each.searcher == name]
-    worse = [f"{each.measure} ({each.best_single}, p = {each.p:.2g})" for each in own if each.worse]
+    worse = [f"{each.measure} ({each.against}, p = {each.p:.2g})" for each in own if each.worse]
     if worse:
         return f"{name} is significantly worse than its best single arm in: {'; '.join(worse)}"
     if seeds < LEAST_SEEDS:

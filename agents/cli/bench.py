@@ -53,6 +53,15 @@ def search(
             show_default="default, its arms, the peers",
         ),
     ] = None,
+    llm: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL,...",
+            help="Models for the arm 'llm', as in --arms default+llm; each is compared with the same "
+            "portfolio without it. 'local' is the installed one, 'rubbish' a useless one; the endpoint is "
+            "asked for others.",
+        ),
+    ] = None,
     space: Annotated[
         str | None, typer.Option(metavar="SPACE", help="Whose members the rows are, such as cell.")
     ] = None,
@@ -102,6 +111,7 @@ def search(
         metric=metric,
         report=report,
         arms=arms,
+        llm=llm,
         space=space,
         genotype_columns=genotype_columns,
         minimize=minimize,

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, cast
 
+from cambrian.agents.benching.asked import check_model
 from cambrian.agents.benching.benchmark import Limit, Options, open_benchmark
 from cambrian.agents.benching.plot import check_plot, plot_regret
-from cambrian.agents.benching.searchers import parse_arms
+from cambrian.agents.benching.searchers import ASKS_MODEL, parse_arms
 from cambrian.agents.benching.study import Plan, run_study
 from cambrian.agents.benching.summary import Line, Study, summarise
 from cambrian.agents.cli.app import emit
@@ -24,6 +25,7 @@ def search_command(
     metric: str,
     report: str | None,
     arms: str | None,
+    llm: str | None,
     space: str | None,
     genotype_columns: str | None,
     minimize: bool,
@@ -48,7 +50,10 @@ def search_command(
     """
     if plot is not None:
         check_plot(plot)
-    searchers = tuple(parse_arms(arms))
+    models = _names(llm)
+    searchers = tuple(parse_arms(arms, models))
+    for model in models:
+        check_model(model)
     options = Options(
         files=files,
         metric=metric,
@@ -142,11 +147,31 @@ def print_study(study: Study) -> None:
     for each in study.comparisons:
         sign = "worse" if each.worse else "better" if each.low > 0 and each.p < 0.05 else "no difference"
         print(
-            f"{each.searcher} against {each.best_single}, {each.measure}: {each.difference:+.3g} "
+            f"{each.searcher} against {each.against}, {each.measure}: {each.difference:+.3g} "
             f"({each.low:+.3g} to {each.high:+.3g}, p = {each.p:.2g}): {sign}"
         )
+    for line in study.lines:
+        if said := _of_model(line):
+            print(said)
     if study.verdict:
         print(study.verdict)
+
+
+def _of_model(line: Line) -> str:
+    """What the arm that asks a model did of a searcher's work; empty without one."""
+    calls = sum(curve.calls for curve in line.curves)
+    if not calls:
+        return ""
+    n, made = len(line.curves), sum(sum(curve.by_arm.values()) for curve in line.curves)
+    own = sum(curve.by_arm.get(ASKS_MODEL, 0) for curve in line.curves)
+    known = sum(curve.duplicates.get(ASKS_MODEL, 0) for curve in line.curves)
+    tokens = sum(curve.tokens for curve in line.curves)
+    barren = sum(curve.barren.get(ASKS_MODEL, 0) for curve in line.curves)
+    return (
+        f"{line.name}: arm {ASKS_MODEL} made {100 * own / max(1, made):.1f} % of the evaluations; a search "
+        f"took {calls / n:.1f} calls and {tokens / n:.0f} tokens, got nothing usable {barren / n:.1f} times "
+        f"and what was known {known / n:.1f} times"
+    )
 
 
 def _decimals(value: float) -> int:

@@ -37,7 +37,7 @@ def test_a_table_without_a_space(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert all(len(curve["report"]) == 40 for line in study["lines"] for curve in line["curves"])
     assert [each["evaluations"] for each in study["lines"][0]["incumbents"]] == [20, 40]
-    assert {each["best_single"] for each in study["comparisons"]} <= {"crossover", "mutation"}
+    assert {each["against"] for each in study["comparisons"]} <= {"crossover", "mutation"}
     assert "3 seeds can show no difference" in study["verdict"]
     assert (tmp_path / "r.svg").stat().st_size > 5000
 

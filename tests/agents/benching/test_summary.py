@@ -62,7 +62,7 @@ def test_a_portfolio_that_is_worse_than_one_of_its_arms_is_told(bench: Benchmark
     worse = study_of(bench, arms, None, 3, None)
     assert worse.verdict.startswith("mutation+crossover is significantly worse than its best single arm in")
     to_best = worse.comparisons[-1]
-    assert (to_best.measure, to_best.best_single, to_best.worse) == ("evaluations to best", "mutation", True)
+    assert (to_best.measure, to_best.against, to_best.worse) == ("evaluations to best", "mutation", True)
     assert to_best.difference == pytest.approx(np.mean([31 - (3 + seed) for seed in range(8)]) * -1)
     assert to_best.high < 0 and to_best.p < 0.05
     equal = study_of(bench, arms, 5, 5, None)
@@ -107,3 +107,19 @@ def test_pictures(bench: Benchmark, tmp_path: Path) -> None:
         check_plot(tmp_path / "a.pdf")
     with pytest.raises(UserError, match="no folder"):
         check_plot(tmp_path / "none" / "a.png")
+
+
+def test_a_model_that_makes_a_portfolio_worse_is_told(bench: Benchmark) -> None:
+    plan = Plan(tuple(parse_arms("mutation+llm", ["rubbish"])), 8, 30)
+
+    def study(without: int | None, with_model: int | None) -> Study:
+        return summarise(bench, plan, [traces(bench, 30, 8, found) for found in (without, with_model)])
+
+    worse = study(3, None)
+    assert worse.verdict.startswith("mutation+llm is significantly worse than mutation without a model in")
+    assert {(each.against, each.model) for each in worse.comparisons} == {("mutation", "rubbish")}
+    equal = study(3, 3)
+    assert equal.verdict == (
+        "mutation+llm is not significantly worse than mutation without a model "
+        "(3 comparisons, paired over 8 seeds)"
+    )
