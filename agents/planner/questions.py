@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from cambrian.agents.errors import UserError
 from cambrian.agents.planner.answers import answer_bounds, answer_schema
 from cambrian.agents.planner.arm import ProposalContext
 from cambrian.agents.planner.budgeting import Cuts, TokenCounter, fit
@@ -20,8 +21,8 @@ from cambrian.agents.wording import clean
 
 log = logging.getLogger(__name__)
 
-ECHO_LIMIT = 4000
-"""Characters of an unusable answer that are sent back with the complaint about it."""
+ECHO_LIMITS = (4000, 1000, 300)
+"""Characters of an unusable answer that are sent back with the complaint about it: the first that fits."""
 PROBLEM_LIMIT = 1500
 
 
@@ -97,9 +98,14 @@ class Questions:
         """
         variables = {**self.variables, "problem": quoted(problem, PROBLEM_LIMIT)}
         prompt = self._templates.render("repair.j2", variables)
-        # its own words, but none that a server could take for the end of its turn
-        echo = without_turns(clean(said, ECHO_LIMIT)) or "(empty)"
-        system, propose = self._rendered(self._fitted(echo + prompt.text)[0])
+        for length in ECHO_LIMITS:
+            # its own words, but none that a server could take for the end of its turn
+            echo = without_turns(clean(said, length)) or "(empty)"
+            try:
+                system, propose = self._rendered(self._fitted(echo + prompt.text)[0])
+                break
+            except UserError:  # it leaves no room for what is asked
+                system, propose = self._rendered(self.variables)
         return replace(
             request,
             role="repair",
