@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from cambrian.agents.workspace import Workspace, space_of
 from cambrian.search_spaces import SPACES, near_names
 
 SHIPPED = "shipped:"
+_NUMBER = re.compile(r"\d+( to \d+)?")
 _STYLES = {"+": "green", "-": "red", "@": "cyan"}
 
 
@@ -81,22 +83,22 @@ def _print_sections(report: PromptReport) -> None:
     if not report.measured:
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("tokens by section", overflow="fold")
-    for measured in report.measured:
-        table.add_column(measured.world, justify="right")
-    titles: dict[tuple[str, str], None] = {}
-    for measured in report.measured:
+    table.add_column("tokens of", no_wrap=True)
+    rows: dict[tuple[str, str], list[int]] = {}
+    for column, measured in enumerate(report.measured):
+        table.add_column(str(column + 1), justify="right")
         for name, parts in measured.sections.items():
-            titles.update(dict.fromkeys((name, part.title) for part in parts))
-    for name, title in titles:
-        cells = []
-        for measured in report.measured:
-            tokens = sum(part.tokens for part in measured.sections.get(name, []) if part.title == title)
-            cells.append(f"{tokens:,}" if tokens else "")
-        table.add_row(f"{name} {title}", *cells)
+            for part in parts:
+                title = _NUMBER.sub("N", part.title)
+                rows.setdefault((name, title), [0] * len(report.measured))[column] += part.tokens
+    for (name, title), tokens in rows.items():
+        cells = [f"{each:,}" if each else "" for each in tokens]
+        table.add_row(Text(f"{name}  {title or '(before the first heading)'}"), *cells)
     table.add_row("all", *(f"{measured.tokens:,}" for measured in report.measured), style="bold")
-    table.add_row("sent, with the schema", *(f"{measured.sent:,}" for measured in report.measured))
+    if any(measured.left_out for measured in report.measured):
+        table.add_row("after cuts", *(f"{measured.sent:,}" for measured in report.measured))
     wide_console().print(table)
+    print("; ".join(f"{number}: {each.world}" for number, each in enumerate(report.measured, 1)))
 
 
 @dataclass(frozen=True)
@@ -149,8 +151,8 @@ def _sides(first: str, second: str | None, runs: Path | None) -> tuple[_Side, _S
     elif left.label.startswith("run "):
         right = _Side("today's", Templates.of(left.about.space), left.about)
     else:
-        right = left
-        left = _Side("shipped", Templates.of(right.about.space, users=False), right.about)  # type: ignore[union-attr]
+        right, about = left, left.about
+        left = _Side("shipped", Templates.of(about.space, users=False), about)
     if left.about is None and right.about is None:
         raise UserError(
             "the spaces of both runs cannot be opened", hint="install the packages they come from"
@@ -176,7 +178,7 @@ def _side(name: str, runs: Path | None) -> _Side:
 
 def _about_run(folder: Path, runs: Path | None) -> Subject | None:
     """What a run is about; None when its space has gone."""
-    from cambrian.agents.cli.prompts_rendered import open_run
+    from cambrian.agents.cli.prompts_context import open_run
 
     store = Workspace(runs).open(str(folder))
     try:
@@ -191,15 +193,14 @@ def _about_run(folder: Path, runs: Path | None) -> Subject | None:
 def _differences(left: _Side, right: _Side, name: str, world: World) -> tuple[str, str]:
     """Unified differences of all sources, part by part, and of what is rendered."""
     sources = [side.templates.sources(name) for side in (left, right)]
+    # a source that both have is the same under any name: one's template may extend the other's
+    both = set(sources[0].values()) & set(sources[1].values())
+    sources = [{part: text for part, text in each.items() if text not in both} for each in sources]
     parts = list(dict.fromkeys([*sources[0], *sources[1]]))
+    labels = [(f"{left.label} {part}", f"{right.label} {part}") for part in parts]
     text = "".join(
-        _unified(
-            sources[0].get(part, ""),
-            sources[1].get(part, ""),
-            f"{left.label} {part}",
-            f"{right.label} {part}",
-        )
-        for part in parts
+        _unified(sources[0].get(part, ""), sources[1].get(part, ""), *label)
+        for part, label in zip(parts, labels, strict=True)
     )
     if name not in ROLES or name == "analyse.j2":
         return text, ""
@@ -209,7 +210,7 @@ def _differences(left: _Side, right: _Side, name: str, world: World) -> tuple[st
             made.append(side.templates.render(name, variables_of(world, name)).text)
         except UserError as error:
             made.append(f"(cannot be rendered: {error.message})\n")
-    return text, _unified(*made, left.label, right.label)
+    return text, _unified(made[0], made[1], left.label, right.label)
 
 
 def _unified(before: str, after: str, old: str, new: str) -> str:

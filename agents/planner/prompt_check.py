@@ -11,7 +11,7 @@ from cambrian.agents.errors import UserError
 from cambrian.agents.planner.client import estimated_tokens
 from cambrian.agents.planner.prompt_lint import ROLES, Finding, lint, never_taken
 from cambrian.agents.planner.prompt_sections import Section, is_closed, outside_fences, sections
-from cambrian.agents.planner.prompt_worlds import HOSTILE, World, few_worlds, worlds
+from cambrian.agents.planner.prompt_worlds import HOSTILE, World, few_worlds, lesson_moments, worlds
 from cambrian.agents.planner.questions import Questions
 from cambrian.agents.planner.templates import Templates
 from cambrian.agents.runfile import RunConfig
@@ -20,6 +20,7 @@ from cambrian.search_spaces import Space, Task
 
 _NEEDED = {"best": 4, "rejected": 3, "comments": 2, "examples": 1, "focus": 1}
 """How many entries of what should stay in any question."""
+LESSON = "analyse.j2"
 _LEAK = HOSTILE[4:28]
 """Words of a hostile text that no cleaning removes: outside a fence they would be taken for ours."""
 
@@ -119,39 +120,46 @@ def inspect_prompts(
 
 
 def variables_of(world: World, name: str) -> dict[str, Any]:
-    """What the template `name` is given at that moment."""
-    variables = world.variables
+    """What the template `name` of a proposal's question is given at that moment."""
     if name == "repair.j2":
-        return variables | {"problem": "an invented problem"}
+        return world.variables | {"problem": "an invented problem"}
     if name == "schema.j2":
-        return variables | {"schema": '{"type":"object"}'}
-    return variables
+        return world.variables | {"schema": '{"type":"object"}'}
+    return world.variables
+
+
+def _moments(name: str, moments: list[World]) -> list[tuple[str, dict[str, Any]]]:
+    """All that `name` is rendered with, each with what is special about it."""
+    if name != LESSON:
+        return [(moment.name, variables_of(moment, name)) for moment in moments]
+    context = moments[0].context()
+    return [("a candidate's lesson", each) for each in lesson_moments(context.space, context.task)]
 
 
 def _rendered(templates: Templates) -> list[str]:
     """The templates that prompts are made from; the analyst's only where there is one."""
-    return [name for name in ROLES if name != "analyse.j2" or templates.path(name) is not None]
+    return [name for name in ROLES if name != LESSON or templates.path(name) is not None]
 
 
 def _found(templates: Templates, moments: list[World], *, thorough: bool) -> Iterator[Finding]:
-    names = [name for name in _rendered(templates) if name != "analyse.j2"]
+    names = _rendered(templates)
     for name in names:
-        known = variables_of(moments[-1], name)
-        slips = list(lint(templates, name, known))
+        given = _moments(name, moments)
+        slips = list(lint(templates, name, given[-1][1]))
         yield from slips
         if not any(finding.level == "error" for finding in slips):
-            yield from _rendering(templates, name, moments)
+            yield from _rendering(templates, name, given)
     if thorough:
         yield from never_taken(templates, names)
         yield from _left_out(templates, moments)
 
 
-def _rendering(templates: Templates, name: str, moments: list[World]) -> Iterator[Finding]:
+def _rendering(templates: Templates, name: str, given: list[tuple[str, dict[str, Any]]]) -> Iterator[Finding]:
     """What goes wrong when `name` is rendered; the first moment in which it does tells enough."""
     place = templates.place(name)
-    for moment in moments:
+    for moment, variables in given:
         try:
-            text = templates.render(name, variables_of(moment, name)).text
+            text = templates.render(name, variables).text
         except UserError as error:
             yield Finding(level="error", template=name, message=error.message, hint=error.hint)
             return
@@ -159,7 +167,7 @@ def _rendering(templates: Templates, name: str, moments: list[World]) -> Iterato
             yield Finding(
                 level="error",
                 template=name,
-                message=f"prompt template {place}: a block of data is not closed ({moment.name})",
+                message=f"prompt template {place}: a block of data is not closed ({moment})",
                 hint="write ``` before and after what comes from candidates, models and reviewers",
             )
             return

@@ -22,7 +22,7 @@ ROLES: dict[str, tuple[Role, ...]] = {
     "system.j2": ("propose", "repair"),
     "propose.j2": ("propose",),
     "repair.j2": ("repair",),
-    "schema.j2": ("propose", "repair"),
+    "schema.j2": ("propose", "repair", "analyse"),
     "analyse.j2": ("analyse",),
 }
 """The templates that are rendered, and which roles each is sent for; others are parts of these."""

@@ -261,3 +261,27 @@ class _Maker:
             ended_s=float(index) if state.ended else None,
             ended_order=index + 1 if state.ended else 0,
         )
+
+
+def lesson_moments(space: Space, task: Task) -> list[dict[str, Any]]:
+    """What the analyst's template is given: of one with a family, of one without, of one that is hostile."""
+    from cambrian.agents.analyst.lessons import Subject, lesson_variables
+    from cambrian.agents.analyst.notes import Note
+    from cambrian.agents.analyst.verdicts import Assessment
+
+    make = _Maker(space, task, None)
+    parent, sibling, candidate, lone = make.evaluated(4)
+    note = Note(id="n-01", claim="wider stems gain", scope="small images", supports=(parent.id,))
+    hostile = candidate.model_copy(
+        update={"reason": HOSTILE, "proposal": candidate.proposal.model_copy(update={"hypothesis": HOSTILE})}
+    )
+    telling = Assessment(
+        Verdict.BORNE_OUT, "accuracy +0.012, more than the noise", (parent.id,), "better", True
+    )
+    nothing = Assessment(Verdict.NO_EVIDENCE, "")
+    subjects = (
+        Subject(candidate, [parent], [sibling], telling, None, [note]),
+        Subject(lone, [], [], nothing, None),
+        Subject(hostile, [parent], [sibling], telling, None, [note]),
+    )
+    return [lesson_variables(each, space, task) for each in subjects]

@@ -1,0 +1,75 @@
+"""What the planner of a run would be told now, or would have been told, from the run's folder alone."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from cambrian.agents.cli.prompts_shown import Subject
+from cambrian.agents.planner.arm import ProposalContext
+from cambrian.agents.population.model import Candidate
+from cambrian.agents.population.store import PopulationStore
+from cambrian.agents.population.view import Population
+from cambrian.agents.workspace import Workspace, kept_space, space_of
+
+
+def open_run(store: PopulationStore) -> Subject:
+    """Space, task and configuration of a run."""
+    from cambrian.agents.runfile import parse_config
+    from cambrian.agents.session import make_task, with_genes
+
+    origin = f"run {store.run.run_id}"
+    config = parse_config(store.run.config, origin, kept_space=kept_space(store.folder) is not None)
+    task = make_task(config, origin)
+    return Subject(with_genes(space_of(store), config, task, origin), task, config)
+
+
+def context_of(
+    store: PopulationStore,
+    found: Subject,
+    workspace: Workspace,
+    candidates: list[Candidate] | None = None,
+    draw: int | None = None,
+) -> ProposalContext:
+    """What the LLM arm of a run would be told; nothing is written.
+
+    Args:
+        store: of the run, read only.
+        found: what the run is about.
+        workspace: where runs lie.
+        candidates: the population; None takes all that the run has.
+        draw: number of the draw; None takes the next.
+    """
+    from cambrian.agents.analyst import Analyst
+    from cambrian.agents.asking import proposal_context
+    from cambrian.agents.budget import Account
+    from cambrian.agents.evaluator.admission import Admission
+    from cambrian.agents.evaluator.earlier import KEY, Earlier, earlier_runs
+    from cambrian.agents.lifecycle import Services
+
+    class Looking(Services):
+        """Services that write nothing."""
+
+        def teach(self, candidate_id: str, lesson: Any, step: str) -> None:
+            """Lessons are shown as the run has them."""
+
+    config, space, task = found.config, found.space, found.task
+    assert config is not None
+    known = store.candidates() if candidates is None else candidates
+    told = store.get_meta(KEY) is not None
+    earlier = earlier_runs(config, store, space, task, workspace) if told else Earlier()
+    services = Looking(
+        config=config,
+        space=space,
+        task=task,
+        store=store,
+        population=Population(task.maximize, known, pareto=config.objective.kind == "pareto"),
+        admission=Admission(config, space, task, store, earlier),
+        sandbox=cast("Any", None),  # nothing is run
+    )
+    analyst = Analyst(config, services, cast("Any", None), say=lambda _: None)
+    for candidate in known:
+        if candidate.state.ended:
+            analyst.look_at(candidate.id)
+    account = Account(config.budget, evaluations=len(store.evaluations()), elapsed_s=store.run.elapsed_s)
+    number = int(store.get_meta("draws") or 0) if draw is None else draw
+    return proposal_context(services, number, "llm", account.left())
