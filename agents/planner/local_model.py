@@ -87,6 +87,8 @@ class LocalModel:
     Args:
         llm: `local`, `local_threads`, `prompt_tokens`, `max_tokens` and `models` are used.
         environ: see `find_model`.
+        parallel: questions that are answered at a time. Each needs a context of its own; in a run the second
+            would only make the first, for which a slot waits, later.
 
     Attributes:
         file: the model.
@@ -100,8 +102,11 @@ class LocalModel:
         UserError: see `find_model`; or the model takes in too little for any question.
     """
 
-    def __init__(self, llm: LLMSection, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, llm: LLMSection, environ: Mapping[str, str] | None = None, *, parallel: int = 1
+    ) -> None:
         self.file = find_model(llm.local or DEFAULT, environ)
+        self._parallel = parallel
         self._threads = llm.local_threads
         self.max_tokens = min(llm.max_tokens, ANSWER_TOKENS)
         most = self.file.context or 1 << 20
@@ -123,7 +128,7 @@ class LocalModel:
     @property
     def memory_bytes(self) -> int:
         """About what serving it takes."""
-        return self.file.memory_bytes(self.context)
+        return self.file.memory_bytes(self.context * self._parallel)
 
     @property
     def name(self) -> str:
@@ -174,8 +179,8 @@ class LocalModel:
         library = importlib.import_module(LIBRARY)
         parameters = library.CommonParams()
         parameters.model.path = str(self.file.path)
-        parameters.n_ctx = self.context
-        parameters.n_parallel = 1
+        parameters.n_ctx = self.context * self._parallel
+        parameters.n_parallel = self._parallel
         # two of its threads on cores that are busy wait for each other most of the time
         parameters.cpuparams.n_threads = self._threads
         parameters.cpuparams_batch.n_threads = self._threads

@@ -13,11 +13,11 @@ prompts, in the same situation three times:
 - shuffled: with the scores dealt out anew among the candidates.
 
 In each situation a few random cells and some mutations of the best were evaluated. The model answers without
-randomness (temperature 0), so whatever differs comes of the history; `again` asks the true question twice, to
-show how much differs by itself. What is proposed is looked up: its validation accuracy after 200 epochs, and the
-share of all 15,625 cells that are worse. Differences are paired by situation, with a bootstrap interval and
-Wilcoxon's signed-rank test. Part of what a history is worth comes of which network the model is asked to refine;
-`start` is the value of those networks, so `gain` is what the model itself added.
+randomness (temperature 0), so that what differs comes of the history; `again` asks the true question twice,
+to show how much differs by itself. What is proposed is looked up: its validation accuracy after 200 epochs,
+and the share of all 15,625 cells that are worse. Differences are paired by situation, with a bootstrap
+interval and Wilcoxon's signed-rank test. Part of what a history is worth comes of which network the model is
+asked to refine; `start` is the value of those networks, so that `gain` is what the model itself added.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ from cambrian.agents.planner import ProposalContext
 from cambrian.agents.planner.answers import parse_answer
 from cambrian.agents.planner.client import ModelRequest
 from cambrian.agents.planner.exchange import Exchange, ExchangeLog
-from cambrian.agents.planner.local_model import served
+from cambrian.agents.planner.local_model import LocalModel
 from cambrian.agents.planner.openai_client import OpenAIClient
 from cambrian.agents.planner.questions import Questions
 from cambrian.agents.planner.templates import Templates
 from cambrian.agents.population.model import Candidate, CandidateState, Proposal, candidate_id
 from cambrian.agents.population.view import Population
-from cambrian.agents.runfile import RunConfig, parse_config
+from cambrian.agents.runfile import parse_config
 from cambrian.agents.sections import LLMSection
 from cambrian.search_spaces import SPACES, TASKS, Genotype
 from cambrian.search_spaces.tasks.nasbench201 import EDGES, OPERATIONS
@@ -55,7 +55,9 @@ from tests.benchmarks.harness import publish
 
 EPOCHS = 200
 TRUE, EMPTIED, SHUFFLED, AGAIN = "true", "emptied", "shuffled", "again"
-TEXT_LIMIT = 140
+PARALLEL = 4
+"""Questions that a model file's server answers at a time: in one batch they cost little more than one."""
+TEXT_LIMIT = 80
 """Characters of each text in an answer: they cost most of the time and are not what is measured."""
 
 
@@ -156,7 +158,7 @@ class World:
         """What is asked, what the proposal is to attempt, and the candidates to start from."""
         told = {TRUE: history, AGAIN: history, EMPTIED: (), SHUFFLED: shuffled(history, seed)}[condition]
         context = ProposalContext(
-            index=len(history),
+            index=seed,  # its number is all that tells questions without a history apart
             rng=random.Random(f"question/{seed}"),
             space=self.space,
             task=self.task,
@@ -164,21 +166,22 @@ class World:
             population=Population(maximize=True, candidates=told),
             budget_left=0.5,
         )
-        request = Questions(self.templates, context).question()
-        bounds = {
-            name: bound | {"maxLength": min(bound["maxLength"], TEXT_LIMIT)}
-            if "maxLength" in bound
-            else bound
-            for name, bound in request.bounds.items()
-        }
-        ask = request.messages[-1].content.rpartition("\n# Proposal")[2]
-        ids = tuple(c.id for c in told if f"{c.id}" in ask)
-        kind = {0: "explore", 1: "refine", 2: "combine"}[min(len(ids), 2)]
-        return replace(request, bounds=bounds), kind, ids
+        questions = Questions(self.templates, context)
+        request, focus = questions.question(), questions.variables["focus"]
+        return replace(request, bounds=terse(request.bounds)), focus["kind"], tuple(focus["ids"])
+
+
+def terse(bounds: Any) -> Any:
+    """Bounds of an answer with no text longer than `TEXT_LIMIT`."""
+    if not isinstance(bounds, dict):
+        return bounds
+    return {
+        key: min(value, TEXT_LIMIT) if key == "maxLength" else terse(value) for key, value in bounds.items()
+    }
 
 
 def shuffled(history: Sequence[Candidate], seed: int) -> list[Candidate]:
-    """The same candidates with each other's scores; a draw that leaves more than a quarter alone is repeated."""
+    """The same candidates with each other's scores; at most a quarter may keep its own."""
     rng, scores = random.Random(f"shuffle/{seed}"), [c.score for c in history]
     while sum(c.score == score for c, score in zip(history, scores, strict=True)) > len(history) / 4:
         rng.shuffle(scores)
@@ -189,7 +192,7 @@ def shuffled(history: Sequence[Candidate], seed: int) -> list[Candidate]:
 
 
 async def ask_all(world: World, client: OpenAIClient, asked: argparse.Namespace) -> list[Asked]:
-    """Ask every question of every situation, until the time is up."""
+    """Ask every question of every situation, those of one at the same time, until the time is up."""
     found: list[Asked] = []
     began = time.monotonic()
     for seed in range(asked.seed, asked.seed + asked.contexts):
@@ -198,18 +201,19 @@ async def ask_all(world: World, client: OpenAIClient, asked: argparse.Namespace)
             break
         history = world.history(seed, asked.history)
         conditions = [TRUE, *([AGAIN] if seed < asked.seed + asked.again else []), SHUFFLED, EMPTIED]
-        for condition in conditions:
-            request, focus, ids = world.question(history, seed, condition)
-            exchange = await client.ask(request)
-            by_id = {c.id: world.better(c.genotype) for c in history}
+        questions = [world.question(history, seed, condition) for condition in conditions]
+        exchanges = await asyncio.gather(*(client.ask(request) for request, _, _ in questions))
+        by_id = {c.id: world.better(c.genotype) for c in history}
+        for condition, (_, focus, ids), exchange in zip(conditions, questions, exchanges, strict=True):
             start = max((by_id[candidate] for candidate in ids), default=None)
             found.append(judged(world, exchange, seed, condition, focus, start, history))
             last = found[-1]
             value = "no cell" if last.better is None else f"{last.better:.3f} ({last.accuracy:.4f})"
+            usage = exchange.usage
             print(
                 f"{time.strftime('%H:%M:%S')} situation {seed} {condition:8} {focus:7} start "
                 f"{'-' if start is None else f'{start:.3f}'} -> {value}{' known' if last.known else ''}; "
-                f"{exchange.usage.prompt_tokens} + {exchange.usage.completion_tokens} tokens, "
+                f"{usage.prompt_tokens} ({usage.cached_tokens} cached) + {usage.completion_tokens} tokens, "
                 f"{exchange.seconds:.0f} s",
                 flush=True,
             )
@@ -269,6 +273,7 @@ def report(found: Sequence[Asked], asked: argparse.Namespace) -> None:
                 "asked": len(mine),
                 "no cell": len(mine) - len(valued),
                 "changed": f"{sum(a.genotype != b.genotype for a, b in pairs)}/{len(pairs)}",
+                "distinct": len({str(each.genotype) for each in valued}),
                 "known": sum(each.known for each in mine),
                 "accuracy %": mean([100 * (each.accuracy or 0.0) for each in valued]),
                 "better than": mean([each.better or 0.0 for each in valued]),
@@ -285,10 +290,11 @@ def report(found: Sequence[Asked], asked: argparse.Namespace) -> None:
         "history",
         rows,
         note=f"{asked.model}{' at ' + asked.endpoint if asked.endpoint else ''}; {asked.history} evaluated "
-        "cells in each situation. better than: share of all cells that are worse than the proposed one (a random "
-        "cell: 0.50); start: the same of the network it was to start from, where it was; gain: the difference "
-        "of the two. changed: proposals other than with the true history. known: proposals that were in the "
-        "history. true is better by: paired difference in 'better than', with a bootstrap interval.",
+        "cells in each situation. better than: share of all cells that are worse than the proposed one (a "
+        "random cell: 0.50); start: the same of the network it was to start from, where there was one; gain: "
+        "the difference of the two. changed: proposals other than with the true history; distinct: different "
+        "ones among them; known: those that were in the history. true is better by: paired difference in "
+        "'better than', with a bootstrap interval.",
     )
 
 
@@ -328,18 +334,17 @@ async def client_of(asked: argparse.Namespace, folder: Path) -> AsyncIterator[Op
         timeout_s=1200.0,
         retries=0,
     )
-    async with contextlib.AsyncExitStack() as stack:
-        if not asked.endpoint:
-            llm = await stack.enter_async_context(served(llm))
-        client = OpenAIClient(config_of(llm), ExchangeLog(folder))
-        stack.push_async_callback(client.close)
-        yield client
-
-
-def config_of(llm: LLMSection) -> RunConfig:
-    """A run file's content around a section."""
+    local = None if asked.endpoint else LocalModel(llm, parallel=PARALLEL)
     data = {"name": "bench", "space": "cell", "task": "nasbench201", "budget": 1}
-    return parse_config(data, "bench").model_copy(update={"llm": llm})
+    config = parse_config(data, "bench").model_copy(update={"llm": local.fitted(llm) if local else llm})
+    endpoint, opening = (local.endpoint, local.open) if local else (None, None)
+    client = OpenAIClient(config, ExchangeLog(folder), endpoint=endpoint, opening=opening)
+    try:
+        yield client
+    finally:
+        await client.close()
+        if local is not None:
+            await local.close()
 
 
 async def main() -> None:
@@ -348,7 +353,7 @@ async def main() -> None:
     parser.add_argument("--model", default="default", help="a GGUF file; with --endpoint, a model's name")
     parser.add_argument("--endpoint", help="base URL of a server; the key comes from OPENAI_API_KEY")
     parser.add_argument("--contexts", type=int, default=30, help="situations")
-    parser.add_argument("--history", type=int, default=8, help="evaluated cells in each")
+    parser.add_argument("--history", type=int, default=6, help="evaluated cells in each")
     parser.add_argument("--again", type=int, default=3, help="situations whose true question is asked twice")
     parser.add_argument("--minutes", type=float, default=60.0, help="no further situation after that")
     parser.add_argument("--threads", type=int, default=1, help="of a model file's server")
