@@ -16,7 +16,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cambrian.agents.champions import CHAMPIONS_KEY, ChampionsPlan
 from cambrian.agents.evaluator.noise import (
     NoiseFloor,
     groups_of,
@@ -97,13 +96,13 @@ class Readings:
     def refresh(self) -> None:
         """Read anew who was trained again with fresh seeds, and what came of that."""
         store, population = self._do.store, self._do.population
-        order, plan = store.get_meta(NOISE_KEY), store.get_meta(CHAMPIONS_KEY)
-        repeated = {Order.model_validate_json(order).candidate} if order is not None else set()
-        # whatever the budget was that the plan was made for: they were chosen by scores that flatter them
-        self._champions = ChampionsPlan.model_validate_json(plan).ids() if plan is not None else frozenset()
-        made = [e for cid in sorted(repeated | self._champions) for e in store.evaluations(cid)]
-        metric, seed = self._run.metric, self._do.config.seed
-        found = repeats_by_candidate(made, metric=metric, seed=seed)
+        order, seed = store.get_meta(NOISE_KEY), self._do.config.seed
+        repeated = store.repeated(seed)
+        # all others were chosen by a score, which flatters them
+        unchosen = {Order.model_validate_json(order).candidate} if order is not None else set()
+        self._champions = frozenset(repeated) - unchosen
+        made = [e for cid in repeated for e in store.evaluations(cid)]
+        found = repeats_by_candidate(made, metric=self._run.metric, seed=seed)
         self._repeats = {place: each for place, each in found.items() if each.scores}
         known = [population.get(cid) for cid in {cid for cid, _ in self._repeats}]
         scored = [c for c in known if c.score is not None]

@@ -271,6 +271,14 @@ class PopulationStore:
             ).fetchall()
         return [Evaluation.model_validate_json(row[0]) for row in rows]
 
+    def repeated(self, seed: int) -> list[str]:
+        """Ids of candidates that were trained with another seed than `seed`, by name; reads an index only."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT DISTINCT candidate_id FROM evaluations WHERE seed != ? ORDER BY candidate_id", (seed,)
+            ).fetchall()
+        return [str(row[0]) for row in rows]
+
     # -- what is in flight --------------------------------------------------------------------------
 
     def launch(self, candidate_id: str, rung: int) -> None:

@@ -6,6 +6,7 @@ import time
 
 import torch
 
+from cambrian.agents.analyst import Analyst
 from cambrian.agents.errors import UserError
 from cambrian.agents.evaluator.admission import Admission
 from cambrian.agents.evaluator.earlier import earlier_runs
@@ -15,6 +16,7 @@ from cambrian.agents.planner.models import Models
 from cambrian.agents.planner.portfolio import build_arms
 from cambrian.agents.population.store import PopulationStore, RunRecord
 from cambrian.agents.population.view import Population
+from cambrian.agents.repeats import NOISE_KEY
 from cambrian.agents.replaying.answers import RecordedAnswers
 from cambrian.agents.replaying.replay import Replayer, ReplayReport
 from cambrian.agents.replaying.trials import Nowhere, RecordedTrials, recorded_evaluations
@@ -93,8 +95,11 @@ async def _carry_out(
         services.trials = RecordedTrials(
             config, space, task, source.folder, services.sandbox, evaluations=recorded_evaluations(source)
         )
+        if (order := source.get_meta(NOISE_KEY)) is not None:  # tells whose repeats were to measure the noise
+            store.set_meta(NOISE_KEY, order)
         lifecycle = Lifecycle(services, folder / "checkpoints.sqlite")
-        await Replayer(source, services, lifecycle, arms, answers).run()
+        analyst = Analyst(config, services, models, say)
+        await Replayer(source, services, lifecycle, arms, answers, analyst).run()
         store.set_run(status="finished", stop_reason=f"replay of {source.run.run_id}")
         return ReplayReport(
             run_id=folder.name,

@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from cambrian.agents.analyst import Analyst
 from cambrian.agents.asking import proposal_context
 from cambrian.agents.errors import CambrianError, LimitReached, ModelUnavailable, ProposalError
 from cambrian.agents.lifecycle import Lifecycle, LifeState, Services
@@ -77,6 +78,7 @@ class Replayer:
         lifecycle: over `services`, not opened: its steps are taken one by one.
         arms: by name.
         answers: what the arms' models say.
+        analyst: over `services`; nothing works beside it here.
     """
 
     def __init__(
@@ -86,13 +88,16 @@ class Replayer:
         lifecycle: Lifecycle,
         arms: dict[str, Arm],
         answers: RecordedAnswers,
+        analyst: Analyst,
     ) -> None:
         assert isinstance(services.trials, RecordedTrials)
         self._recorded = {candidate.id: candidate for candidate in source.candidates()}
         self._journal = source.journal()
         self._do, self._lifecycle, self._arms, self._answers = services, lifecycle, arms, answers
         self._trials = services.trials
+        self._analyst = analyst
         self._asked: dict[str, asyncio.Task[list[Proposal]]] = {}
+        self._analysed: dict[str, asyncio.Task[None]] = {}
         self._evaluated: dict[str, LifeState] = {}
 
     async def run(self) -> None:
@@ -109,6 +114,7 @@ class Replayer:
             "save": self._save,
             "evaluation": self._evaluation,
             "discredit": self._discredit,
+            "analyse": self._analyse,
         }
         try:
             for entry in self._journal:
@@ -116,9 +122,10 @@ class Replayer:
                 await steps[entry.kind](entry)
                 self._trials.current.pop()
         finally:
-            for task in self._asked.values():
+            under_way = [*self._asked.values(), *self._analysed.values()]
+            for task in under_way:
                 task.cancel()
-            await asyncio.gather(*self._asked.values(), return_exceptions=True)
+            await asyncio.gather(*under_way, return_exceptions=True)
         for candidate in self._recorded.values():
             self._compare(candidate)
 
@@ -172,6 +179,11 @@ class Replayer:
             await self._lifecycle.step(step, self._evaluated.pop(cid))
         elif step == "confirm":
             await self._lifecycle.confirm(cid)
+        elif step == "verdict":
+            self._analyst.weigh(cid)
+        elif step == "lesson":
+            self._answers.release(cid)
+            await self._analysed.pop(cid)
         elif step in ("park", "train", "decide", "close"):
             rejected = step == "decide" and self._recorded[cid].state is CandidateState.REJECTED
             to = CandidateState.PARKED if step == "park" else CandidateState.TRAINING
@@ -199,6 +211,14 @@ class Replayer:
         reason = self._recorded[entry.subject].reason.removeprefix(f"{ended}: ")
         self._evaluated.pop(entry.subject, None)
         self._do.discredit(self._do.population.get(entry.subject), ended, reason)
+
+    async def _analyse(self, entry: JournalEntry) -> None:
+        task = asyncio.create_task(self._analyst.analyse(entry.subject))
+        self._analysed[entry.subject] = task
+        await self._answers.reaches(entry.subject, task)
+        error = task.exception() if task.done() else None
+        if error is not None and not isinstance(error, ModelUnavailable | LimitReached):
+            raise error
 
     # -- inside -------------------------------------------------------------------------------------
 
