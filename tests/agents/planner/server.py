@@ -90,9 +90,26 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def answer(
-    text: str | None, *, finish: str = "stop", refusal: str | None = None, usage: bool = True
+    text: str | None,
+    *,
+    finish: str = "stop",
+    refusal: str | None = None,
+    usage: bool = True,
+    cached: int | None = None,
+    spoilt: Callable[[dict[str, Any]], object] | None = None,
+    status: int = 200,
 ) -> Callable[[Handler], None]:
-    """A well-formed answer by the API that was asked; its usage is counted as a real server would."""
+    """A well-formed answer by the API that was asked; its usage is counted as a real server would.
+
+    Args:
+        text: the answer.
+        finish: why it ended.
+        refusal: in place of the answer.
+        usage: whether the body tells it; what it does not tell is not in the server's own count either.
+        cached: tokens of the prompt that it says to have had in its cache.
+        spoilt: changes the body before it is sent, or returns bytes to send instead.
+        status: it goes with.
+    """
 
     def respond(handler: Handler) -> None:
         prompt = sum(len(turn["content"].split()) for turn in handler.seen.turns)
@@ -129,7 +146,11 @@ def answer(
             counts = {"input_tokens": prompt, "output_tokens": completion}
         if usage:
             body["usage"] = counts | {"total_tokens": prompt + completion}
-        handler.send(200, body)
+        if usage and cached is not None:
+            kind = "prompt" if "prompt_tokens" in counts else "input"
+            body["usage"][f"{kind}_tokens_details"] = {"cached_tokens": cached}
+        changed = spoilt(body) if spoilt is not None else None
+        handler.send(status, changed if isinstance(changed, bytes) else body)
 
     return respond
 
