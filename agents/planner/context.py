@@ -31,7 +31,6 @@ from cambrian.agents.planner.showing import (
 from cambrian.agents.population.archive import diverse
 from cambrian.agents.population.model import BASELINE_ARM, FACTORIAL_ARM, Author, Candidate, CandidateState
 from cambrian.agents.spaces.fit import inputs_in_words
-from cambrian.agents.wording import is_ratio
 from cambrian.search_spaces import Task
 from cambrian.search_spaces.recipes import task_in_words
 
@@ -117,7 +116,7 @@ def noise_in_words(noise: NoiseFloor | None, task: Task) -> dict[str, Any] | Non
     if noise is None or noise.difference() <= 0:
         return None
     tie = noise.difference()
-    size = f"{100 * tie:.2g} points" if is_ratio(task.metric) else f"{tie:.2g}"
+    size = f"{tie:.2g}"  # as scores are shown: not in per cent
     why = (
         "two trainings of one network with different seeds differ by as much"
         if noise.std is not None

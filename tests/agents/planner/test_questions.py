@@ -127,16 +127,18 @@ def test_long_source_is_cut_and_says_so() -> None:
     assert "\n(cut here for length)\n```" in text and len(text) < 12_000
 
 
-def test_what_is_a_tie_is_told_in_the_metrics_own_size() -> None:
+def test_what_is_a_tie_is_told_as_scores_are_shown() -> None:
     assert noise_in_words(None, ToyTask()) is None
     assert noise_in_words(NoiseFloor(), ToyTask()) is None
     told = noise_in_words(NOISE, ToyTask())
-    assert told is not None and told["score"].startswith(
-        "differences in accuracy of up to 3.9 points are ties"
-    )
+    assert told is not None and told["score"].startswith("differences in accuracy of up to 0.039 are ties")
     assert told["tie"] == pytest.approx(0.0393, abs=1e-4)
     sampled = noise_in_words(NoiseFloor(sampling=0.012), ToyTask())
-    assert sampled is not None and "1.2 points" in sampled["score"] and "seeds add to it" in sampled["score"]
+    assert (
+        sampled is not None
+        and "up to 0.012 are" in sampled["score"]
+        and "seeds add to it" in sampled["score"]
+    )
 
     class Loss(ToyTask):
         metric = "rmse"
