@@ -18,7 +18,9 @@ from cambrian.agents.evaluator.noise import NoiseFloor
 from cambrian.agents.evaluator.parts import GainParts
 from cambrian.agents.evaluator.proxies import RankRecord, rank_lines
 from cambrian.agents.evaluator.savings import Savings, savings
+from cambrian.agents.evaluator.spending import ModelUse, Spending
 from cambrian.agents.factorial import FACTORIAL_KEY, read_parts
+from cambrian.agents.planner.exchange import ExchangeLog
 from cambrian.agents.population.model import (
     BASELINE_ARM,
     CandidateState,
@@ -42,6 +44,11 @@ class Ledger(_Data):
 
     Attributes:
         train_s: seconds inside sandboxes, over all slots.
+        calls: requests to models.
+        tokens: of their prompts and answers.
+        money: US dollars for them; None where a price is not known.
+        models: the same by model.
+        roles: the same by role: `propose`, `repair`, `analyse`.
         saved: evaluations that were not paid for, by reason.
         identity: who proposed duplicates, and what they did not cost.
     """
@@ -51,6 +58,9 @@ class Ledger(_Data):
     train_s: float
     calls: int
     tokens: int
+    money: float | None = 0.0
+    models: dict[str, ModelUse] = {}
+    roles: dict[str, ModelUse] = {}
     candidates: int
     saved: dict[str, int]
     by_arm: dict[str, int]
@@ -62,6 +72,14 @@ class Ledger(_Data):
             return ""
         arms = [f"{n} of {self.by_arm.get(arm, n)} by {arm}" for arm, n in self.identity.duplicates.items()]
         return f" ({', '.join(arms)}; saved {clock_text(self.identity.seconds)})"
+
+    def asked(self) -> str:
+        """What was asked of models, with the roles or models that shared in it."""
+        total = ModelUse(calls=self.calls, tokens=self.tokens, money=self.money)
+        parts = [f"{name} {use.tokens}" for name, use in self.roles.items() if use.calls]
+        shared = [f"{name} {use.in_words()}" for name, use in self.models.items() if use.calls]
+        said = shared if len(shared) > 1 else parts if len(parts) > 1 else []
+        return total.in_words() + (f" ({', '.join(said)})" if said else "")
 
 
 class IsolationUse(_Data):
@@ -140,7 +158,7 @@ class EndReport(_Data):
         spent = ", ".join(f"{n} {state}{cost.told(state)}" for state, n in cost.saved.items() if n) or "none"
         out.append(
             f"cost: {cost.evaluations} evaluations, {clock_text(cost.wall_s)} of wall time, "
-            f"{clock_text(cost.train_s)} in the sandbox, {cost.tokens} tokens in {cost.calls} calls; "
+            f"{clock_text(cost.train_s)} in the sandbox, {cost.asked()}; "
             f"not paid for: {spent}"
         )
         out.append(f"next: {self.next}")
@@ -215,19 +233,19 @@ def count_text(n: float) -> str:
 
 
 def end_report(
-    store: PopulationStore, *, calls: int, tokens: int, predictor: str = "", k: int = 10
+    store: PopulationStore, exchanges: ExchangeLog | None = None, *, predictor: str = "", k: int = 10
 ) -> EndReport:
     """Build the report of a run from its store.
 
     Args:
         store: open for reading at least.
-        calls: requests to the model.
-        tokens: prompt and answer tokens of the model.
+        exchanges: what was asked of models; None is nothing.
         predictor: one line on how far the predictor could be trusted; may be empty.
         k: rows of the leaderboard.
     """
     run, candidates = store.run, store.candidates()
     evaluations = store.evaluations()
+    asked = Spending() if exchanges is None else Spending.of(exchanges, candidates)
     states = Counter(c.state for c in candidates)
     unpaid = (
         CandidateState.DUPLICATE,
@@ -251,7 +269,7 @@ def end_report(
         noise=noise,
         champions=champions_text(plan, ranked.board),
         hypervolume=hypervolume_of_run(run, candidates, evaluations, store.get_meta(HYPERVOLUME_KEY)),
-        arms=arm_table(run, candidates, evaluations),
+        arms=arm_table(run, candidates, evaluations, asked.arms),
         isolation=tuple(
             IsolationUse(isolation=isolation, evaluations=n)
             for isolation, n in Counter(e.isolation for e in evaluations).most_common()
@@ -268,8 +286,11 @@ def end_report(
             evaluations=len(evaluations),
             wall_s=run.elapsed_s,
             train_s=sum(e.wall_s for e in evaluations) + sum(c.examined_s for c in candidates),
-            calls=calls,
-            tokens=tokens,
+            calls=asked.total.calls,
+            tokens=asked.total.tokens,
+            money=asked.total.money,
+            models=asked.models,
+            roles=asked.roles,
             candidates=len(candidates),
             saved={state.value: states[state] for state in unpaid if states[state]},
             by_arm=dict(Counter(c.proposal.arm for c in candidates)),

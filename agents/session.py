@@ -321,7 +321,7 @@ async def _carry_out(
                 raise Stopped(signals.caught) from None
         predictor = discovery.predictor_line()
         store.set_meta(PREDICTOR_KEY, predictor)
-        return end_report(store, calls=exchanges.calls, tokens=exchanges.tokens, predictor=predictor)
+        return end_report(store, exchanges, predictor=predictor)
     except BaseException as error:
         _note_stop(store, error)
         raise

@@ -141,6 +141,8 @@ def _arm_text(arm: ArmRow, metric: str) -> str:
         said += f", best {metric} {arm.best:.4f}"
     if arm.gain is not None and arm.low is not None and arm.high is not None:
         said += f", {arm.gain:+.2f} % over random ({arm.low:+.2f} to {arm.high:+.2f})"
+    if arm.asked is not None:
+        said += f", {arm.asked.in_words()}"
     return f"{said}, {clock_text(arm.cost_s)} in the sandbox"
 
 
@@ -226,9 +228,8 @@ def report_of(store: PopulationStore) -> EndReport:
     """The report of a run that may still be going on."""
     from cambrian.agents.planner.exchange import ExchangeLog
 
-    exchanges = ExchangeLog(store.folder)
     predictor = store.get_meta(PREDICTOR_KEY) or ""
-    report = end_report(store, calls=exchanges.calls, tokens=exchanges.tokens, predictor=predictor)
+    report = end_report(store, ExchangeLog(store.folder), predictor=predictor)
     return report.model_copy(update={"status": _status(store)})
 
 

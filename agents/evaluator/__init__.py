@@ -9,6 +9,7 @@ Importing this package costs next to nothing; `sandbox.examination` finds what a
     similarity  which earlier candidate each is most like; `difference` says what was changed in it, and
                 `agreement` how alike both predict
     savings     what was not trained twice
+    spending    what models cost, by arm, model and role
     ranking     constraints, order of candidates, Pareto front, leaderboard
     gain        what the arms gained over the control arm
     admission   the cheap steps of a candidate, in order of cost

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
 from cambrian.agents.evaluator.gain import Gain, gain_over_control
+from cambrian.agents.evaluator.spending import ModelUse, money_text
 from cambrian.agents.population.model import (
     BASELINE_ARM,
     CONTROL_ARM,
@@ -35,6 +36,7 @@ class ArmRow(BaseModel):
         low: lower end of the bootstrap interval of `gain`.
         high: its upper end.
         cost_s: seconds that its candidates spent in sandboxes, repeats included.
+        asked: what its questions to models cost; None for an arm that asks none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -48,6 +50,7 @@ class ArmRow(BaseModel):
     low: float | None = None
     high: float | None = None
     cost_s: float
+    asked: ModelUse | None = None
 
 
 def run_gain(run: RunRecord, candidates: Sequence[Candidate]) -> Gain | None:
@@ -64,9 +67,20 @@ def run_gain(run: RunRecord, candidates: Sequence[Candidate]) -> Gain | None:
 
 
 def arm_table(
-    run: RunRecord, candidates: Sequence[Candidate], evaluations: Sequence[Evaluation]
+    run: RunRecord,
+    candidates: Sequence[Candidate],
+    evaluations: Sequence[Evaluation],
+    asked: Mapping[str, ModelUse] | None = None,
 ) -> tuple[ArmRow, ...]:
-    """One row for each arm that proposed anything: the known networks and the control arm first."""
+    """One row for each arm that proposed or asked anything: the known networks and the control arm first.
+
+    Args:
+        run: whose arms they are.
+        candidates: of the run.
+        evaluations: of the run.
+        asked: what questions to models cost, by arm; see `Spending.arms`.
+    """
+    asked = asked or {}
     worth = _worth_by_arm(run, candidates)
     arm_of = {c.id: c.proposal.arm for c in candidates}
     cost: defaultdict[str, float] = defaultdict(float)
@@ -74,7 +88,7 @@ def arm_table(
         cost[arm_of.get(evaluation.candidate_id, "")] += evaluation.wall_s
     order = {BASELINE_ARM: 0, CONTROL_ARM: 1}
     rows = []
-    for arm in sorted(set(arm_of.values()), key=lambda name: (order.get(name, 2), name)):
+    for arm in sorted({*arm_of.values(), *asked}, key=lambda name: (order.get(name, 2), name)):
         own = [c for c in candidates if c.proposal.arm == arm]
         scores = [c.score for c in own if c.score is not None and c.feasible]
         guided = arm not in _YARDSTICKS and arm != CONTROL_ARM
@@ -90,6 +104,7 @@ def arm_table(
                 low=gain.low if gain is not None else None,
                 high=gain.high if gain is not None else None,
                 cost_s=round(float(cost[arm]), 3),
+                asked=asked.get(arm),
             )
         )
     return tuple(rows)
@@ -99,9 +114,11 @@ def arm_markdown(rows: Sequence[ArmRow], metric: str) -> str:
     """The table for MLflow; empty without rows."""
     if not rows:
         return ""
+    asks = any(row.asked is not None for row in rows)
     lines = [
-        "| arm | proposals | duplicates | evaluated | best | gain over random (95 %) | seconds |",
-        "|---|---:|---:|---:|---:|---:|---:|",
+        "| arm | proposals | duplicates | evaluated | best | gain over random (95 %) | seconds |"
+        + (" calls | tokens | money |" if asks else ""),
+        "|---|---:|---:|---:|---:|---:|---:|" + ("---:|---:|---:|" if asks else ""),
     ]
     for row in rows:
         best = show_score(metric, row.best)
@@ -109,8 +126,16 @@ def arm_markdown(rows: Sequence[ArmRow], metric: str) -> str:
         if row.gain is not None and row.low is not None and row.high is not None:
             gain = f"{row.gain:+.2f} % ({row.low:+.2f} to {row.high:+.2f})"
         counts = f"{row.proposals} | {row.duplicates} | {row.evaluated}"
-        lines.append(f"| {row.arm} | {counts} | {best} | {gain} | {row.cost_s:.0f} |")
+        line = f"| {row.arm} | {counts} | {best} | {gain} | {row.cost_s:.0f} |"
+        lines.append(line + (_asked_cells(row.asked) if asks else ""))
     return "\n".join(lines) + "\n"
+
+
+def _asked_cells(asked: ModelUse | None) -> str:
+    if asked is None:
+        return " - | - | - |"
+    money = "unknown" if asked.money is None else money_text(asked.money)
+    return f" {asked.calls} | {asked.tokens} | {money} |"
 
 
 def _worth_by_arm(run: RunRecord, candidates: Sequence[Candidate]) -> defaultdict[str, list[float]]:

@@ -15,14 +15,24 @@ from cambrian.agents.evaluator.estimators import estimator_records
 from cambrian.agents.evaluator.hypervolume import HYPERVOLUME_KEY
 from cambrian.agents.evaluator.proxies import rank_lines
 from cambrian.agents.evaluator.savings import savings
+from cambrian.agents.evaluator.spending import Spending
 from cambrian.agents.factorial import FACTORIAL_KEY, read_parts
+from cambrian.agents.planner.exchange import ExchangeLog
 from cambrian.agents.population.model import Candidate
 from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.recorder.delivery import edited, get_run, links_of, note_tags, upload
 from cambrian.agents.recorder.entries import TAG_ROLE, TAG_RUN, public_config, run_entry, run_metrics
+from cambrian.agents.recorder.learned import (
+    LESSONS_TAG,
+    asked_line,
+    asked_metrics,
+    learned_markdown,
+    write_lessons,
+)
 from cambrian.agents.recorder.notes import artifact_link, run_note, view_link
 from cambrian.agents.recorder.ranks import ranking_metrics
 from cambrian.agents.recorder.trace_entries import PromptRef, prompt_tags
+from cambrian.agents.recorder.traces import Traces
 from cambrian.agents.recorder.tracking import Tracking
 from cambrian.agents.report import champions_text, objective_of, ranking_text, score_text
 from cambrian.search_spaces import Space, Task
@@ -85,7 +95,7 @@ class Parent:
         self._tracking.log(self.info.run_id, tags=tags)
         self._tracking.set_status(self.info.run_id, entry.status, time.time())
 
-    def illustrate(self, *, last: bool) -> None:
+    def illustrate(self, traces: Traces, *, last: bool) -> None:
         """Renew pictures, leaderboard and curves when enough has happened, and in any case at the end."""
         if not last and time.monotonic() - self._drawn_at < _EVERY_S:
             return
@@ -114,6 +124,7 @@ class Parent:
         with tempfile.TemporaryDirectory() as name:
             # Until the end one kind is enough: the next ones replace it soon.
             draw_all(scene, Path(name), kinds=("png", "svg") if last else ("png",), drawings=drawings)
+            has_lessons = write_lessons(candidates, run.metric, Path(name))
             upload(self._tracking, self.info, Path(name))
         shown = {t: artifact_link(self.info.run_id, f"{t}.png") for t in PICTURES if t != "leaderboard"}
         board = markdown(scene, links=links)
@@ -122,7 +133,8 @@ class Parent:
         parts = read_parts(self._store.get_meta(FACTORIAL_KEY), run, candidates, evaluations, noise)
         said = parts.verdict if parts is not None else ""
         saved = savings(candidates, evaluations)
-        arms = arm_table(run, candidates, evaluations)
+        asked = Spending.of(ExchangeLog(self._store.folder), candidates)
+        arms = arm_table(run, candidates, evaluations, asked.arms)
         leader = next(iter(scene.ranked.board), None)
         champions = champions_text(plan, scene.ranked.board)
         noise_floor, volume = scene.ranked.noise, scene.hypervolume
@@ -138,13 +150,25 @@ class Parent:
         ]
         note += "".join(f"\n{line}\n" for line in told if line)
         note += f"\n{arm_markdown(arms, run.metric)}"
+        if asked := asked_line(traces):
+            note += f"\n{asked} ([traces]({self._place('traces')}))\n"
+        if has_lessons:
+            note += f"\n{learned_markdown(self._store, candidates, links, self._place('artifacts'))}"
         is_edited = edited(self._tracking.get(self.info.run_id).tags)
         self._tracking.log(
             self.info.run_id,
-            (*run_metrics(run, candidates, evaluations, scene.best), *ranking_metrics(scene, arms)),
-            tags={} if is_edited else note_tags(note),
+            (
+                *run_metrics(run, candidates, evaluations, scene.best),
+                *ranking_metrics(scene, arms),
+                *asked_metrics(traces, len(candidates)),
+            ),
+            tags=({} if is_edited else note_tags(note)) | (LESSONS_TAG if has_lessons else {}),
         )
         self._drawn, self._drawn_at = ended, time.monotonic()
+
+    def _place(self, tab: str) -> str:
+        """Address of a tab of the run's page."""
+        return f"#/experiments/{self._tracking.experiment_id}/runs/{self.info.run_id}/{tab}"
 
     def _draw(self, candidate: Candidate) -> str | None:
         try:

@@ -199,7 +199,7 @@ async def test_death_at_any_job_changes_nothing(
                 began = True
                 await start(made(slots=1), Workspace(runs), quiet())
         store = Workspace(runs).open("last")
-        end_report(store, calls=0, tokens=0).lines()
+        end_report(store).lines()
         store.close()
     report = await resume("last", Workspace(runs), quiet())
     assert sandbox.lost == set()

@@ -195,7 +195,7 @@ def test_killed_among_its_repeats_a_run_verifies_the_same_champions(nursery: Nur
     assert nursery.run(order) == 0
     (whole_store, _), (broken_store, candidates) = population(whole), population(broken)
     assert_exactly_once(broken_store, candidates, made=40, again=4)
-    reports = [end_report(store, calls=0, tokens=0) for store in (whole_store, broken_store)]
+    reports = [end_report(store) for store in (whole_store, broken_store)]
     boards = [[row.model_dump(exclude={"latency_ms"}) for row in report.leaderboard] for report in reports]
     assert boards[0] == boards[1] and any(row["champion"] for row in boards[0])
     assert reports[0].noise == reports[1].noise

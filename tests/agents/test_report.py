@@ -4,6 +4,8 @@ import pytest
 
 from cambrian.agents.evaluator.arms import arm_markdown
 from cambrian.agents.evaluator.noise import sampling_noise
+from cambrian.agents.evaluator.spending import ModelUse, money_text
+from cambrian.agents.planner.exchange import ExchangeLog, Usage
 from cambrian.agents.population import Candidate, CandidateState, Proposal, candidate_id
 from cambrian.agents.population.model import Evaluation
 from cambrian.agents.population.store import PopulationStore, RunRecord
@@ -59,7 +61,7 @@ def store(tmp_path: Path):
 
 
 def test_the_report_names_winner_ties_baseline_gain_and_what_was_not_paid_for(store: PopulationStore) -> None:
-    report = end_report(store, calls=3, tokens=1200, predictor="Kendall tau 0.50")
+    report = end_report(store, predictor="Kendall tau 0.50")
     assert [row.id for row in report.leaderboard[:2]] == ["c-0021", "c-0001"], "the infeasible cannot win"
     assert report.baselines == {"two-layer-cnn": 0.972}
     assert report.gain is not None and report.gain.low is not None and report.gain.low > 0
@@ -68,7 +70,75 @@ def test_the_report_names_winner_ties_baseline_gain_and_what_was_not_paid_for(st
     assert len(lines) <= 10
     text = "\n".join(lines)
     assert "98.00 %" in text and "(test 97.00 %)" in text and "41.2k params" in text
-    assert "1200 tokens in 3 calls" in text and "cambrian export r-1/c-0021" in text
+    assert "0 tokens in 0 calls; not paid for" in text and "cambrian export r-1/c-0021" in text
+
+
+def asked(log: ExchangeLog, role: str, model: str, place: str, tokens: int, money: float | None) -> str:
+    """One exchange in the record of a run; returns its id."""
+    exchange = log.begin(
+        key=place, role=role, place=place, model=model, messages=(), schema_name=None, templates={}
+    )
+    usage = Usage(prompt_tokens=tokens - 100, completion_tokens=100)
+    log.write(exchange.model_copy(update={"usage": usage, "calls": 1, "money": money, "response": "x"}))
+    return exchange.id
+
+
+def test_what_models_cost_is_told_by_arm_model_and_role(store: PopulationStore) -> None:
+    log = ExchangeLog(store.folder)
+    asked(log, "propose", "small", "d1", 1000, 0.01)
+    mended = asked(log, "repair", "small", "d1.2", 500, 0.005)
+    asked(log, "propose", "large", "d2", 2000, 0.2)  # led to nothing
+    asked(log, "analyse", "large", "c-0024", 300, 0.03)
+    own = Proposal(arm="llm", genotype={}, exchange=mended, model="small")
+    store.add(scored(23, 0.955, "llm", proposal=own))
+    report = end_report(store, ExchangeLog(store.folder))
+    assert (report.ledger.calls, report.ledger.tokens) == (4, 3800)
+    assert report.ledger.money == pytest.approx(0.245)
+    assert report.ledger.models["small"] == ModelUse(calls=2, tokens=1500, money=0.015)
+    assert report.ledger.roles["analyse"] == ModelUse(calls=1, tokens=300, money=0.03)
+    rows = {row.arm: row for row in report.arms}
+    assert rows["llm"].asked == ModelUse(calls=3, tokens=3500, money=0.215), "fruitless questions included"
+    assert rows["mutation"].asked is None
+    assert (
+        "3800 tokens in 4 calls for $0.245 (small 1500 tokens in 2 calls for $0.015, "
+        "large 2300 tokens in 2 calls for $0.23)"
+    ) in "\n".join(report.lines())
+    table = arm_markdown(report.arms, "accuracy")
+    assert "| seconds | calls | tokens | money |" in table and "| 0 | 3 | 3500 | $0.215 |" in table
+    assert "| 0 | - | - | - |" in table
+
+
+def test_an_unknown_price_is_unknown_and_arms_are_told_apart(store: PopulationStore) -> None:
+    log = ExchangeLog(store.folder)
+    failed = asked(log, "propose", "m", "d1", 1000, None)
+    own, other = (asked(log, "repair", "m", f"d{n}.2", 400, None if n == 1 else 0.1) for n in (1, 2))
+    for n, (arm, exchange) in enumerate((("llm", own), ("thinker", other))):
+        store.add(scored(23 + n, 0.9, arm, proposal=Proposal(arm=arm, genotype={}, exchange=exchange)))
+    assert failed != own
+    report = end_report(store, log)
+    rows = {row.arm: row.asked for row in report.arms if row.asked is not None}
+    assert rows == {
+        "llm": ModelUse(calls=2, tokens=1400, money=None), "thinker": ModelUse(calls=1, tokens=400, money=0.1)
+    }  # fmt: skip
+    assert report.ledger.money is None
+    assert "1800 tokens in 3 calls at an unknown price (propose 1000, repair 800)" in "\n".join(
+        report.lines()
+    )
+    assert "| 2 | 1400 | unknown |" in arm_markdown(report.arms, "accuracy")
+
+
+def test_an_arm_whose_questions_led_to_nothing_has_a_row(store: PopulationStore) -> None:
+    log = ExchangeLog(store.folder)
+    asked(log, "propose", "m", "d1", 1000, 0.0)
+    row = next(row for row in end_report(store, log).arms if row.arm == "llm")
+    assert (row.proposals, row.evaluated, row.best, row.gain) == (0, 0, None, None)
+    assert row.asked == ModelUse(calls=1, tokens=1000, money=0.0)
+    assert "1000 tokens in 1 call; not paid" in "\n".join(end_report(store, log).lines())
+
+
+def test_money_has_three_digits() -> None:
+    told = [money_text(money) for money in (0.0, 0.000123456, 0.0456, 1.239, 250.4)]
+    assert told == ["$0", "$0.000123", "$0.0456", "$1.24", "$250"]
 
 
 def test_the_report_says_what_was_reproduced_and_what_it_ran_in(store: PopulationStore) -> None:
@@ -81,7 +151,7 @@ def test_the_report_says_what_was_reproduced_and_what_it_ran_in(store: Populatio
         )
         store.add_evaluation(evaluation, candidate)
     store.update(store.candidate("c-0018").discredited("not-reproduced: other", reproduced=False))
-    report = end_report(store, calls=0, tokens=0, predictor="Kendall tau 0.50")
+    report = end_report(store, predictor="Kendall tau 0.50")
     lines = report.lines()
     assert len(lines) <= 10 and best.id in lines[1]
     assert "not reproduced yet" not in lines[1] and "not reproduced yet" in lines[2]
@@ -93,7 +163,7 @@ def test_the_report_says_what_was_reproduced_and_what_it_ran_in(store: Populatio
 def test_a_difference_inside_the_sampling_noise_is_a_tie(store: PopulationStore) -> None:
     noise = sampling_noise(store.candidates(), RECORD)
     assert noise == pytest.approx((2 * 0.98 * 0.02 / 400) ** 0.5), "by the best that may win"
-    board = end_report(store, calls=0, tokens=0).leaderboard
+    board = end_report(store).leaderboard
     for row in board:
         assert row.tied == (row.place > 1 and 0.98 - row.score <= noise)
     assert board[1].tied and not all(row.tied for row in board[1:])
@@ -102,14 +172,14 @@ def test_a_difference_inside_the_sampling_noise_is_a_tie(store: PopulationStore)
 def test_without_a_random_arm_no_gain_is_claimed(tmp_path: Path) -> None:
     store = PopulationStore(tmp_path / "r-1", create=RECORD)
     store.add(scored(0, 0.97))
-    report = end_report(store, calls=0, tokens=0)
+    report = end_report(store)
     assert report.gain is None
     assert "gain over random unknown: the random arm was off" in report.lines()
     store.close()
 
 
 def test_every_arm_has_a_row(store: PopulationStore) -> None:
-    rows = {row.arm: row for row in end_report(store, calls=0, tokens=0).arms}
+    rows = {row.arm: row for row in end_report(store).arms}
     assert list(rows) == ["baseline", "random", "mutation"]
     mutation = rows["mutation"]
     assert (mutation.proposals, mutation.duplicates, mutation.evaluated) == (17, 1, 16)
@@ -119,7 +189,7 @@ def test_every_arm_has_a_row(store: PopulationStore) -> None:
     assert mutation.gain == pytest.approx(expected)
     assert mutation.low is not None and 0 < mutation.low < expected
     assert rows["random"].gain is None and rows["baseline"].gain is None
-    text = arm_markdown(end_report(store, calls=0, tokens=0).arms, "accuracy")
+    text = arm_markdown(end_report(store).arms, "accuracy")
     assert f"| mutation | 17 | 1 | 16 | 98.00 % | {expected:+.2f} % (" in text
 
 

@@ -77,7 +77,7 @@ async def test_who_was_not_trained_to_the_end_never_has_a_score(
         assert (candidate.score, candidate.test_score, candidate.rung_scores) == (None, None, ())
         assert str(state) in candidate.reason
     assert not any(e.metrics or e.test_metrics or e.val_curve for e in store.evaluations())
-    assert end_report(store, calls=0, tokens=0).leaderboard == ()
+    assert end_report(store).leaderboard == ()
     store.close()
 
 
@@ -95,7 +95,7 @@ async def test_who_cannot_be_reproduced_never_has_a_score(
         assert candidate.reason.startswith("not-reproduced: ") and str(state) in candidate.reason
     for evaluation in store.evaluations():
         assert (evaluation.state, evaluation.metrics, evaluation.test_metrics) == ("not-reproduced", {}, {})
-    report = end_report(store, calls=0, tokens=0)
+    report = end_report(store)
     assert report.leaderboard == () and set(report.lost) == {c.id for c in candidates}
     assert "2 lost their score" in "\n".join(report.lines())
     store.close()
@@ -139,7 +139,7 @@ async def test_the_first_places_are_reproduced_and_the_others_are_not_asked(
 ) -> None:
     made = config(sandbox={"kind": "doubtful"}, budget={"evaluations": 40}, arms={"random": 1.0})
     store, candidates = await run(made, runs)
-    board = end_report(store, calls=0, tokens=0).leaderboard
+    board = end_report(store).leaderboard
     assert len(board) == TOP and all(row.reproduced for row in board)
     again = [job.id for job in doubtful[0].claims if job.id.endswith("-again")]
     assert len(again) == len(set(again)) < 40, "each once, and not all"

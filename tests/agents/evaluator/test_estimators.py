@@ -83,7 +83,7 @@ def test_the_report_tells_of_proxies_in_few_words(tmp_path: Any) -> None:
     with closing(PopulationStore(tmp_path / "r-1", create=record())) as store:
         for candidate in population():
             store.add(candidate)
-        report = end_report(store, calls=0, tokens=0, predictor="Kendall tau 0.50")
+        report = end_report(store, predictor="Kendall tau 0.50")
     assert [r.name for r in report.estimators] == ["predictor", "latency", "params", "synflow"]
     said = [line for line in report.lines() if line.startswith("predictor: Kendall tau 0.50; ")]
     assert len(said) == 1 and "proxies: synflow tau 1.00 on 30, filters; params" in said[0]
