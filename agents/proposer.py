@@ -122,6 +122,7 @@ class Proposer:
 
     def ask_ahead(self) -> None:
         """Ask slow arms for what will soon be needed, in the background."""
+        self._notice_limit()
         if not self.is_ahead:
             return
         for name, arm in self.portfolio.arms.items():
@@ -280,11 +281,9 @@ class Proposer:
         arm = self.portfolio.arms.get(LLM_ARM)
         if arm is None or not isinstance(arm, AsksModels) or self.ahead.ready(LLM_ARM):
             return False
-        gone = arm.gone()
-        if isinstance(gone, LimitReached):
-            self._tell(LLM_ARM, f"is out: {gone.message}")
         if not self._is_required():
             return False
+        gone = arm.gone()
         if gone is not None and not self.ahead.under_way(LLM_ARM):
             if isinstance(gone, LimitReached):
                 raise gone
@@ -295,6 +294,12 @@ class Proposer:
                 permanent=True,
             )
         return not arm.ready(self._do.population)
+
+    def _notice_limit(self) -> None:
+        """Tell that nothing more may be asked: an arm that is not ready is passed over in silence."""
+        arm = self.portfolio.arms.get(LLM_ARM)
+        if isinstance(arm, AsksModels) and isinstance(limit := arm.gone(), LimitReached):
+            self._tell(LLM_ARM, f"is out: {limit.message}")
 
     def _is_required(self) -> bool:
         """Whether the run is of no use without its models."""

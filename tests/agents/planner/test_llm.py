@@ -14,7 +14,7 @@ from cambrian.agents.planner.exchange import ExchangeLog
 from cambrian.agents.planner.llm import LLMArm
 from cambrian.agents.planner.models import Models
 from cambrian.agents.planner.prompt_check import check_prompts
-from cambrian.agents.population.model import CandidateState
+from cambrian.agents.population.model import CandidateState, Expectation
 from cambrian.search_spaces import Space
 from tests.agents.planner import server as speak
 from tests.agents.planner.server import ModelServer
@@ -27,7 +27,7 @@ def answer(space: Space, **more: Any) -> str:
     return json.dumps(
         {
             "hypothesis": "shortcuts train fast",
-            "expected_effect": "accuracy +0.02 at the same latency",
+            "expectation": {"measure": "score", "change": "higher", "by_percent": 2},
             "parents": ["c-0001"],
             "edit": "one block more",
             "genotype": next(iter(space.baselines().values())),
@@ -65,11 +65,14 @@ def scripted(log: ExchangeLog, *answers: str, **llm: Any) -> tuple[LLMArm, Scrip
 async def test_a_proposal_carries_its_reasons_and_its_exchange(exchanges: ExchangeLog) -> None:
     space = convnet()
     arm, client = scripted(exchanges, answer(space, parents=["c-0002", "c-9999", "c-0002", "the best"]))
-    (proposal,) = await arm.propose(context(space, evaluated(space, 3)), 4)
+    (proposal,) = await arm.propose(context(space, evaluated(space, 3), index=12), 1)
     assert proposal.hypothesis == "shortcuts train fast"
-    assert proposal.expected_effect == "accuracy +0.02 at the same latency"
+    assert proposal.expectation == Expectation(measure="score", change="higher", by_percent=2)
+    assert proposal.expected_effect == "accuracy higher by 2 %"
+    assert proposal.model == "scripted" and proposal.idea in {"refine", "combine", "explore"}
     assert proposal.parents == ("c-0002",), "invented and repeated parents are dropped"
     exchange = exchanges.get(proposal.exchange or "")
+    assert exchange.place == "d12"
     assert exchange.role == "propose" and exchange.schema_name == "proposal"
     assert set(exchange.templates) == {"system.j2", "propose.j2", "schema.j2"}
     assert [message.role for message in exchange.messages] == ["system", "user"]
@@ -106,6 +109,7 @@ async def test_a_wrong_answer_is_mended_in_a_second_turn(exchanges: ExchangeLog)
     assert [message.role for message in repair.messages] == ["system", "user", "assistant", "user"]
     assert repair.messages[2].content == wrong
     assert "stages[0].block" in repair.messages[3].content and "stages[0].width" in repair.messages[3].content
+    assert (client.requests[0].place, repair.place) == ("d3", "d3.2")
     assert repair.role == "repair" and "repair.j2" in repair.templates
     assert repair.schema == client.requests[0].schema
 
