@@ -24,7 +24,6 @@ from cambrian.agents.recorder.delivery import edited, get_run, links_of, note_ta
 from cambrian.agents.recorder.entries import TAG_ROLE, TAG_RUN, public_config, run_entry, run_metrics
 from cambrian.agents.recorder.learned import (
     LESSONS_TAG,
-    asked_line,
     asked_metrics,
     learned_markdown,
     write_lessons,
@@ -32,7 +31,6 @@ from cambrian.agents.recorder.learned import (
 from cambrian.agents.recorder.notes import artifact_link, run_note, view_link
 from cambrian.agents.recorder.ranks import ranking_metrics
 from cambrian.agents.recorder.trace_entries import PromptRef, prompt_tags
-from cambrian.agents.recorder.traces import Traces
 from cambrian.agents.recorder.tracking import Tracking
 from cambrian.agents.report import champions_text, objective_of, ranking_text, score_text
 from cambrian.search_spaces import Space, Task
@@ -95,7 +93,7 @@ class Parent:
         self._tracking.log(self.info.run_id, tags=tags)
         self._tracking.set_status(self.info.run_id, entry.status, time.time())
 
-    def illustrate(self, traces: Traces, *, last: bool) -> None:
+    def illustrate(self, *, last: bool) -> None:
         """Renew pictures, leaderboard and curves when enough has happened, and in any case at the end."""
         if not last and time.monotonic() - self._drawn_at < _EVERY_S:
             return
@@ -150,8 +148,9 @@ class Parent:
         ]
         note += "".join(f"\n{line}\n" for line in told if line)
         note += f"\n{arm_markdown(arms, run.metric)}"
-        if asked := asked_line(traces):
-            note += f"\n{asked} ([traces]({self._place('traces')}))\n"
+        if asked.total.calls:
+            total = f"{asked.total.calls} requests to models, {asked.total.tokens:,} tokens"
+            note += f"\n[{total}]({self._place('traces')})\n"
         if has_lessons:
             note += f"\n{learned_markdown(self._store, candidates, links, self._place('artifacts'))}"
         is_edited = edited(self._tracking.get(self.info.run_id).tags)
@@ -160,7 +159,7 @@ class Parent:
             (
                 *run_metrics(run, candidates, evaluations, scene.best),
                 *ranking_metrics(scene, arms),
-                *asked_metrics(traces, len(candidates)),
+                *asked_metrics(asked.total, time.time(), len(candidates)),
             ),
             tags=({} if is_edited else note_tags(note)) | (LESSONS_TAG if has_lessons else {}),
         )
