@@ -9,12 +9,14 @@ import pytest
 
 from cambrian.agents.errors import LimitReached, ModelUnavailable, ProposalError, UserError
 from cambrian.agents.planner import ARMS, Arm
+from cambrian.agents.planner.batching import Batching
 from cambrian.agents.planner.client import ModelRequest, ScriptedClient
-from cambrian.agents.planner.exchange import ExchangeLog
+from cambrian.agents.planner.exchange import ExchangeLog, Usage
 from cambrian.agents.planner.llm import LLMArm
 from cambrian.agents.planner.models import Models
 from cambrian.agents.planner.prompt_check import check_prompts
 from cambrian.agents.population.model import CandidateState, Expectation
+from cambrian.agents.sections import PriceSection
 from cambrian.search_spaces import Space
 from tests.agents.planner import server as speak
 from tests.agents.planner.server import ModelServer
@@ -261,3 +263,142 @@ async def test_debug_logs_hold_no_prompt_and_no_key(
     with caplog.at_level(logging.DEBUG, logger="cambrian"):
         await arm.propose(context(convnet(), []), 1)
     assert "c-0007-not-there" not in caplog.text
+
+
+def several(space: Space, *genotypes: Any) -> str:
+    """An answer to a question for several proposals."""
+    return json.dumps({"proposals": [json.loads(answer(space, genotype=genotype)) for genotype in genotypes]})
+
+
+async def test_several_proposals_in_one_call_have_each_their_idea(exchanges: ExchangeLog) -> None:
+    space = convnet()
+    good = list(space.baselines().values())[:2]
+    arm, client = scripted(exchanges, several(space, good[0], {"stem": 1}, good[1], good[0]))
+    made = await arm.propose(context(space, evaluated(space, 8)), 4)
+    assert [proposal.genotype for proposal in made] == good, "what is wrong or twice is left out"
+    assert {proposal.exchange for proposal in made} == {"x-0001"}
+    (request,) = client.requests
+    assert request.schema is not None and list(request.schema["properties"]) == ["proposals"]
+    assert request.bounds["proposals"]["maxItems"] == 4
+    assert {proposal.idea for proposal in made} <= {"refine", "combine", "explore"}
+
+
+async def test_a_batch_is_mended_only_when_nothing_of_it_can_be_used(exchanges: ExchangeLog) -> None:
+    space = convnet()
+    good = list(space.baselines().values())[:2]
+    arm, client = scripted(exchanges, several(space, {}, {"stem": 1}), several(space, *good))
+    assert len(await arm.propose(context(space, evaluated(space, 8)), 2)) == 2
+    assert [request.role for request in client.requests] == ["propose", "repair"]
+    complaint = client.requests[1].messages[-1].content
+    assert "proposal 1: " in complaint and "proposal 2: " in complaint
+
+
+async def test_an_answer_that_came_as_the_process_died_is_recovered(tmp_path: Path) -> None:
+    space, population = convnet(), evaluated(convnet(), 6)
+    first, _ = scripted(ExchangeLog(tmp_path), "no", answer(space))
+    (made,) = await first.propose(context(space, population, index=7), 1)
+    second, client = scripted(ExchangeLog(tmp_path), "something else")
+    later = context(space, evaluated(space, 9), index=7)
+    assert second.recover(later, 1) == [made.model_copy(update={"idea": ""})]
+    assert second.recover(context(space, population, index=8), 1) == []
+    assert client.requests == []
+
+
+def usage(prompt: int, completion: int, cached: int = 0) -> Usage:
+    return Usage(prompt_tokens=prompt, completion_tokens=completion, cached_tokens=cached)
+
+
+def test_batches_are_asked_for_where_the_prompt_is_what_costs() -> None:
+    price = PriceSection(input=1, cached_input=0.1, output=4)
+    for measured, best in [
+        (usage(4000, 200), 4),
+        (usage(400, 400), 1),  # the answer is what costs
+        (usage(4000, 300, cached=3900), 1),  # the server has the prompt
+        (usage(4000, 600), 2),  # more would not fit into an answer
+    ]:
+        batching = Batching(config().llm)
+        assert batching.best(4) == 1, "nothing is measured yet"
+        batching.note(measured, 1, 1, price)
+        assert batching.best(4) == best, measured
+        assert batching.best(1) == 1
+
+
+def test_batches_whose_further_proposals_are_no_good_are_given_up() -> None:
+    batching = Batching(config().llm)
+    batching.note(usage(4000, 200), 1, 1)
+    for _ in range(5):
+        batching.note(usage(4000, 800), 4, 1)
+    assert batching.best(4) == 1
+
+
+def test_a_batch_by_the_run_file_is_of_that_size(exchanges: ExchangeLog) -> None:
+    arm, _ = scripted(exchanges, batch=3)
+    assert arm.batch(1, 2) == 3
+
+
+async def test_an_automatic_batch_waits_until_half_of_what_is_wanted_is_missing(
+    exchanges: ExchangeLog,
+) -> None:
+    arm, _ = scripted(exchanges, answer(convnet()))
+    assert arm.batch(4, 4) == 1
+    arm._batching.note(usage(4000, 200), 1, 1)
+    assert [arm.batch(missing, 4) for missing in (1, 2, 4)] == [0, 2, 4]
+
+
+async def test_a_model_is_gone_when_its_first_probe_has_failed_too(exchanges: ExchangeLog) -> None:
+    now = [0.0]
+    settings = config(llm={"failures": 2, "probe_s": 60})
+    client = ScriptedClient([ModelUnavailable("it is down")], exchanges)
+    arm = LLMArm(settings, Models(settings, exchanges, client, clock=lambda: now[0]))
+    asked = context(convnet(), evaluated(convnet(), 3))
+    for _ in range(2):
+        assert arm.ready(asked.population) and arm.gone() is None
+        with pytest.raises(ModelUnavailable):
+            await arm.propose(asked, 1)
+    assert not arm.ready(asked.population) and arm.gone() is None, "it may soon be back"
+    now[0] = 61.0
+    with pytest.raises(ModelUnavailable):
+        await arm.propose(asked, 1)
+    gone = arm.gone()
+    assert isinstance(gone, ModelUnavailable) and "it is down" in gone.message
+
+
+async def test_a_refused_key_is_gone_at_once_and_a_spent_budget_says_which(
+    exchanges: ExchangeLog,
+) -> None:
+    settings = config()
+    client = ScriptedClient([ModelUnavailable("wrong key", permanent=True)], exchanges)
+    arm = LLMArm(settings, Models(settings, exchanges, client))
+    asked = context(convnet(), evaluated(convnet(), 3))
+    with pytest.raises(ModelUnavailable):
+        await arm.propose(asked, 1)
+    assert isinstance(arm.gone(), ModelUnavailable)
+    limited = config(
+        budget={"evaluations": 9, "calls": 1}, llm={"model": "m", "base_url": "http://127.0.0.1:1/v1"}
+    )
+    limit = LLMArm(limited, Models(limited, exchanges)).gone()
+    assert isinstance(limit, LimitReached) and limit.kind == "calls"
+
+
+async def test_unusable_answers_in_a_row_make_a_model_rest(exchanges: ExchangeLog) -> None:
+    settings = config(llm={"failures": 2, "repairs": 0})
+    arm = LLMArm(settings, Models(settings, exchanges, ScriptedClient(["rubbish"], exchanges)))
+    asked = context(convnet(), evaluated(convnet(), 3))
+    for _ in range(2):
+        assert arm.ready(asked.population)
+        with pytest.raises(ProposalError):
+            await arm.propose(asked, 1)
+    assert not arm.ready(asked.population) and arm.gone() is None
+
+
+async def test_proposals_are_shared_among_models(server: ModelServer, exchanges: ExchangeLog) -> None:
+    server.says(speak.answer(answer(convnet())))
+    models = [{"model": name, "base_url": server.url} for name in ("small", "large")]
+    settings = config(llm={"models": models})
+    arm = LLMArm(settings, Models(settings, exchanges))
+    made = [
+        (await arm.propose(context(convnet(), evaluated(convnet(), 3), seed=seed), 1))[0] for seed in range(8)
+    ]
+    await arm.close()
+    assert {proposal.model for proposal in made} == {"small", "large"}
+    assert [seen.body["model"] for seen in server.seen] == [proposal.model for proposal in made]
