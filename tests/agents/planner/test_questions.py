@@ -26,7 +26,10 @@ NOISE = NoiseFloor(std=0.01, low=0.006, high=0.02, degrees=4, networks=1, traini
 
 
 class Coded(CodeSpace):
-    """Without the baselines of an installed plugin."""
+    """Without the baselines of an installed plugin, and for source of any kind."""
+
+    def features(self, genotype: Genotype) -> dict[str, float]:
+        return {"lines": float(len(genotype["source"].splitlines()))}
 
     def baselines(self) -> Mapping[str, Genotype]:
         return {"perceptron": self.validate({"source": FLAT.format(width=16, depth=1, activation="relu")})}
