@@ -184,8 +184,9 @@ class RecordingClient(ABC):
         """The greatest length of an answer that is asked for."""
         return 0
 
-    def _redact(self, text: str) -> str:
-        return text
+    def _redact(self, text: str, most: int = 4000) -> str:
+        """The first `most` characters of `text`, without secrets."""
+        return text[:most]
 
     async def _ask(self, key: str, request: ModelRequest) -> Exchange:
         exchange = self._exchanges.begin(
@@ -234,9 +235,9 @@ class RecordingClient(ABC):
             raise
         return finished(
             reply.usage,
-            response=self._redact(reply.text)[:MAX_ANSWER_CHARS],
-            finish=self._redact(reply.finish)[:100],
-            refusal=self._redact(reply.refusal)[:2000],
+            response=self._redact(reply.text, MAX_ANSWER_CHARS),
+            finish=self._redact(reply.finish, 100),
+            refusal=self._redact(reply.refusal, 2000),
         )
 
 

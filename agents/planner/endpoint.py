@@ -56,9 +56,14 @@ class Endpoint:
             return "." not in host or host.endswith((".local", ".lan", ".internal", ".localhost"))
         return address.is_private or address.is_loopback
 
-    def redact(self, text: str) -> str:
-        """`text` without the key, the address's user name, password and query, and what looks like a key."""
-        return self._redactor(text)
+    def redact(self, text: str, most: int = 4000) -> str:
+        """`text` without the key, the address's user name, password and query, and what looks like a key.
+
+        Args:
+            text: anything that may come from a server.
+            most: characters that are kept.
+        """
+        return self._redactor.start(text, most)
 
     @cached_property
     def _redactor(self) -> Redactor:

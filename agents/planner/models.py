@@ -70,6 +70,9 @@ class Models:
         local: serves `llm.local`; None makes one where the run file wants it.
         time_left: seconds until the run's time is up; no retry is waited for beyond it.
         clock: monotonic seconds, for the pauses of models that fail.
+
+    Attributes:
+        answered: told of every answer as it comes.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class Models:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.exchanges = exchanges
+        self.answered: Callable[[Exchange], None] = lambda _exchange: None
         self._llm = config.llm
         self._limits = Limits(exchanges, config.budget, config.llm)
         self._replaced = client is not None
@@ -165,6 +169,7 @@ class Models:
             player.breaker.dropped(probe)
             raise
         player.breaker.answered(probe)
+        self.answered(exchange)
         return exchange
 
     def note_usable(self, model: str) -> None:

@@ -117,8 +117,8 @@ class OpenAIClient(RecordingClient):
         if connection is not None:
             await connection.close()
 
-    def _redact(self, text: str) -> str:
-        return self._endpoint.redact(text)
+    def _redact(self, text: str, most: int = 4000) -> str:
+        return self._endpoint.redact(text, most)
 
     def _answer_tokens(self, request: ModelRequest) -> int:
         return self._manner(request).max_tokens
@@ -171,6 +171,7 @@ class OpenAIClient(RecordingClient):
             import httpx2
             import openai
 
+            _hush()
             timeout = httpx2.Timeout(self._llm.timeout_s, connect=min(10.0, self._llm.timeout_s))
             self._connection = openai.AsyncOpenAI(
                 api_key=self._endpoint.key,
@@ -250,6 +251,14 @@ class OpenAIClient(RecordingClient):
             retry_after_s=trouble.retry_after_s,
             permanent=trouble.permanent,
         )
+
+
+def _hush() -> None:
+    """Keep the HTTP library from logging addresses and headers, where keys are."""
+    for name in ("httpx2", "httpcore2"):
+        logger = logging.getLogger(name)
+        if logger.level == logging.NOTSET:  # else somebody wants it
+            logger.setLevel(logging.WARNING)
 
 
 def _retry_after(headers: httpx2.Headers) -> float | None:

@@ -14,10 +14,13 @@ PLACEHOLDERS = frozenset(
     {"none", "empty", "ollama", "lm-studio", "not-needed", "no-key", "dummy", "test", "sk-no-key-required"}
 )
 """What people write where a server wants some key and checks none: words that answers may hold."""
+SPARE = 4000
+"""Characters at the end of a text that was cut, among which half a secret may be."""
 SHORTEST = 4
 """Shorter secrets are none: taking them out would only tear answers apart."""
+_ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;", '"': "&quot;", "'": "&apos;"}
 _KEY_LIKE = re.compile(
-    r"\b(?:sk|pk)-(?=[\w*.-]*[\d*])[\w*.-]{10,}|(?<=[Bb]earer )(?!\[key\])[^\s\"'<>,;]{6,}"
+    r"\b(?:sk|pk)-(?=[\w*.-]{0,40}[\d*])[\w*.-]{10,}|(?<=[Bb]earer )(?!\[key\])[^\s\"'<>,;]{6,}"
 )
 
 
@@ -38,10 +41,18 @@ class Redactor:
         self._known = re.compile("|".join(ordered)) if ordered else None
 
     def __call__(self, text: str) -> str:
-        """`text` without them."""
+        """`text` without them. Takes microseconds a character where somebody means ill: cut long texts."""
         if self._known is not None:
             text = self._known.sub(MASK, text)
         return _KEY_LIKE.sub(MASK, text)
+
+    def start(self, text: str, most: int) -> str:
+        """The first `most` characters of `text`, or some fewer, without them."""
+        found = self(text[: most + SPARE])
+        if len(text) <= most + SPARE:
+            return found[:most]
+        # a secret that the cut goes through is not found: what may be a part of one is dropped
+        return found[: max(0, min(most, len(found) - SPARE))]
 
 
 def _forms(secret: str) -> Iterable[str]:
@@ -59,13 +70,19 @@ def _forms(secret: str) -> Iterable[str]:
 
 
 def _escaped(char: str, instead: str | None = None) -> str:
-    """A pattern of one character: plain, or escaped as in addresses, JSON, Python or HTML."""
+    """A pattern of one character: plain, or escaped as in addresses, JSON, Python or HTML.
+
+    All repeats are bounded: a server could send megabytes of what they match.
+    """
     found = []
     for each in char if instead is None else char + instead:
         code = ord(each)
         found += [
-            rf"\\?{re.escape(each)}",
-            f"(?i:%(?:25)?{code:02x}" + rf"|\\+u{code:04x}|\\+x{code:02x}|&#x0*{code:x};)",
-            f"&#0*{code};",
+            f"(?i:%(?:25){{0,4}}{code:02x}"
+            rf"|\\{{1,8}}u{code:04x}|\\{{1,8}}x{code:02x}|&#x0{{0,6}}{code:x};)",
+            f"&#0{{0,6}}{code};",
         ]
+        if each in _ENTITIES:
+            found.append(rf"\\{{0,8}}{_ENTITIES[each]}")
+        found.append(rf"\\{{0,8}}{re.escape(each)}")  # text that was quoted twice has more than one
     return f"(?:{'|'.join(found)})"

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import base64
+import html
+import json
 import socket
 import time
+from collections.abc import Callable
+from urllib.parse import quote
 
 import pytest
 
 from cambrian.agents.planner.client import endpoint_status
 from cambrian.agents.planner.endpoint import OPENAI_URL, resolve_endpoint, without_credentials
-from cambrian.agents.sections import LLMSection
+from cambrian.agents.sections import LLMSection, ModelSection
 from tests.agents.planner.server import ModelServer
 
 KEY = "sk-secret-0123456789abcdef"
@@ -65,6 +70,63 @@ def test_secrets_are_shown_nowhere() -> None:
     assert "pa55word" not in status and "plain-key" not in status
 
 
+SECRET = 'k/e+y=0123<&>"\\456789 x'
+"""With every character that somebody escapes."""
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        SECRET,
+        quote(SECRET, safe=""),
+        quote(SECRET, safe="").lower(),
+        quote(quote(SECRET, safe=""), safe=""),
+        "".join(f"%{ord(char):02X}" for char in SECRET),
+        json.dumps(SECRET)[1:-1],
+        json.dumps(SECRET)[1:-1].replace("/", "\\/"),
+        json.dumps(json.dumps(SECRET))[3:-3],
+        "".join(f"\\u{ord(char):04x}" for char in SECRET),
+        "".join(f"\\x{ord(char):02x}" for char in SECRET),
+        html.escape(SECRET),
+        "".join(f"&#{ord(char)};" for char in SECRET),
+        SECRET.encode().hex(),
+        SECRET.encode().hex().upper(),
+    ],
+)
+def test_a_key_is_found_in_every_form(form: str) -> None:
+    endpoint = resolve_endpoint(LLMSection(model="m"), {"OPENAI_API_KEY": SECRET})
+    assert endpoint.redact(f"it is ({form}), or so") == "it is ([key]), or so"
+
+
+@pytest.mark.parametrize("before", ["", "B", "Be", "Bearer ", "user:"])
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+def test_a_key_is_found_in_base64(before: str, encode: Callable[[bytes], bytes]) -> None:
+    endpoint = resolve_endpoint(LLMSection(model="m"), {"OPENAI_API_KEY": SECRET})
+    shown = endpoint.redact(f"x {encode(f'{before}{SECRET}!'.encode()).decode()} y")
+    assert "[key]" in shown
+    left = shown.removeprefix("x ").removesuffix(" y").replace("[key]", "")
+    assert len(left) <= len(before) * 4 / 3 + 12, "a few characters that hold bytes of both"
+
+
+@pytest.mark.parametrize("key", ["none", "EMPTY", "ollama", "abc", ""])
+def test_words_that_are_no_secrets_stay(key: str) -> None:
+    endpoint = resolve_endpoint(LLMSection(model="m", base_url="http://a/v1"), {"OPENAI_API_KEY": key})
+    text = "none of the abc is EMPTY, says ollama of sk-networks and risk-0123456789"
+    assert endpoint.redact(text) == text
+
+
+def test_each_model_may_have_an_address_and_a_key_of_its_own() -> None:
+    llm = LLMSection(model="a", base_url="http://a/v1")
+    section = ModelSection(model="b", key_env="KEY_OF_B")
+    environ = {"OPENAI_API_KEY": "the-key-of-all", "KEY_OF_B": "the-key-of-b"}
+    endpoint = resolve_endpoint(llm, environ, section)
+    assert (endpoint.model, endpoint.base_url, endpoint.key) == ("b", "http://a/v1", "the-key-of-b")
+    there = resolve_endpoint(llm, environ, section.model_copy(update={"base_url": OPENAI_URL}))
+    assert (there.base_url, there.own) == (OPENAI_URL, False)
+    without = resolve_endpoint(LLMSection(), {}, section)
+    assert without.problem == "KEY_OF_B is not set" and "KEY_OF_B" in without.hint
+
+
 def test_an_unusable_address_is_shown_as_nothing() -> None:
     assert without_credentials("http://[::1") == ""
 
@@ -107,3 +169,12 @@ def test_without_a_probe_nothing_is_sent(server: ModelServer) -> None:
     endpoint_status(LLMSection(model="m", base_url="http://192.0.2.1/v1"), environ={})
     assert time.monotonic() - started < 2.5, "a probe of an address that nobody has takes three"
     assert server.seen == []
+
+
+def test_a_cut_leaves_no_part_of_a_key() -> None:
+    key = "a-key-of-forty-characters-in-all-1234567"
+    endpoint = resolve_endpoint(LLMSection(model="m"), {"OPENAI_API_KEY": key})
+    for before in range(0, 9000, 119):
+        text = "." * before + f" {key}" * 300
+        shown = endpoint.redact(text, 1000)
+        assert len(shown) <= 1000 and not set("afoy").intersection(shown.replace("[key]", ""))
