@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from cambrian.agents.evaluator.spending import money_text
 from cambrian.agents.planner.exchange import Exchange
 from cambrian.agents.population.model import Candidate
 from cambrian.agents.recorder.trace_entries import outcome, prompt_tags
@@ -55,11 +56,6 @@ def trace_link(experiment_id: str, trace_id: str) -> str:
     return f"#/experiments/{experiment_id}/traces/{trace_id}"
 
 
-def show_money(money: float) -> str:
-    """`$0.0012`: never rounded to nothing."""
-    return f"${money:.2f}" if money >= 1 or money == 0 else f"${money:.2g}"
-
-
 def _turns(exchanges: Sequence[Exchange], traces: Traces, experiment_id: str) -> str:
     shown = []
     for exchange in exchanges:
@@ -79,7 +75,7 @@ def _cost(exchanges: Sequence[Exchange], shared_by: int) -> str:
         said += ", estimated"
     money = [x.money for x in exchanges if x.money is not None]
     if money:
-        said += f": {show_money(sum(money))}"
+        said += f": {money_text(sum(money))}"
     return said + (f", shared by {shared_by} candidates" if shared_by > 1 else "")
 
 

@@ -149,8 +149,8 @@ class Parent:
         note += "".join(f"\n{line}\n" for line in told if line)
         note += f"\n{arm_markdown(arms, run.metric)}"
         if asked.total.calls:
-            total = f"{asked.total.calls} requests to models, {asked.total.tokens:,} tokens"
-            note += f"\n[{total}]({self._place('traces')})\n"
+            total = f"[Questions to models]({self._place('traces')}): {asked.total.in_words()}"
+            note += f"\n{total}\n"
         if has_lessons:
             note += f"\n{learned_markdown(self._store, candidates, links, self._place('artifacts'))}"
         is_edited = edited(self._tracking.get(self.info.run_id).tags)
@@ -159,7 +159,11 @@ class Parent:
             (
                 *run_metrics(run, candidates, evaluations, scene.best),
                 *ranking_metrics(scene, arms),
-                *asked_metrics(asked.total, time.time(), len(candidates)),
+                *asked_metrics(
+                    asked.total,
+                    max((c.ended_s or 0.0 for c in candidates), default=run.created),
+                    len(candidates),
+                ),
             ),
             tags=({} if is_edited else note_tags(note)) | (LESSONS_TAG if has_lessons else {}),
         )

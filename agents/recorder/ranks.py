@@ -35,7 +35,9 @@ def ranking_metrics(scene: Scene, arms: Sequence[ArmRow]) -> tuple[MetricPoint, 
         values |= {f"mean_{run.metric}": leader.mean, f"std_{run.metric}": leader.std}
         values |= {f"mean_test_{run.metric}": leader.test_mean, "fresh_seeds": float(leader.seeds)}
     for row in arms:
-        told = row.model_dump(exclude={"arm", "low", "high"})
+        told = row.model_dump(exclude={"arm", "low", "high", "asked"})
+        if row.asked is not None:
+            told |= {f"llm_{name}": value for name, value in row.asked.model_dump().items()}
         values |= {f"arm.{row.arm}/{name}": value for name, value in told.items()}
     for record in estimator_records(run, scene.candidates):
         values |= {f"tau.{record.name}": record.tau, f"tau.{record.name}/candidates": float(record.n)}

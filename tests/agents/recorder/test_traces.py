@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from cambrian.agents.analyst.notes import NOTES_KEY, Note, Notebook
+from cambrian.agents.errors import ModelUnavailable
+from cambrian.agents.planner.client import ModelRequest
+from cambrian.agents.planner.exchange import ExchangeLog, Message
 from cambrian.agents.planner.kept_prompts import keep_prompts
+from cambrian.agents.planner.models import Models
 from cambrian.agents.planner.templates import Templates
 from cambrian.agents.population.model import CandidateState, Expectation, Lesson, Verdict
 from cambrian.agents.population.store import PopulationStore
+from cambrian.agents.recorder.mlflow_recorder import MLflowRecorder
 from cambrian.agents.recorder.trace_tracking import TraceTracking
-from cambrian.search_spaces import Space
-from tests.agents.recorder.making import BEGIN, enter, exchanged, made
+from cambrian.search_spaces import Space, Task
+from tests.agents.planner.server import answer, model_server
+from tests.agents.planner.world import config as world_config
+from tests.agents.recorder.making import BEGIN, enter, exchanged, made, run_record
 from tests.agents.recorder.reading import Launch, artifacts, closed_port, only, parent, traces
 
 
@@ -95,8 +106,10 @@ def test_a_trace_knows_its_candidates_and_their_pages_know_it(
         expectation = Expectation(measure="score", change="higher", by_percent=1)
         proposal = candidate.proposal.model_copy(update={"expectation": expectation, "model": "test-model"})
         enter(store, candidate.model_copy(update={"proposal": proposal}))
+    note = Note(id="n-01", claim="Width pays", scope="digits", supports=("c-0002",))
+    store.set_meta(NOTES_KEY, Notebook(notes=(note,), made=1).model_dump_json())
     recorder = launch()
-    assert recorder.flush(30)
+    recorder.close(60)
     found = traces(recorder)
     belongs = {x: trace.info.tags.get("cambrian.candidate") for x, trace in found.items()}
     both = "c-0002, c-0003"
@@ -114,6 +127,18 @@ def test_a_trace_knows_its_candidates_and_their_pages_know_it(
     assert (run.data.tags["verdict"], run.data.tags["model"]) == ("borne out", "test-model")
     assert {"prompt.md", "answer.json", "analysis-prompt.md", "analysis-answer.txt"} <= {*artifacts(run)}
     assert "traces/" not in only(recorder, "c-0001").data.tags["mlflow.note.content"]
+    whole = parent(recorder)
+    assert whole.data.metrics["llm_tokens"] == whole.data.metrics["arm.llm/llm_tokens"] + 1280 == 6400
+    assert whole.data.metrics["llm_usd"] == pytest.approx(0.0105)
+    columns, rows = json.loads(artifacts(whole)["lessons.json"].read_text()).values()
+    assert columns[:2] == ["candidate", "verdict"]
+    assert rows[0][:3] == [
+        "c-0002",
+        "borne out",
+        "Width [pays](x).",
+    ]
+    told = whole.data.tags["mlflow.note.content"]
+    assert "Hypotheses: 1 borne out" in told and "| Width pays | digits | [c-0002](" in told
 
 
 def test_a_lesson_that_comes_later_reaches_the_page(
@@ -234,3 +259,53 @@ def test_each_version_of_a_template_is_registered_once_and_linked(
         assert tags["prompts"] == uri and json.loads(tags["mlflow.linkedPrompts"]) == linked
     assert f"{name}?promptVersion={found[version].version}" in run.data.tags["mlflow.note.content"]
     assert uri in parent(recorder).data.tags["prompts"]
+
+
+KEY = "planted-key-0123456789"
+PASSWORD = "planted-password"
+
+
+async def test_no_key_reaches_mlflow(
+    space: Space, task: Task, database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a server that gives keys away, through client, disk and recorder, to all that MLflow keeps."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with model_server() as server:
+        url = server.url.replace("http://", f"http://ann:{PASSWORD}@")
+        told = f"your key is {KEY}, at {url}, and sk-proj-{'a1B2' * 8} is another one"
+        server.says(
+            answer(json.dumps({"hypothesis": told})),
+            answer(None, refusal=told),
+            lambda handler: handler.send(401, {"error": {"message": told}}),
+        )
+        llm = {
+            "model": "test-model",
+            "base_url": url,
+            "retries": 0,
+            "models": [{"model": "b", "base_url": url}],
+        }
+        settings = world_config(llm=llm, budget={"evaluations": 9})
+        store = PopulationStore(
+            tmp_path / "runs" / "keys", create=run_record(config=settings.model_dump(mode="json"))
+        )
+        models = Models(settings, ExchangeLog(store.folder))
+        ask = ModelRequest(role="propose", messages=(Message(role="user", content="Propose."),))
+        first = await models.ask(ask)
+        for place in ("d2", "d3"):
+            with contextlib.suppress(ModelUnavailable):
+                await models.ask(replace(ask, place=place, messages=(Message(role="user", content=place),)))
+        await models.close()
+    said = json.loads(first.response or "")["hypothesis"]
+    enter(store, made(space, 0, arm="llm", exchange=first.id, hypothesis=said))
+    recorder = MLflowRecorder(store, space, task, f"sqlite:///{database}", tmp_path / "artifacts")
+    recorder.start()
+    recorder.close(60)
+    assert len(traces(recorder)) == 3
+    assert "your key is [key]" in only(recorder, "c-0001").data.tags["mlflow.note.content"].replace("\\", "")
+    store.close()
+    with sqlite3.connect(database) as connection:
+        kept = "\n".join(connection.iterdump())
+    for path in (tmp_path / "artifacts").rglob("*.*"):
+        kept += path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    assert "your key is" in kept
+    assert not [secret for secret in (KEY, PASSWORD, "sk-proj") if secret in kept]
