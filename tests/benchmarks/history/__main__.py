@@ -55,7 +55,7 @@ from tests.benchmarks.harness import publish
 
 EPOCHS = 200
 TRUE, EMPTIED, SHUFFLED, AGAIN = "true", "emptied", "shuffled", "again"
-PARALLEL = 4
+PARALLEL = 3
 """Questions that a model file's server answers at a time: in one batch they cost little more than one."""
 TEXT_LIMIT = 80
 """Characters of each text in an answer: they cost most of the time and are not what is measured."""
