@@ -19,7 +19,7 @@ from cambrian.agents.planner.quoting import quoted, quoted_block
 from cambrian.search_spaces import Space
 from cambrian.search_spaces.finding import folder_of
 
-PASSAGES = 6
+PASSAGES = 4
 """Most passages of one question."""
 LONGEST = 900
 """Characters of one passage at most; paragraphs that are longer are cut in several."""
@@ -36,6 +36,7 @@ class Passage(BaseModel):
         source: name of its file.
         title: heading that it stands under, else the name of the file.
         text: its words, as Markdown, without anything that could end a fenced block.
+        place: among all passages, from 0.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -43,6 +44,7 @@ class Passage(BaseModel):
     source: str
     title: str
     text: str
+    place: int = 0
 
 
 def knowledge_of(space: Space) -> list[Passage]:
@@ -56,7 +58,8 @@ def knowledge_of(space: Space) -> list[Passage]:
     folder = folder_of(space)
     if folder is None:
         return []
-    return [passage for path in sorted((folder / "knowledge").glob("*.md")) for passage in _read(path)]
+    found = [passage for path in sorted((folder / "knowledge").glob("*.md")) for passage in _read(path)]
+    return [passage.model_copy(update={"place": place}) for place, passage in enumerate(found)]
 
 
 def retrieve(space: Space, query: str, k: int = PASSAGES) -> list[Passage]:

@@ -140,7 +140,10 @@ def lesson(candidate: Candidate) -> dict[str, str] | None:
 
 
 def genotype_and_source(genotype: Genotype, space: Space) -> tuple[str, str]:
-    """A genotype as compact JSON on one line, and the source it holds in a code space, else no source."""
+    """A genotype as compact JSON on one line, and the source it holds in a code space, else no source.
+
+    Of a genotype that is nothing but its source, the first is empty.
+    """
     if space.kind != "code":
         return genotype_json(genotype), ""
     found: list[str] = []
@@ -153,8 +156,9 @@ def genotype_and_source(genotype: Genotype, space: Space) -> tuple[str, str]:
             return SOURCE_BELOW
         return value
 
-    rest = genotype_json(without_source(genotype))
-    return rest, quoted_block("\n\n".join(found), _SOURCE_LIMIT)
+    rest = without_source(genotype)
+    bare = list(rest.values()) == [SOURCE_BELOW]
+    return "" if bare else genotype_json(rest), quoted_block("\n\n".join(found), _SOURCE_LIMIT)
 
 
 def genotype_json(genotype: Genotype) -> str:

@@ -115,12 +115,11 @@ def test_source_is_shown_as_source_in_a_block_of_its_own() -> None:
     for each in population:
         assert f"```python\n{each.genotype['source'].rstrip()}\n```" in text
         assert f"```\n{each.id}: accuracy" in text
-    assert '{"source":"(the source below)"}' in text
-    assert "\\n" not in text
+    assert "(the source below)" not in text and "\\n" not in text
     system = Questions(Templates("tiny"), context(space, population)).question().messages[0].content
     assert "Write the whole source" in system and "gene" not in system
     first = question(space, [])
-    assert "```\nperceptron: {" in first and "```python\nimport torch" in first
+    assert "```\nperceptron\n```" in first and "```python\nimport torch" in first
 
 
 def test_long_source_is_cut_and_says_so() -> None:
@@ -243,3 +242,13 @@ def test_every_shipped_prompt_leaves_room_for_history() -> None:
         space = SPACES.create(name)
         asked = Questions(Templates.of(space), context(space, evaluated(space, 30)), 2, limit=limit)
         assert asked.cuts.left_out == {}, name
+
+
+def test_a_recipe_beside_source_is_shown() -> None:
+    from cambrian.agents.planner.showing import genotype_and_source
+
+    both = {"architecture": {"source": "import torch\nx = 1\n"}, "recipe": {"learning_rate": 0.1}}
+    genotype, source = genotype_and_source(both, Coded())
+    assert json.loads(genotype)["recipe"] == {"learning_rate": 0.1}
+    assert json.loads(genotype)["architecture"] == {"source": "(the source below)"}
+    assert source == "import torch\nx = 1"
