@@ -127,7 +127,7 @@ def kept_sources(run_folder: Path, template: KeptTemplate) -> dict[str, str]:
         at += len(part_heading(part.name))
         found[part.name] = text[at : at + part.characters]
         at += part.characters
-    if version_of(found.values()) != template.version:
+    if at != len(text) or version_of(found.values()) != template.version:
         raise InfrastructureError(
             f"{path} is not what the run kept", hint="restore it: edit templates in a folder of your own"
         )

@@ -21,7 +21,7 @@ from cambrian.search_spaces import Space, Task
 _NEEDED = {"best": 4, "rejected": 3, "comments": 2, "examples": 1, "focus": 1}
 """How many entries of what should stay in any question."""
 LESSON = "analyse.j2"
-_LEAK = HOSTILE[4:28]
+_LEAK = HOSTILE[4:26]
 """Words of a hostile text that no cleaning removes: outside a fence they would be taken for ours."""
 
 

@@ -129,8 +129,9 @@ def _overrides(templates: Templates, name: str, chain: list[tuple[str, nodes.Tem
         for node in tree.body:
             place = f"{templates.place(part)} line {node.lineno}"
             if isinstance(node, nodes.Block) and node.name not in above:
+                # not a slip of the user's where ours is what extends theirs, but our words are lost
                 yield Finding(
-                    level="error",
+                    level="warning" if templates.origin(part) == "shipped" else "error",
                     template=name,
                     message=f"prompt template {place}: block {node.name!r} is in no template that it "
                     "extends, so it is never shown",

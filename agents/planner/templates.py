@@ -117,6 +117,7 @@ class Templates:
             auto_reload=False,
         )
         self._sources: dict[str, tuple[str, str, None]] = {}
+        self._trees: dict[str, nodes.Template] = {}
         self._versions: dict[str, str] = {}
 
     @classmethod
@@ -181,10 +182,7 @@ class Templates:
             UserError: one of them cannot be read or parsed.
         """
         sources: dict[str, str] = {}
-        try:
-            self._gather(name, sources)
-        except jinja2.TemplateSyntaxError as error:
-            raise _unparsable(error, name) from error
+        self._gather(name, sources)
         return sources
 
     def resolved(self, name: str) -> str:
@@ -197,11 +195,15 @@ class Templates:
         Raises:
             UserError: it cannot be read or parsed.
         """
-        loaded = self._load(name)
-        try:
-            return None if loaded is None else self._environment.parse(loaded[0], self.place(name))
-        except jinja2.TemplateSyntaxError as error:
-            raise _unparsable(error, self.place(name)) from error
+        if name not in self._trees:
+            loaded = self._load(name)
+            if loaded is None:
+                return None
+            try:
+                self._trees[name] = self._environment.parse(loaded[0], self.place(name))
+            except jinja2.TemplateSyntaxError as error:
+                raise _unparsable(error, self.place(name)) from error
+        return self._trees[name]
 
     def origin(self, name: str) -> Origin:
         """Where the file of `name` lies."""
@@ -274,7 +276,8 @@ class Templates:
         if name in sources or loaded is None:
             return
         sources[name] = loaded[0]
-        for other in meta.find_referenced_templates(self._environment.parse(loaded[0], self.place(name))):
+        tree = self.parse(name)
+        for other in meta.find_referenced_templates(tree) if tree is not None else ():
             if other is not None:
                 self._gather(other, sources)
 

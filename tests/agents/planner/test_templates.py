@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from cambrian.agents.errors import UserError
+from cambrian.agents.errors import InfrastructureError, UserError
 from cambrian.agents.planner.context import prompt_variables
+from cambrian.agents.planner.kept_prompts import keep_prompts, kept_prompts, templates_of_run
 from cambrian.agents.planner.templates import Templates
 from tests.agents.planner.world import TinySpace, context, convnet, evaluated
 
@@ -33,6 +34,7 @@ def test_a_space_overrides_the_base_and_any_other_takes_it() -> None:
     assert Templates("convnet").path("system.j2") == Templates("tiny").path("system.j2")
     assert Templates("tiny").names() == [
         "_candidates.j2",
+        "analyse.j2",
         "propose.j2",
         "repair.j2",
         "schema.j2",
@@ -175,3 +177,76 @@ def test_a_run_keeps_to_the_templates_it_began_with(folder: Path) -> None:
     first = templates.render("system.j2", {})
     put(folder, "base/system.j2", "second")
     assert templates.render("system.j2", {}) == first
+
+
+def test_ours_can_be_had_without_the_users(folder: Path) -> None:
+    put(folder, "base/system.j2", "mine")
+    ours = Templates("convnet", users=False)
+    assert ours.origin("system.j2") == "shipped" and ours.user_folder is None
+    assert Templates("convnet").origin("system.j2") == "yours"
+    assert ours.version("system.j2") != Templates("convnet").version("system.j2")
+
+
+def test_a_space_folders_templates_are_told_from_ours(tmp_path: Path) -> None:
+    put(tmp_path, "propose.j2", '{% extends "base/propose.j2" %}')
+    templates = Templates("tiny", own_folder=tmp_path)
+    assert (templates.origin("propose.j2"), templates.origin("base/propose.j2")) == ("space", "shipped")
+    assert list(templates.sources("propose.j2")) == [
+        "propose.j2",
+        "base/propose.j2",
+        "base/_candidates.j2",
+    ]
+
+
+def test_a_run_keeps_what_it_asks_with_and_renders_it_again(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    assert kept_prompts(run) is None
+    put(folder, "base/system.j2", '{% include "base/_part.j2" %}{{ task.name }} \u00e9')  # no last line end
+    put(folder, "base/_part.j2", "first for ")
+    before = Templates("convnet")
+    keep_prompts(before, run)
+    put(folder, "base/_part.j2", "second for ")
+    again = templates_of_run(run)
+    assert again.render("system.j2", VARIABLES) == before.render("system.j2", VARIABLES)
+    assert {name: again.version(name) for name in again.names()} == {
+        name: before.version(name) for name in before.names()
+    }
+    assert again.origin("base/_part.j2") == "yours" and again.origin("propose.j2") == "shipped"
+    with pytest.raises(UserError, match="base/_part"):
+        put(folder, "base/_part.j2", "{% if %}")
+        keep_prompts(Templates("convnet"), run)
+    assert templates_of_run(run).version("system.j2") == before.version("system.j2")
+
+
+def test_each_start_with_other_templates_is_kept_beside_the_earlier(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    put(folder, "base/system.j2", "first")
+    keep_prompts(Templates("convnet"), run)
+    keep_prompts(Templates("convnet"), run)
+    put(folder, "base/system.j2", "second")
+    index = keep_prompts(Templates("convnet"), run)
+    assert len(index.starts) == 2 and index == kept_prompts(run)
+    found = [index.find("system.j2", start.versions["system.j2"]) for start in index.starts]
+    texts = [(run / "prompts" / each.file).read_text() for each in found if each is not None]
+    assert [text.splitlines()[-1] for text in texts] == ["first", "second"]
+    assert templates_of_run(run).render("system.j2", {}).text == "second\n"
+    files = sorted(path.name for path in (run / "prompts").glob("*.j2"))
+    assert len(files) == len(index.templates) == len(index.starts[0].versions) + 1
+
+
+def test_kept_templates_that_were_edited_are_not_taken_for_what_was_asked(
+    folder: Path, tmp_path: Path
+) -> None:
+    index = keep_prompts(Templates("convnet"), tmp_path)
+    file = next(each.file for each in index.templates if each.name == "system.j2")
+    path = tmp_path / "prompts" / file
+    path.write_text(path.read_text() + "more")
+    with pytest.raises(InfrastructureError, match=rf"{file} is not what the run kept"):
+        templates_of_run(tmp_path)
+    (tmp_path / "prompts" / "index.json").write_text("{")
+    with pytest.raises(InfrastructureError, match=r"index\.json cannot be read"):
+        templates_of_run(tmp_path)
+    with pytest.raises(UserError, match="keeps no prompts"):
+        templates_of_run(folder)
