@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from cambrian.agents.analyst import Analyst
+from cambrian.agents.analyst.analyst import Analyst
 from cambrian.agents.budget import Account
 from cambrian.agents.closing import Closing
 from cambrian.agents.errors import LimitReached, ModelUnavailable

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
+from cambrian.agents.analyst.verdicts import hypotheses, hypotheses_text
 from cambrian.agents.budget import clock_text
 from cambrian.agents.champions import CHAMPIONS_KEY, ChampionsPlan, read_champions
 from cambrian.agents.evaluator.arms import ArmRow, arm_table, run_gain
@@ -24,6 +25,7 @@ from cambrian.agents.planner.exchange import ExchangeLog
 from cambrian.agents.population.model import (
     BASELINE_ARM,
     CandidateState,
+    Verdict,
 )
 from cambrian.agents.population.store import PopulationStore, RunRecord
 from cambrian.agents.wording import show_isolation
@@ -31,6 +33,8 @@ from cambrian.sandbox import Isolation
 
 LINES = 10
 """Of a report for people, at most."""
+COVERAGE_KEY = "coverage"
+"""Under this key the store keeps what a run said of its archive at its end."""
 PREDICTOR_KEY = "predictor"
 """Under this key the store keeps what a run said of its predictor at its end."""
 
@@ -97,6 +101,7 @@ class EndReport(_Data):
         noise: what two scores may differ by without meaning anything.
         champions: who was trained again with fresh seeds, and how far that came; empty when nobody was to be.
         hypervolume: of score and cost over the run; None while nobody feasible has both.
+        coverage: how many cells of cost by family hold somebody, in words; empty before the end.
         arms: what each arm proposed, gained and cost.
         isolation: what the evaluations ran in, the most frequent first.
         lost: candidates that lost their score, as it could not be reproduced.
@@ -106,6 +111,7 @@ class EndReport(_Data):
         baselines: the known networks' scores by name.
         predictor: how far the predictor could be trusted, in words; may be empty.
         estimators: how every estimator ranked the candidates that it had not seen.
+        hypotheses: of the LLM arm's, how many were borne out, refuted, or within the noise.
     """
 
     run_id: str
@@ -118,6 +124,7 @@ class EndReport(_Data):
     noise: NoiseFloor = NoiseFloor()
     champions: str = ""
     hypervolume: Hypervolume | None = None
+    coverage: str = ""
     arms: tuple[ArmRow, ...] = ()
     isolation: tuple[IsolationUse, ...] = ()
     lost: tuple[str, ...] = ()
@@ -127,6 +134,7 @@ class EndReport(_Data):
     ledger: Ledger
     predictor: str
     estimators: tuple[RankRecord, ...] = ()
+    hypotheses: dict[Verdict, int] = {}
     next: str
 
     def lines(self, top: int = 3) -> list[str]:
@@ -137,7 +145,10 @@ class EndReport(_Data):
             out.append("no candidate was evaluated within the limits")
         else:
             out.append(
-                ranking_text(self.objective, self.champions, self.noise, self.hypervolume, self.metric)
+                ranking_text(
+                    *(self.objective, self.champions, self.noise, self.hypervolume, self.metric),
+                    coverage=self.coverage,
+                )
             )
         if self.baselines:
             known = ", ".join(
@@ -150,7 +161,8 @@ class EndReport(_Data):
             out.append("gain over random unknown: the random arm was off")
         if self.parts is not None:
             out.append(self.parts.verdict)
-        if said := "; ".join(filter(None, [self._predictor(), *self._proxies()])):
+        told = hypotheses_text(self.hypotheses)
+        if said := "; ".join(filter(None, [self._predictor(), *self._proxies(), told])):
             out.append(said)
         if said := "; ".join(filter(None, [self._reproduced(), self._isolation()])):
             out.append(said)
@@ -188,13 +200,20 @@ class EndReport(_Data):
 
 
 def ranking_text(
-    objective: str, champions: str, noise: NoiseFloor, volume: Hypervolume | None, metric: str
+    objective: str,
+    champions: str,
+    noise: NoiseFloor,
+    volume: Hypervolume | None,
+    metric: str,
+    coverage: str = "",
 ) -> str:
-    """By what the leaderboard is ordered, what may be chance, and how far the front came."""
+    """By what the leaderboard is ordered, what may be chance, how far the front came, and how wide."""
     by = "score weighed by latency" if objective == "soft-latency" else "score"
     said = [f"ranked by {by}, {champions or 'single trainings'}", noise.in_words(metric)]
     if volume is not None:
         said.append(f"front of {volume.front}, {volume.verdict}")
+    if coverage:
+        said.append(f"archive: {coverage}")
     return "; ".join(said)
 
 
@@ -269,6 +288,7 @@ def end_report(
         noise=noise,
         champions=champions_text(plan, ranked.board),
         hypervolume=hypervolume_of_run(run, candidates, evaluations, store.get_meta(HYPERVOLUME_KEY)),
+        coverage=store.get_meta(COVERAGE_KEY) or "",
         arms=arm_table(run, candidates, evaluations, asked.arms),
         isolation=tuple(
             IsolationUse(isolation=isolation, evaluations=n)
@@ -298,6 +318,7 @@ def end_report(
         ),
         predictor=predictor,
         estimators=estimator_records(run, candidates),
+        hypotheses=hypotheses(candidates),
         next=f"`cambrian ui`, `cambrian show {run.run_id}`"
         + (f", `cambrian export {run.run_id}/{best}`" if best else ""),
     )

@@ -20,8 +20,7 @@ from typing import Any
 import torch
 import yaml
 
-from cambrian.agents.analyst import Analyst
-from cambrian.agents.analyst.analyst import PATIENCE_S
+from cambrian.agents.analyst.analyst import PATIENCE_S, Analyst
 from cambrian.agents.budget import Account
 from cambrian.agents.discovery import Discovery
 from cambrian.agents.errors import CambrianError, InfrastructureError, RunFileError, UserError
@@ -38,12 +37,13 @@ from cambrian.agents.planner.models import Models, check_models
 from cambrian.agents.planner.portfolio import build_arms
 from cambrian.agents.planner.prompt_check import check_prompts
 from cambrian.agents.planner.templates import Templates
+from cambrian.agents.population.archive import Archive
 from cambrian.agents.population.model import Candidate
 from cambrian.agents.population.store import PopulationStore, RunRecord
 from cambrian.agents.population.view import Population
 from cambrian.agents.recorder.mlflow_recorder import MLflowRecorder, RecorderStatus
 from cambrian.agents.recorder.tracking import check_tracking_uri
-from cambrian.agents.report import PREDICTOR_KEY, EndReport, end_report
+from cambrian.agents.report import COVERAGE_KEY, PREDICTOR_KEY, EndReport, end_report
 from cambrian.agents.review import FolderDesk, MLflowDesk, ReviewDesk
 from cambrian.agents.runfile import RunConfig, parse_config
 from cambrian.agents.sections import RELATIVE, TaskSection
@@ -62,6 +62,8 @@ PATH_OPTIONS = ("data", "path")
 """Options of tasks that name files or folders."""
 CLOSING_S = 5.0
 """How long the end of a run waits for an MLflow that does not answer; one that does gets a minute."""
+LLM_KEY = "llm"
+"""Under this key the store keeps how models were asked at last: a local one may have had less room."""
 PREDICTOR_LIBRARY = "cambrian.agents.evaluator.predictors.libraries"
 Say = Callable[[str], None]
 
@@ -321,6 +323,7 @@ async def _carry_out(
                 raise Stopped(signals.caught) from None
         predictor = discovery.predictor_line()
         store.set_meta(PREDICTOR_KEY, predictor)
+        store.set_meta(COVERAGE_KEY, Archive.of(population, space).in_words())
         return end_report(store, exchanges, predictor=predictor)
     except BaseException as error:
         _note_stop(store, error)
@@ -353,6 +356,8 @@ async def _organs(
     models = Models(
         config, exchanges, say=watch.say, local=local, time_left=lambda: account.seconds_left()
     )  # nobody asks before the account is opened
+    models.answered = lambda exchange: store.note("answered", exchange.place)
+    store.set_meta(LLM_KEY, config.llm.model_dump_json())
     arms = _arms(config, models, space, watch.say, store.folder)
     desks: list[ReviewDesk] = [FolderDesk(store.folder / "review")]
     # The predictors' libraries take seconds to import: now, beside the sandbox, rather than in a slot's way.

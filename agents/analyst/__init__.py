@@ -1,6 +1,4 @@
-"""The analyst: verdicts on hypotheses, lessons of candidates, and the notes of a run."""
+"""The analyst: verdicts on hypotheses, lessons of candidates, and the notes of a run.
 
-from cambrian.agents.analyst.analyst import Analyst
-from cambrian.agents.analyst.notes import Note
-
-__all__ = ["Analyst", "Note"]
+`analyst.Analyst` does the work, and brings LangGraph along; the other modules are light.
+"""

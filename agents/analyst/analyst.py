@@ -141,9 +141,8 @@ class Analyst:
         first = before is not None and before.compared_with[:1] != lesson.compared_with[:1]
         if not (anew or before is None or flipped or first):
             return False
-        if flipped and lesson.exchange is not None:  # its words were about something else
-            self._again.add(candidate_id)
-            self._enqueue(candidate_id)
+        if flipped and lesson.exchange is not None:
+            self._ask_again(candidate_id)
         self._do.teach(candidate_id, lesson, "verdict")
         return True
 
@@ -208,11 +207,21 @@ class Analyst:
             return
         templates = self._templates = self._templates or Templates.of(self._do.space)
         self._readings.refresh()
-        notes = self.notes()
+        # without what it said itself, if it was asked before: the same question finds the answer that is paid
+        notes = self._book.current(lambda cid: cid != candidate_id and self._is_believed(cid))
+        notes = notes[: self._section.notes]
         subject = self._subject(candidate, notes)
         variables = lesson_variables(subject, self._do.space, self._do.task)
+        question = lesson_question(templates, variables, self._limit, candidate_id)
         self._do.store.note("analyse", candidate_id)
-        exchange = await self._models.ask(lesson_question(templates, variables, self._limit, candidate_id))
+        again = candidate_id in self._again
+        self._again.discard(candidate_id)  # before the question: another verdict may come while we wait
+        try:
+            exchange = await self._models.ask(question)
+        except BaseException:
+            if again:
+                self._again.add(candidate_id)
+            raise
         text, changes = "", Changes()
         try:
             if exchange.refusal:
@@ -223,7 +232,6 @@ class Analyst:
             self._models.note_unusable(exchange.model, error.message)
         else:
             self._models.note_usable(exchange.model)
-        self._again.discard(candidate_id)
         if self._section.notes and subject.assessment.telling:
             await self._learn(candidate_id, changes)
         candidate = self._do.population.get(candidate_id)
@@ -231,6 +239,8 @@ class Analyst:
             return
         taught = candidate.lesson.model_copy(update={"text": text, "exchange": exchange.id})
         self._do.teach(candidate_id, taught, "lesson")
+        if taught.verdict is not subject.assessment.verdict:
+            self._ask_again(candidate_id)
 
     async def _learn(self, candidate_id: str, changes: Changes) -> None:
         """Note what a candidate says for and against claims. It says it once, however often it is noted."""
@@ -320,8 +330,14 @@ class Analyst:
             if self._is_wanted(self._do.population.get(candidate.id)):
                 self._enqueue(candidate.id)
 
+    def _ask_again(self, candidate_id: str) -> None:
+        """A candidate has another verdict now than the one that its lesson is about."""
+        self._again.add(candidate_id)
+        self._enqueue(candidate_id)
+
     def _enqueue(self, candidate_id: str) -> None:
-        if self._out or candidate_id in self._queue or candidate_id == self._now:
+        under_way = candidate_id == self._now and candidate_id not in self._again
+        if self._out or under_way or candidate_id in self._queue:
             return
         self._queue.append(candidate_id)
         while len(self._queue) > QUEUE:

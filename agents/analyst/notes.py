@@ -188,7 +188,7 @@ def _kept(notes: Sequence[Note], most: int, is_believed: Callable[[str], bool]) 
     return tuple(note for note in notes if note.id in ids)
 
 
-def _rank(note: Note) -> tuple[float, int, str]:
+def _rank(note: Note) -> tuple[float, int, int]:
     """Best supported first, then by the amount of evidence, then the newest."""
     evidence = len(note.supports) + len(note.contradicts)
-    return (-note.support, -evidence, f"{-int(note.id[2:]):+09d}")
+    return (-note.support, -evidence, -int(note.id[2:]))

@@ -36,7 +36,7 @@ def tally_lines(candidates: Iterable[Candidate], effects: Mapping[str, Effect]) 
         if len(found) < LEAST or len(better) + len(worse) < LEAST_TOLD:
             continue
         said = f"edits of the kind {quoted(kind, 60)}: better than the parent, by more than chance, "
-        said += f"{len(better)} of {len(found)} times, worse {len(worse)} times"
+        said += f"in {len(better)} of {len(found)}, worse in {len(worse)}"
         if better:
             said += f" (better: {', '.join(better[-_SHOWN:])})"
         told.append((-abs(len(better) - len(worse)) / len(found), -len(found), said))

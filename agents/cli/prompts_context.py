@@ -39,7 +39,7 @@ def context_of(
         candidates: the population; None takes all that the run has.
         draw: number of the draw; None takes the next.
     """
-    from cambrian.agents.analyst import Analyst
+    from cambrian.agents.analyst.analyst import Analyst
     from cambrian.agents.asking import proposal_context
     from cambrian.agents.budget import Account
     from cambrian.agents.evaluator.admission import Admission

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
 
 import torch
 
-from cambrian.agents.analyst import Analyst
+from cambrian.agents.analyst.analyst import Analyst
 from cambrian.agents.errors import UserError
 from cambrian.agents.evaluator.admission import Admission
 from cambrian.agents.evaluator.earlier import earlier_runs
@@ -21,8 +22,8 @@ from cambrian.agents.replaying.answers import RecordedAnswers
 from cambrian.agents.replaying.replay import Replayer, ReplayReport
 from cambrian.agents.replaying.trials import Nowhere, RecordedTrials, recorded_evaluations
 from cambrian.agents.runfile import RunConfig, parse_config
-from cambrian.agents.sections import BudgetSection, MLflowSection
-from cambrian.agents.session import Say, check_run, with_genes
+from cambrian.agents.sections import BudgetSection, LLMSection, MLflowSection
+from cambrian.agents.session import LLM_KEY, Say, check_run, with_genes
 from cambrian.agents.workspace import Workspace, keep_space, kept_space, space_of
 from cambrian.search_spaces import Space, Task
 
@@ -50,7 +51,7 @@ async def replay(run: str, workspace: Workspace, say: Say) -> ReplayReport:
             )
         origin = f"run {source.run.run_id}"
         config = parse_config(source.run.config, origin, kept_space=kept_space(source.folder) is not None)
-        config = _unlimited(config)
+        config = _unlimited(config, source)
         space, task = check_run(config, origin, space_of(source))
         space = with_genes(space_of(source), config, task, origin)
         say(f"replaying {source.run.run_id}: {len(journal)} steps")
@@ -59,10 +60,23 @@ async def replay(run: str, workspace: Workspace, say: Say) -> ReplayReport:
         source.close()
 
 
-def _unlimited(config: RunConfig) -> RunConfig:
-    """Without limits of what costs nothing now, and without MLflow, which has the run already."""
-    budget = BudgetSection(evaluations=config.budget.evaluations, wall_s=config.budget.wall_s)
-    return config.model_copy(update={"budget": budget, "mlflow": MLflowSection(enabled=False)})
+def _unlimited(config: RunConfig, source: PopulationStore) -> RunConfig:
+    """Without limits of what costs nothing now, and without MLflow, which has the run already.
+
+    No answer of the record counts as a failure for which the others would be left unread.
+    """
+    kept = source.get_meta(LLM_KEY)
+    llm = config.llm if kept is None else LLMSection.model_validate_json(kept)
+    roles = {
+        role: section.model_copy(update={"calls": None, "tokens": None})
+        for role, section in llm.roles.items()
+    }
+    changes = {
+        "budget": BudgetSection(evaluations=config.budget.evaluations, wall_s=config.budget.wall_s),
+        "mlflow": MLflowSection(enabled=False),
+        "llm": llm.model_copy(update={"roles": roles, "failures": sys.maxsize}),
+    }
+    return config.model_copy(update=changes)
 
 
 async def _carry_out(

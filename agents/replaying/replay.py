@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from cambrian.agents.analyst import Analyst
+from cambrian.agents.analyst.analyst import Analyst
 from cambrian.agents.asking import proposal_context
 from cambrian.agents.errors import CambrianError, LimitReached, ModelUnavailable, ProposalError
 from cambrian.agents.lifecycle import Lifecycle, LifeState, Services
