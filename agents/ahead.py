@@ -21,7 +21,7 @@ from typing import Any, Protocol, runtime_checkable
 from pydantic import BaseModel, ConfigDict
 
 from cambrian.agents.errors import CambrianError, ProposalError
-from cambrian.agents.planner.arm import Arm, ProposalContext
+from cambrian.agents.planner.arm import Arm, PopulationView, ProposalContext
 from cambrian.agents.planner.evolution import fingerprint
 from cambrian.agents.population.model import Proposal, candidate_id
 from cambrian.agents.population.store import PopulationStore
@@ -49,6 +49,31 @@ class AsksModels(Protocol):
     def recover(self, context: ProposalContext, n: int) -> list[Proposal]:
         """What a question of an earlier process has brought; nothing where it was not answered."""
         ...
+
+
+class Stocked:
+    """An arm that has its turn for as long as something of it is ready, whether or not it can be asked.
+
+    Args:
+        arm: the arm itself.
+        ready: how many of its proposals wait for a place.
+    """
+
+    def __init__(self, arm: Arm, ready: Callable[[str], int]) -> None:
+        self.name, self.control, self.cheap = arm.name, arm.control, arm.cheap
+        self._arm, self._stock = arm, ready
+
+    def ready(self, population: PopulationView) -> bool:
+        """See `Arm.ready`."""
+        return self._stock(self.name) > 0 or self._arm.ready(population)
+
+    async def propose(self, context: ProposalContext, n: int) -> list[Proposal]:
+        """See `Arm.propose`."""
+        return await self._arm.propose(context, n)
+
+    async def close(self) -> None:
+        """See `Arm.close`."""
+        await self._arm.close()
 
 
 class _Data(BaseModel):

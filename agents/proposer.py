@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from cambrian.agents.ahead import Ahead, AsksModels, Ready
+from cambrian.agents.ahead import Ahead, AsksModels, Ready, Stocked
 from cambrian.agents.asking import proposal_context
 from cambrian.agents.budget import Account
 from cambrian.agents.errors import LimitReached, ModelUnavailable, ProposalError
@@ -53,11 +53,13 @@ class Proposer:
         schedule: Schedule,
         say: Callable[[str], None],
     ) -> None:
-        self.portfolio = Portfolio(services.config, arms)
         self.places_left: Callable[[], float] = lambda: math.inf
         self._do, self._account, self._schedule, self._say = services, account, schedule, say
         store, population = services.store, services.population
         self.ahead = Ahead(store, population, services.space, self._ask_in_background, schedule.notify)
+        self._arms = dict(arms)
+        stocked = {n: arm if arm.cheap else Stocked(arm, self.ahead.ready) for n, arm in arms.items()}
+        self.portfolio = Portfolio(services.config, stocked)
         self._draws = max(int(store.get_meta("draws") or 0), self.ahead.draws)
         self._asked: Counter[str] = Counter()
         self._told: set[str] = set()
@@ -125,7 +127,7 @@ class Proposer:
         self._notice_limit()
         if not self.is_ahead:
             return
-        for name, arm in self.portfolio.arms.items():
+        for name, arm in self._arms.items():
             if arm.cheap or not self._weights[name] or not self._is_active(name):
                 continue
             wanted = self._wanted(name)
@@ -151,19 +153,20 @@ class Proposer:
         awaited: Arm | None = None
         while True:
             rng = random.Random(f"{do.config.seed}/{draw}")
-            arm = self.portfolio.choose(self._spent(), do.population, rng, exclude=excluded)
-            if awaited is not None and (arm is None or not self._weights[arm.name]):
+            turn = self.portfolio.choose(self._spent(), do.population, rng, exclude=excluded)
+            if awaited is not None and (turn is None or not self._weights[turn.name]):
                 self._waiting.add(
                     slot
                 )  # one that has no share does not get another's place because it is quicker
                 self._order(awaited, len(self._waiting) - self.ahead.under_way(awaited.name), 1)
                 return None
-            if arm is None:
+            if turn is None:
                 return None
+            arm = self._arms[turn.name]
             if not arm.cheap:
                 if (ready := self.ahead.take(arm.name)) is not None:
                     return ready
-                if self.is_ahead:
+                if self.is_ahead or not arm.ready(do.population):
                     awaited = awaited or arm
                     excluded.add(arm.name)
                     continue
@@ -193,7 +196,8 @@ class Proposer:
             if not arm.cheap:
                 self._tell(arm.name, f"gave nothing usable: {error.message}")
         except LimitReached as limit:
-            self.portfolio.retire(arm.name, limit.message)
+            if arm.ready(self._do.population):  # else it knows itself that it cannot be asked
+                self.portfolio.retire(arm.name, limit.message)
             self._tell(arm.name, f"is out: {limit.message}")
         except ModelUnavailable as error:
             self._tell(arm.name, f"pauses: {error.message}")
@@ -229,7 +233,7 @@ class Proposer:
         if population.proposed(BASELINE_ARM) < len(config.baselines):
             return 0
         spent = self._spent()
-        if sum(spent.get(arm, 0) for arm in self.portfolio.arms) + 1 <= self.portfolio.warmup:
+        if sum(spent.get(arm, 0) for arm in self._arms) + 1 <= self.portfolio.warmup:
             return 0  # the next place is the control's: later more is known
         share = self._share(name, spent)
         setting = config.llm.ahead
@@ -238,7 +242,7 @@ class Proposer:
 
     def _share(self, name: str, spent: Mapping[str, float]) -> float:
         """About the share of the places to come that an arm will get."""
-        arms, merit = self.portfolio.arms, merits(spent, self._do.population.credits())
+        arms, merit = self._arms, merits(spent, self._do.population.credits())
         reserved = sum(self._weights[n] for n, arm in arms.items() if arm.control)
         guided = {
             n: self._weights[n] * merit.get(n, 1.0)
@@ -262,7 +266,7 @@ class Proposer:
     def _recover(self) -> None:
         """Keep what an earlier process was still told but had no time to keep."""
         for asked in self.ahead.unanswered:
-            arm = self.portfolio.arms.get(asked.arm)
+            arm = self._arms.get(asked.arm)
             if isinstance(arm, AsksModels):
                 context = proposal_context(self._do, asked.draw, asked.arm, self._account.left())
                 self.ahead.put(asked.draw, asked.known, arm.recover(context, asked.n))
@@ -278,7 +282,7 @@ class Proposer:
             ModelUnavailable: it is of no use to wait.
             LimitReached: the same, as a budget for models is spent.
         """
-        arm = self.portfolio.arms.get(LLM_ARM)
+        arm = self._arms.get(LLM_ARM)
         if arm is None or not isinstance(arm, AsksModels) or self.ahead.ready(LLM_ARM):
             return False
         if not self._is_required():
@@ -297,7 +301,7 @@ class Proposer:
 
     def _notice_limit(self) -> None:
         """Tell that nothing more may be asked: an arm that is not ready is passed over in silence."""
-        arm = self.portfolio.arms.get(LLM_ARM)
+        arm = self._arms.get(LLM_ARM)
         if isinstance(arm, AsksModels) and isinstance(limit := arm.gone(), LimitReached):
             self._tell(LLM_ARM, f"is out: {limit.message}")
 
@@ -305,7 +309,7 @@ class Proposer:
         """Whether the run is of no use without its models."""
         if self._do.config.llm.required is not None:
             return self._do.config.llm.required
-        guided = [n for n, arm in self.portfolio.arms.items() if self._weights[n] and not arm.control]
+        guided = [n for n, arm in self._arms.items() if self._weights[n] and not arm.control]
         return guided == [LLM_ARM]
 
     # -- inside -------------------------------------------------------------------------------------
@@ -319,5 +323,5 @@ class Proposer:
         return self._asked + found
 
     def _is_active(self, name: str) -> bool:
-        ready = self.portfolio.arms[name].ready(self._do.population)
+        ready = self._arms[name].ready(self._do.population)
         return ready and self.portfolio.status()[name] == "active"

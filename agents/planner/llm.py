@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from cambrian.agents.errors import CambrianError, ModelUnavailable, ProposalError
+from cambrian.agents.errors import CambrianError, LimitReached, ModelUnavailable, ProposalError
 from cambrian.agents.planner.answers import MOST, ProposalAnswer, parse_answers
 from cambrian.agents.planner.arm import PopulationView, ProposalContext
 from cambrian.agents.planner.batching import Batching
+from cambrian.agents.planner.budgeting import TokenCounter
 from cambrian.agents.planner.client import ModelRequest
 from cambrian.agents.planner.context import quoted
 from cambrian.agents.planner.credit import choose_model
@@ -42,6 +43,7 @@ class LLMArm:
         self._templates: Templates | None = None
         self._models = models
         self._batching = Batching(config.llm)
+        self._counter = TokenCounter(models.exchanges)
         self._outages: dict[str, int] = {}
         self._last_outage: ModelUnavailable | None = None
 
@@ -94,13 +96,21 @@ class LLMArm:
         # one set for the whole run: what is asked must not change with a file that is edited meanwhile
         self._templates = self._templates or Templates.of(context.space)
         n = min(n, MOST)
-        questions = Questions(self._templates, context, n, limit=self._llm.prompt_tokens)
+        questions = Questions(
+            self._templates, context, n, limit=self._llm.prompt_tokens, counter=self._counter
+        )
         place = f"d{context.index}"
         request = replace(questions.question(), place=place)
         names = self._models.available("propose")
         model = choose_model(context.population, names, context.rng) if len(names) > 1 else None
         for turn in range(1, self._llm.repairs + 2):
-            exchange = await self._ask(request, model)
+            try:
+                exchange = await self._ask(request, model)
+            except LimitReached:
+                if turn == 1:
+                    raise
+                turn -= 1
+                break  # of its own, or of what is left for the run: the question cannot be mended
             try:
                 return self._proposals(exchange, context, n, questions.ideas)
             except ProposalError as error:
