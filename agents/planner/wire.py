@@ -40,12 +40,14 @@ class Dialect:
         length_key: what chat completions call the limit of the answer's length. OpenAI's newer models refuse
             the older name, and older servers do not know the newer.
         temperature: it takes one; reasoning models do not.
+        sized: such a schema may say how many items an array has, which not all strict modes know.
     """
 
     structured: bool
     bounded: bool
     length_key: str
     temperature: bool = True
+    sized: bool = True
 
     def adapted(self, complaint: str) -> Dialect | None:
         """A dialect without what the server seems to complain of, or None when nothing is left to drop."""
@@ -54,6 +56,8 @@ class Dialect:
             return replace(self, length_key="max_completion_tokens")
         if self.temperature and "temperature" in text:
             return replace(self, temperature=False)
+        if self.structured and self.sized and ("minitems" in text or "maxitems" in text):
+            return replace(self, sized=False, bounded=False)
         if self.structured and self.bounded:
             return replace(self, bounded=False)
         return replace(self, structured=False) if self.structured else None
@@ -116,10 +120,25 @@ def responses_body(request: ModelRequest, model: str, manner: Manner, dialect: D
 
 
 def _schema(schema: dict[str, Any], request: ModelRequest, dialect: Dialect) -> dict[str, Any]:
+    if not dialect.sized:
+        schema = _unsized(schema)
     if not dialect.bounded or not request.bounds:
         return schema
     properties = {name: below | request.bounds.get(name, {}) for name, below in schema["properties"].items()}
     return schema | {"properties": properties}
+
+
+def _unsized(node: Any, names: bool = False) -> Any:
+    """`node` without the sizes of arrays; below `names` stand names of properties, whatever they are."""
+    if isinstance(node, list):
+        return [_unsized(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    return {
+        key: _unsized(below, names=not names and key in ("properties", "$defs"))
+        for key, below in node.items()
+        if names or key not in ("minItems", "maxItems")
+    }
 
 
 def _turns(request: ModelRequest, dialect: Dialect) -> list[dict[str, str]]:

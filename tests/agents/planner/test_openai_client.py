@@ -136,6 +136,20 @@ async def test_a_server_that_refuses_schemas_is_asked_in_words_from_then_on(
     assert waits.seconds == [] and exchanges.calls == 4
 
 
+async def test_sizes_of_arrays_are_left_out_where_they_are_refused(
+    server: ModelServer, exchanges: ExchangeLog, waits: Waits, api: str
+) -> None:
+    items = {"type": "array", "items": {"type": "array", "maxItems": 2, "items": {"type": "integer"}}}
+    names = {"type": "object", "properties": {"minItems": {"type": "integer"}}}  # a property of that name
+    schema = SCHEMA | {"properties": {"n": items | {"minItems": 1}, "o": names}}
+    server.says(speak.error(400, "'minItems' is not permitted"), speak.answer("{}"))
+    await make(server, exchanges, waits, api=api).ask(replace(REQUEST, schema=schema))
+    first, second = [seen.schema or {} for seen in server.seen]
+    assert first["properties"]["n"]["minItems"] == 1
+    bare = {"type": "array", "items": {"type": "array", "items": {"type": "integer"}}}
+    assert second["properties"] == {"n": bare, "o": names} and schema["properties"]["n"]["minItems"] == 1
+
+
 async def test_parameters_that_a_model_refuses_are_left_out(
     server: ModelServer, exchanges: ExchangeLog, waits: Waits
 ) -> None:
