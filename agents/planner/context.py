@@ -14,6 +14,7 @@ from typing import Any, get_args
 
 from cambrian.agents.evaluator.noise import NoiseFloor
 from cambrian.agents.planner.arm import ProposalContext
+from cambrian.agents.planner.credit import relative_merits
 from cambrian.agents.planner.evolution import Parents
 from cambrian.agents.planner.knowledge import retrieve
 from cambrian.agents.planner.quoting import quoted
@@ -227,7 +228,7 @@ def _focuses(context: ProposalContext, n: int) -> list[dict[str, Any]]:
 def _focus(context: ProposalContext, parents: Parents) -> dict[str, Any]:
     """What a proposal should attempt, drawn at random: slots that ask at the same time ask differently.
 
-    Exploring gives way to refining as the budget runs out.
+    Exploring gives way to refining as the budget runs out, and each idea to those that brought more.
     """
     rng = context.rng
     if not parents.everyone:
@@ -235,7 +236,10 @@ def _focus(context: ProposalContext, parents: Parents) -> dict[str, Any]:
     shares: Mapping[str, float] = _SHARES | {
         "explore": _SHARES["explore"] * 2 * min(1.0, context.budget_left)
     }
-    kind = rng.choices(list(shares), weights=list(shares.values()))[0]
+    merit = relative_merits(
+        context.population.spent("idea"), context.population.credits("idea"), list(shares)
+    )
+    kind = rng.choices(list(shares), weights=[share * merit[name] for name, share in shares.items()])[0]
     if kind == "combine" and len(parents.everyone) > 1:
         return {"kind": kind, "ids": [parent.id for parent in parents.select_two(rng)]}
     if kind == "explore":

@@ -98,7 +98,7 @@ async def test_a_rejections_reason_is_in_the_next_prompt(
     desk = FolderDesk(store.folder / "review")
     desk.decide(parked[0], "reject", "no more than two stages, please", by="ada")
     for cid in parked[1:3]:
-        desk.decide(cid, "approve", "", by="ada")
+        desk.decide(cid, "approve", "more of this kind", by="ada")
     asked = len(server.seen)
     asked_again = interrupts_when_waiting([], ready=lambda: len(server.seen) > asked)
     with pytest.raises(Stopped):

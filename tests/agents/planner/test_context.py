@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from typing import Any
 
 import pytest
 
-from cambrian.agents.planner.context import prompt_variables, quoted
+from cambrian.agents.planner.context import _focuses, prompt_variables, quoted
 from cambrian.agents.planner.templates import Templates
 from cambrian.agents.population.model import Candidate, CandidateState, Nearest
 from cambrian.search_spaces import Rung
@@ -220,3 +221,23 @@ def test_what_a_trusted_predictor_depends_on_is_in_the_prompt() -> None:
     shown, silent = prompt(candidates, predictor_view=told), prompt(candidates)
     assert "- width: more is better" in shown and "dropout 'x'" in shown
     assert "a model fitted" in shown and "a model fitted" not in silent
+
+
+def test_ideas_that_brought_more_are_asked_for_more_often() -> None:
+    def asked_for(candidates: list[Candidate]) -> Counter[str]:
+        given = (context(TinySpace(), candidates, seed=seed) for seed in range(300))
+        return Counter(_focuses(each, 1)[0]["kind"] for each in given)
+
+    rng = random.Random(0)
+    usual = asked_for([candidate(i, TINY, score=rng.random(), latency=1.0) for i in range(40)])
+    for better, worse in (("refine", "explore"), ("explore", "refine")):
+        ideas = [(rng.uniform(0.1, 0.5), worse), (rng.uniform(0.6, 0.9), better)] * 20
+        now = asked_for(
+            [
+                candidate(i, TINY, score=rng.uniform(0, 0.05) + s, latency=1.0, idea=n)
+                for i, (s, n) in enumerate(ideas)
+            ]
+        )
+        assert now[better] > usual[better] and 0 < now[worse] < usual[worse], (
+            "and nobody is left out for good"
+        )
