@@ -118,8 +118,9 @@ async def test_the_whole_way(
         assert [row["template"] for row in changes] == ["propose.j2"]
         assert "+Use wide stems." in changes[0]["sources"] and "-- Resolution is" in changes[0]["rendered"]
         second = await one_run(config, runs, server, 2)
-        asked = [json.dumps(seen.turns) for seen in server.seen]
-    assert "Use wide stems." not in asked[0] and any("Use wide stems." in each for each in asked)
+        asked = [[turn["content"] for turn in seen.turns] for seen in server.seen]
+    assert "Use wide stems." not in asked[0][1]
+    assert any("Use wide stems." in turn for turns in asked for turn in turns)
 
     versions = [templates_of_run(folder).version("propose.j2") for folder in (first, second)]
     assert versions[0] != versions[1] == Templates("convnet").version("propose.j2")
@@ -149,14 +150,14 @@ async def test_the_whole_way(
     assert told["valid"]["older"] == versions[0] and told["valid"]["low"] < told["valid"]["high"]
     text = cli(capsys, "report", "--runs", runs)
     assert all(version in text for version in versions) and "against" in text
+    look_at_questions(second, asked, mine, capsys)
 
 
-async def test_what_was_sent_and_what_would_be(
-    config: MakeConfig, runs: Path, mine: Path, capsys: pytest.CaptureFixture[str]
+def look_at_questions(
+    folder: Path, asked: list[list[str]], mine: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with model_server() as server:
-        folder = await one_run(config, runs, server, 3)
-        asked = [[turn["content"] for turn in seen.turns] for seen in server.seen]
+    """What was sent, would be sent next, and would be sent in its place by templates of today."""
+    runs = folder.parent
     candidate = by_model(folder)[-1]
     shown = as_json(capsys, "render", folder.name, "--candidate", candidate.id, "--runs", runs)
     assert [message["content"] for message in shown["messages"]] in asked
@@ -224,61 +225,74 @@ def test_the_list_says_where_templates_lie_and_what_they_override(
     assert "a part" in cli(capsys, "list", "convnet")
 
 
+BASE = '{% extends "base/propose.j2" %}\n'
+
+
 @pytest.mark.parametrize(
-    ("name", "text", "message", "hint"),
+    ("files", "expected"),
     [
         (
-            "convnet/propose.j2",
-            '{% extends "base/propose.j2" %}\n{% block advise %}x{% endblock %}',
-            "convnet/propose.j2 line 2: block 'advise' is in no template that it extends",
-            "advice",
+            {
+                "convnet/propose.j2": BASE + "{% block advise %}x{% endblock %}",
+                "base/repair.j2": "Try again.",
+                "base/schema.j2": "Answer in JSON.",
+                "base/analyse.j2": "{{ candidate.id }} {{ verdct }}",
+                "base/system.j2": "one\n```\n{{ task.name }}",
+            },
+            {
+                "convnet/propose.j2 line 2: block 'advise' is in no template that it extends": "advice",
+                "base/repair.j2 leaves out 'problem'": "{{ problem }}",
+                "base/schema.j2 leaves out 'schema'": "",
+                "base/analyse.j2 line 1 uses 'verdct'": "verdict",
+                "base/system.j2: a block of data is not closed": "",
+            },
         ),
-        ("convnet/propose.j2", "a\n{% if limits %}{{ latncy }}{% endif %}", "line 2 uses 'latncy'", ""),
-        ("base/propose.j2", "{% for c in best %}{{ c.scoer }}{% endfor %}", "uses 'scoer'", "score"),
-        ("base/system.j2", "one\n```\n{{ task.name }}", "a block of data is not closed", ""),
-        ("base/repair.j2", "Try again.", "leaves out 'problem'", "{{ problem }}"),
-        ("base/schema.j2", "Answer in JSON.", "leaves out 'schema'", ""),
-        ("base/analyse.j2", "{{ candidate.id }} {{ verdct }}", "uses 'verdct'", "verdict"),
-        ("base/system.j2", "{% if %}", "base/system.j2 line 1 cannot be parsed", ""),
+        (
+            {
+                "convnet/propose.j2": "a\n{% if limits %}{{ latncy }}{% endif %}{{ bst }}",
+                "base/system.j2": "{% if %}",
+            },
+            {
+                "convnet/propose.j2 line 2 uses 'latncy'": "",
+                "convnet/propose.j2 line 2 uses 'bst'": "best",
+                "base/system.j2 line 1 cannot be parsed": "",
+            },
+        ),
+        (
+            {"base/propose.j2": "{% for c in best %}{{ c.scoer }}{% endfor %}"},
+            {"base/propose.j2 line 1 uses 'scoer'": "score"},
+        ),
     ],
-)  # fmt: skip
+)
 def test_slips_are_errors(
-    mine: Path, capsys: pytest.CaptureFixture[str], name: str, text: str, message: str, hint: str
+    mine: Path, capsys: pytest.CaptureFixture[str], files: dict[str, str], expected: dict[str, str]
 ) -> None:
-    put(mine, name, text)
+    for name, text in files.items():
+        put(mine, name, text)
     found = as_json(capsys, "check", "convnet", code=2)["reports"][0]["findings"]
-    errors = [finding for finding in found if finding["level"] == "error"]
-    assert len(errors) == 1, errors
-    assert message in errors[0]["message"] and hint in errors[0]["hint"]
+    errors = {finding["message"]: finding["hint"] for finding in found if finding["level"] == "error"}
+    assert len(errors) == len(expected), errors
+    for message, hint in expected.items():
+        assert any(message in said and hint in errors[said] for said in errors), (message, errors)
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "message", "hint"),
-    [
-        ("base/propos.j2", "x", "no prompt is made from base/propos.j2", "propose.j2"),
-        ("convnett/propose.j2", "x", "is named like no space", "convnet"),
-        ("base/propose.j2", "Propose one: {{ space.description }}", "leaves out which candidates", ""),
-        (
-            "convnet/propose.j2",
-            '{% extends "base/propose.j2" %}\nlost words\n{% block advice %}{% endblock %}',
-            "line 2: text outside of all blocks is never shown",
-            "in a block",
-        ),
-        (
-            "convnet/propose.j2",
-            '{% extends "base/propose.j2" %}{% block advice %}{% for s in setbacks %}{{ s.reason }}\n'
-            "{% endfor %}{% endblock %}",
-            "outside a fenced block",
-            "```",
-        ),
-    ],
-)  # fmt: skip
-def test_what_is_odd_is_warned_of(
-    mine: Path, capsys: pytest.CaptureFixture[str], name: str, text: str, message: str, hint: str
-) -> None:
-    put(mine, name, text)
+def test_what_is_odd_is_warned_of(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reasons = "{% for s in setbacks %}{{ s.reason }}\n{% endfor %}"
+    put(mine, "base/propos.j2", "x")
+    put(mine, "convnett/propose.j2", "x")
+    put(mine, "convnet/propose.j2", f"{BASE}lost words\n{{% block advice %}}{reasons}{{% endblock %}}")
+    put(mine, "base/propose.j2", "One of {{ space.description }}{% block advice %}{% endblock %}")
     found = as_json(capsys, "check", "convnet")["reports"][0]["findings"]
-    assert any(message in f["message"] and hint in f["hint"] for f in found), found
+    told = {finding["message"]: finding["hint"] for finding in found}
+    for message, hint in {
+        "no prompt is made from base/propos.j2": "propose.j2",
+        "is named like no space": "convnet",
+        "leaves out which candidates to change": "",
+        "leaves out the hard limits": "",
+        "line 2: text outside of all blocks is never shown": "in a block",
+        "shows words of candidates, models or reviewers outside a fenced block": "```",
+    }.items():
+        assert any(message in said and hint in told[said] for said in told), (message, told)
 
 
 def test_a_prompt_without_room_is_told_with_its_longest_section(
