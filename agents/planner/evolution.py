@@ -1,6 +1,6 @@
 """Arms without a model: the random control, mutation and crossover.
 
-Parents are chosen by a mix of two rules, half of the time each:
+Parents are chosen by a mix of rules, the first two about half of the time each:
 
 * a tournament among the best by score, as in regularized evolution (Real et al., "Regularized Evolution for
   Image Classifier Architecture Search", AAAI 2019): a few candidates are drawn at random and the best of
@@ -8,6 +8,8 @@ Parents are chosen by a mix of two rules, half of the time each:
 * a binary tournament by crowding distance on the Pareto front of score and cost, as in NSGA-II (Deb et al.,
   "A Fast and Elitist Multiobjective Genetic Algorithm", IEEE TEVC 2002): of two members of the front the
   more isolated one becomes the parent, so that cheap and dear regions are both kept alive.
+* now and then any elite of the archive of cost by family, each as likely as any other, as in MAP-Elites
+  (Mouret and Clune, arXiv 1504.04909): see `agents.population.archive`.
 
 Where a space tells the kinds of its mutations apart, each is tried as often as it has paid, see
 `agents.planner.credit`.
@@ -24,14 +26,17 @@ from dataclasses import dataclass
 from cambrian.agents.errors import ProposalError
 from cambrian.agents.planner.arm import PopulationView, ProposalContext
 from cambrian.agents.planner.credit import operator_weights
+from cambrian.agents.population.archive import Archive
 from cambrian.agents.population.model import Candidate, Proposal
 from cambrian.agents.runfile import RunConfig
-from cambrian.search_spaces import Genotype, HasOperators
+from cambrian.search_spaces import Genotype, HasOperators, Space
 
 ELITE = 24
 """How many of the best take part in tournaments."""
 TOURNAMENT = 4
 FRONT_SHARE = 0.5
+ARCHIVE_SHARE = 0.1
+"""Of parents that are drawn from the archive, whatever they are worth beside those of other cells."""
 MUTATIONS = (0.6, 0.3, 0.1)
 """Probabilities of one, two and three mutations in a row."""
 NEIGHBOURHOOD = 32
@@ -57,24 +62,35 @@ class Parents:
         distances: crowding distance of each member of `front`.
         everyone: all of them, each once; evaluated candidates that break a constraint are among them only
             while there is nothing better.
+        cells: the best of each cell of the archive; empty where it is not asked.
     """
 
     elite: Sequence[Candidate]
     front: Sequence[Candidate]
     distances: Sequence[float]
     everyone: Sequence[Candidate]
+    cells: Sequence[Candidate] = ()
 
     @classmethod
-    def of(cls, population: PopulationView, needed: int) -> Parents:
-        """The parents in `population`; at least `needed` of them if so many are evaluated at all."""
+    def of(cls, population: PopulationView, needed: int, space: Space | None = None) -> Parents:
+        """The parents in `population`; at least `needed` of them if so many are evaluated at all.
+
+        Args:
+            population: where they are.
+            needed: how many there have to be.
+            space: theirs, to draw from the archive as well.
+        """
         elite, front = population.elite(ELITE), population.front()
         everyone = {candidate.id: candidate for candidate in (*elite, *front)}
         if len(everyone) < needed:
             everyone.update({candidate.id: candidate for candidate in population.recent(NEIGHBOURHOOD)})
-        return cls(elite, front, crowding_distances(front), list(everyone.values()))
+        cells = () if space is None else tuple(Archive.of(population, space).elites.values())
+        return cls(elite, front, crowding_distances(front), list(everyone.values()), cells)
 
     def select(self, rng: random.Random) -> Candidate:
         """One parent by the rules of this module."""
+        if len(self.cells) > 1 and rng.random() < ARCHIVE_SHARE:
+            return rng.choice(self.cells)
         if self.front and rng.random() < FRONT_SHARE:
             drawn = rng.sample(range(len(self.front)), min(2, len(self.front)))
             return self.front[max(drawn, key=lambda i: self.distances[i])]
@@ -131,7 +147,7 @@ class _EvolutionArm(ABC):
             ProposalError: too few candidates are evaluated to be parents.
         """
         needed = self.parents_needed
-        parents = Parents.of(context.population, needed)
+        parents = Parents.of(context.population, needed, context.space if needed else None)
         if len(parents.everyone) < needed:
             raise ProposalError(f"arm {self.name!r} needs {needed} evaluated candidates as parents")
         known, mutate = _known(context.population, parents), Mutations(context)

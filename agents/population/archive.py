@@ -62,9 +62,13 @@ class Archive:
             population: its `READ` best are read.
             space: tells what its members consist of; without it only what was found in the sandbox is known.
         """
-        members = population.elite(READ)
+        return cls.among(population.elite(READ), space)
+
+    @classmethod
+    def among(cls, candidates: Sequence[Candidate], space: Space | None = None) -> Archive:
+        """The archive of `candidates`, which are feasible and evaluated, the best of all first; see `of`."""
         elites: dict[Cell, Candidate] = {}
-        for candidate, family in zip(members, families(members, space), strict=True):
+        for candidate, family in zip(candidates, families(candidates, space), strict=True):
             elites.setdefault(Cell(cost_bin(candidate), family), candidate)
         return cls(elites)
 

@@ -18,6 +18,7 @@ from cambrian.agents.evaluator.savings import savings
 from cambrian.agents.evaluator.spending import Spending
 from cambrian.agents.factorial import FACTORIAL_KEY, read_parts
 from cambrian.agents.planner.exchange import ExchangeLog
+from cambrian.agents.population.archive import READ, Archive
 from cambrian.agents.population.model import Candidate
 from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.recorder.delivery import edited, get_run, links_of, note_tags, upload
@@ -136,23 +137,24 @@ class Parent:
         leader = next(iter(scene.ranked.board), None)
         champions = champions_text(plan, scene.ranked.board)
         noise_floor, volume = scene.ranked.noise, scene.hypervolume
-        note = run_note(
-            *(run, scene.best, scene.counts, board, shown, links, everybody, said, saved.sentence),
-            verified=score_text(leader, run.metric) if leader is not None and leader.champion else "",
-            ranking=ranking_text(objective_of(run), champions, noise_floor, volume, run.metric),
-        )
         gain = run_gain(run, candidates)
         told = [
             gain.verdict if gain is not None else "",
             *rank_lines(estimator_records(run, candidates), "estimators"),
+            arm_markdown(arms, run.metric),
         ]
-        note += "".join(f"\n{line}\n" for line in told if line)
-        note += f"\n{arm_markdown(arms, run.metric)}"
+        if kept := Archive.among(scene.ranking[:READ], self._space).in_words():
+            told.append(f"Archive by cost and family: {kept}")
         if asked.total.calls:
-            total = f"[Questions to models]({self._place('traces')}): {asked.total.in_words()}"
-            note += f"\n{total}\n"
+            told.append(f"[Questions to models]({self._place('traces')}): {asked.total.in_words()}")
         if has_lessons:
-            note += f"\n{learned_markdown(self._store, candidates, links, self._place('artifacts'))}"
+            told.append(learned_markdown(self._store, candidates, links, self._place("artifacts")))
+        note = run_note(
+            *(run, scene.best, scene.counts, board, shown, links, everybody, said, saved.sentence),
+            verified=score_text(leader, run.metric) if leader is not None and leader.champion else "",
+            ranking=ranking_text(objective_of(run), champions, noise_floor, volume, run.metric),
+            more="\n".join(f"{part}\n" for part in told if part),
+        )
         is_edited = edited(self._tracking.get(self.info.run_id).tags)
         self._tracking.log(
             self.info.run_id,

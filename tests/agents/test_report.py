@@ -7,9 +7,10 @@ from cambrian.agents.evaluator.noise import sampling_noise
 from cambrian.agents.evaluator.spending import ModelUse, money_text
 from cambrian.agents.planner.exchange import ExchangeLog, Usage
 from cambrian.agents.population import Candidate, CandidateState, Proposal, candidate_id
+from cambrian.agents.population.archive import Archive
 from cambrian.agents.population.model import Evaluation
 from cambrian.agents.population.store import PopulationStore, RunRecord
-from cambrian.agents.report import count_text, end_report
+from cambrian.agents.report import COVERAGE_KEY, count_text, end_report
 from cambrian.sandbox import Isolation
 from cambrian.sandbox.examination.report import StaticFacts
 
@@ -125,6 +126,16 @@ def test_an_unknown_price_is_unknown_and_arms_are_told_apart(store: PopulationSt
         report.lines()
     )
     assert "| 2 | 1400 | unknown |" in arm_markdown(report.arms, "accuracy")
+
+
+def test_the_archive_is_told_once_the_run_has_said_it(store: PopulationStore) -> None:
+    assert not any("archive" in line for line in end_report(store).lines())
+    store.set_meta(
+        COVERAGE_KEY, Archive.among([store.candidate("c-0021"), store.candidate("c-0001")]).in_words()
+    )
+    lines = end_report(store).lines()
+    assert len(lines) <= 10
+    assert any(line.endswith("; archive: 1 of 1 cells, 1 family by 1 bin of cost") for line in lines)
 
 
 def test_an_arm_whose_questions_led_to_nothing_has_a_row(store: PopulationStore) -> None:
