@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import random
+import sqlite3
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cambrian.agents.errors import UserError
-from cambrian.agents.population.model import Candidate
-from cambrian.agents.population.store import PopulationStore
-from cambrian.agents.replaying import ReplayDiverged, replay
+from cambrian.agents.replaying import ReplayDiverged, ReplayMiss, replay
 from cambrian.agents.replaying.replay import UNCOMPARED
 from cambrian.agents.runfile import RunConfig
 from cambrian.agents.session import Watch, start
 from cambrian.agents.workspace import Workspace
 from cambrian.sandbox import SANDBOXES, Job, JobState, Outcome
+from cambrian.search_spaces import SPACES
+from tests.agents.planner.server import Handler, ModelServer, answer, error, model_server
 from tests.support.instant import InstantSandbox
 
 MakeConfig = Callable[..., RunConfig]
@@ -75,3 +78,100 @@ async def test_rungs_repeats_champions_recipes_and_lost_scores(
     assert report.lost, "somebody lost its score"
     replayed = await replay(report.run_id, Workspace(runs), quiet)
     assert population(runs, replayed.run_id) == population(runs, report.run_id)
+
+
+def proposing(batch_of: int = 1) -> Callable[[Handler], None]:
+    """Answers with members of the space that differ from question to question, and with lessons."""
+    space = SPACES.create("convnet")
+
+    def respond(handler: Handler) -> None:
+        n = len(handler.world.seen)
+        schema = handler.seen.schema
+        assert schema is not None
+        if "lesson" in schema["properties"]:
+            notes = {
+                "supports": [],
+                "contradicts": [],
+                "new": [{"claim": f"claim {n % 3}", "scope": "small"}],
+            }
+            answer(json.dumps({"lesson": f"lesson {n}", "notes": notes}))(handler)
+            return
+        made = [
+            {
+                "hypothesis": "wider is better",
+                "expectation": {"measure": "score", "change": "higher", "by_percent": 1},
+                "parents": ["c-0001"],
+                "edit": f"edit {n}",
+                "genotype": space.sample(random.Random(f"{n}/{i}")),
+            }
+            for i in range(3)
+        ]
+        answer(json.dumps({"proposals": made} if "proposals" in schema["properties"] else made[0]))(handler)
+
+    return respond
+
+
+@pytest.fixture
+def server() -> Iterator[ModelServer]:
+    with model_server() as server:
+        yield server
+
+
+def asking(config: MakeConfig, server: ModelServer, **changes: Any) -> RunConfig:
+    settings: dict[str, Any] = {
+        "arms": {"random": 0.2, "mutation": 0.3, "llm": 0.5},
+        "llm": {"model": "test-model", "base_url": server.url, "retries": 0},
+        "budget": {"evaluations": 20},
+        "analyst": {"lessons": "all"},
+    }
+    return config(**settings | changes)
+
+
+async def test_a_run_with_a_model_needs_neither_key_nor_server(
+    config: MakeConfig, runs: Path, server: ModelServer
+) -> None:
+    bad = [answer("no JSON"), error(500), answer(None, refusal="no")]
+    server.says(*[proposing()] * 4, *bad, proposing())
+    made = asking(config, server)
+    report = await start(made, Workspace(runs), QUIET)
+    recorded = population(runs, report.run_id)
+    assert sum(c["proposal"]["arm"] == "llm" and c["score"] is not None for c in recorded) >= 3
+    assert any(c["lesson"] and c["lesson"]["text"] for c in recorded)
+    asked = len(server.seen)
+    replayed = await replay(report.run_id, Workspace(runs), quiet)
+    assert population(runs, replayed.run_id) == recorded
+    assert len(server.seen) == asked and replayed.questions > 5
+
+
+async def test_a_changed_prompt_is_a_miss_that_names_it(
+    config: MakeConfig, runs: Path, server: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.says(proposing())
+    report = await start(asking(config, server, budget={"evaluations": 12}), Workspace(runs), QUIET)
+    folder = tmp_path / "own" / "base"
+    folder.mkdir(parents=True)
+    (folder / "system.j2").write_text("{% extends 'shipped/base/system.j2' %}")
+    monkeypatch.setenv("CAMBRIAN_PROMPTS", str(folder.parent))
+    same = await replay(report.run_id, Workspace(runs), quiet)
+    assert same.candidates, "another version of a template that says the same is no other question"
+    (folder / "system.j2").write_text("You propose networks, {{ task.name }} ones.")
+    with pytest.raises(ReplayMiss, match=r"question d\d+ \(propose\).*x-000\d: template system\.j2 is .* was"):
+        await replay(report.run_id, Workspace(runs), quiet)
+    kept = Workspace(runs).open("last").run
+    assert kept.status == "stopped" and "system.j2" in kept.stop_reason
+
+
+async def test_a_run_without_a_journal_says_so(config: MakeConfig, runs: Path) -> None:
+    report = await start(config(budget={"evaluations": 2}), Workspace(runs), QUIET)
+    with sqlite3.connect(runs / report.run_id / "population.sqlite") as db:
+        db.execute("DELETE FROM journal")
+    with pytest.raises(UserError, match="has no journal"):
+        await replay(report.run_id, Workspace(runs), quiet)
+
+
+async def test_what_differs_is_named(config: MakeConfig, runs: Path) -> None:
+    report = await start(config(budget={"evaluations": 8}), Workspace(runs), QUIET)
+    with sqlite3.connect(runs / report.run_id / "population.sqlite") as db:
+        db.execute("UPDATE evaluations SET body = json_set(body, '$.metrics.accuracy', 0.5) WHERE seq = 2")
+    with pytest.raises(ReplayDiverged, match=r"c-000\d"):
+        await replay(report.run_id, Workspace(runs), quiet)
