@@ -185,13 +185,16 @@ def doctor(
     run_file: Annotated[
         Path | None, typer.Argument(metavar="[RUNFILE]", help="Also check what this run needs.")
     ] = None,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Also start the local model, to tell how fast it is.")
+    ] = False,
     as_json: Json = False,
     runs: Runs = None,
 ) -> None:
     """Say what this machine offers, and what each missing piece would change."""
     from cambrian.agents.cli.offers import doctor_command
 
-    doctor_command(run_file, as_json, runs)
+    doctor_command(run_file, as_json, runs, probe)
 
 
 @app.command()

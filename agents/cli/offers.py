@@ -8,45 +8,29 @@ import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from cambrian.agents.cli.app import emit
+from cambrian.agents.cli.finding import Finding
+from cambrian.agents.cli.offered_models import model_findings
 from cambrian.agents.errors import CambrianError
 from cambrian.agents.runfile import RunConfig, load_run_file
-from cambrian.agents.sections import LLMSection
 from cambrian.agents.workspace import Workspace
 from cambrian.search_spaces import TASKS
 
 
-class Finding(BaseModel):
-    """One line of `doctor`.
-
-    Attributes:
-        status: `ok`, `absent` (something works without it) or `broken` (a run would fail).
-        means: what this changes for the user.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    what: str
-    status: Literal["ok", "absent", "broken"]
-    detail: str
-    means: str
-
-
-def doctor_command(run_file: Path | None, as_json: bool, runs: Path | None) -> None:
+def doctor_command(run_file: Path | None, as_json: bool, runs: Path | None, measure: bool = False) -> None:
     """Print findings; exit code 2 when something a run needs is broken."""
     config = load_run_file(run_file) if run_file is not None else None
     findings = [
         _python(),
         _torch(),
         _docker(config),
-        _model(config),
+        *model_findings(config, measure=measure),
         *_data(config, run_file),
         _disk(Workspace(runs)),
     ]
@@ -127,17 +111,6 @@ def _docker(config: RunConfig | None) -> Finding:
         lambda: (engine.available, engine.detail),
         "candidates run in the process sandbox, which holds what this kernel lets it hold ('cambrian sandbox "
         "check' tries that); code by a model only with 'sandbox.trust_generated_code: true'",
-    )
-
-
-def _model(config: RunConfig | None) -> Finding:
-    from cambrian.agents.planner.endpoint import endpoint_status
-
-    endpoint = endpoint_status(config.llm if config is not None else LLMSection(), probe=True)
-    return _finding(
-        "model endpoint",
-        lambda: (endpoint.configured and endpoint.reachable is not False, endpoint.detail),
-        f"the LLM arm is off; mutation, crossover and random search go on: {endpoint.hint}",
     )
 
 

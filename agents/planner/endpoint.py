@@ -147,7 +147,11 @@ def resolve_endpoint(
 
 
 def endpoint_status(
-    llm: LLMSection, *, probe: bool = False, environ: Mapping[str, str] | None = None
+    llm: LLMSection,
+    *,
+    probe: bool = False,
+    environ: Mapping[str, str] | None = None,
+    section: ModelSection | None = None,
 ) -> EndpointStatus:
     """What can be said of the endpoint.
 
@@ -155,8 +159,9 @@ def endpoint_status(
         llm: the run file's section.
         probe: ask the server for its list of models, for at most 3 s; otherwise nothing is sent.
         environ: see `resolve_endpoint`.
+        section: see `resolve_endpoint`.
     """
-    endpoint = resolve_endpoint(llm, environ)
+    endpoint = resolve_endpoint(llm, environ, section)
     where = f"{endpoint.model} at {endpoint.shown_url}"
     status = EndpointStatus(
         configured=not endpoint.problem,
