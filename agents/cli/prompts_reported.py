@@ -10,20 +10,10 @@ from rich.text import Text
 from cambrian.agents.cli.app import emit
 from cambrian.agents.cli.prompts_shown import wide_console
 from cambrian.agents.errors import CambrianError, UserError
-from cambrian.agents.evaluator.noise import (
-    groups_of,
-    noise_at,
-    repeats_by_candidate,
-    sampling_noise,
-)
+from cambrian.agents.evaluator.noise import groups_of, noise_at, repeats_by_candidate, sampling_noise
 from cambrian.agents.evaluator.prompt_questions import exchanges_of, questions_of
-from cambrian.agents.evaluator.prompt_report import (
-    PromptsReport,
-    Rate,
-    RunPrompts,
-    VersionRow,
-    prompts_report,
-)
+from cambrian.agents.evaluator.prompt_report import PromptsReport, RunPrompts, VersionRow, prompts_report
+from cambrian.agents.evaluator.shares import Rate
 from cambrian.agents.planner.kept_prompts import kept_prompts
 from cambrian.agents.population.model import Candidate
 from cambrian.agents.population.store import PopulationStore
@@ -104,10 +94,14 @@ def _against_parents(store: PopulationStore, candidates: list[Candidate]) -> tup
 
     Scores are compared at the highest rung that both have one of.
     """
+    from cambrian.agents.champions import CHAMPIONS_KEY, ChampionsPlan
+
     run = store.run
     seed = int(run.config.get("seed", 0))
     repeats = repeats_by_candidate(store.evaluations(), metric=run.metric, seed=seed)
-    groups = groups_of(candidates, repeats, ())
+    plan = store.get_meta(CHAMPIONS_KEY)
+    champions = ChampionsPlan.model_validate_json(plan).ids() if plan is not None else frozenset()
+    groups = groups_of(candidates, repeats, champions)
     sampling = sampling_noise(candidates, run)
     by_id = {c.id: c for c in candidates}
     compared, improved = set(), set()
@@ -153,14 +147,14 @@ def _print(report: PromptsReport, all_rows: bool) -> None:
                 )
                 console.print(Text(said + together, style=style), soft_wrap=True)
     print(
-        "rates with their 95 % Wilson intervals; gain at the lowest rung, in per cent of the run's own "
+        "below each rate its 95 % Wilson interval; gain at the lowest rung, in per cent of the run's own "
         "control arm; tokens and US$ for each evaluated proposal, repair turns included"
     )
 
 
 def _cells(row: VersionRow) -> list[str]:
     gain = row.gain
-    told = "" if gain.mean is None else f"{gain.mean:+.1f} ({gain.low:+.1f} to {gain.high:+.1f})"
+    told = "" if gain.mean is None else f"{gain.mean:+.1f} %\n{gain.low:+.1f} to {gain.high:+.1f}"
     money = "" if row.money_per_evaluated is None else f"{row.money_per_evaluated:.4f}"
     tokens = "" if row.tokens_per_evaluated is None else f"{row.tokens_per_evaluated:,.0f}"
     rates = [_rate(getattr(row, name)) for name in _WORDS]
@@ -170,4 +164,4 @@ def _cells(row: VersionRow) -> list[str]:
 def _rate(rate: Rate) -> str:
     if rate.share is None or rate.low is None or rate.high is None:
         return ""
-    return f"{100 * rate.share:.0f} % ({rate.k}/{rate.n}; {100 * rate.low:.0f} to {100 * rate.high:.0f})"
+    return f"{100 * rate.share:.0f} % ({rate.k}/{rate.n})\n{100 * rate.low:.0f} to {100 * rate.high:.0f}"

@@ -8,6 +8,7 @@ from cambrian.agents.errors import InfrastructureError, UserError
 from cambrian.agents.planner.context import prompt_variables
 from cambrian.agents.planner.kept_prompts import keep_prompts, kept_prompts, templates_of_run
 from cambrian.agents.planner.templates import Templates
+from cambrian.search_spaces import Space
 from tests.agents.planner.world import TinySpace, context, convnet, evaluated
 
 
@@ -43,7 +44,8 @@ def test_a_space_overrides_the_base_and_any_other_takes_it() -> None:
 
 
 def test_every_shipped_template_renders_for_empty_and_full_populations() -> None:
-    for space in (convnet(), TinySpace()):
+    spaces: list[Space] = [convnet(), TinySpace()]
+    for space in spaces:
         templates = Templates(space.name)
         for candidates in ([], evaluated(space, 1), evaluated(space, 30)):
             variables = prompt_variables(context(space, candidates, constraints=["latency_ms <= 2"]))
