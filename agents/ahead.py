@@ -130,6 +130,7 @@ class Ahead:
         ask: asks an arm, given the question's number and how many proposals it is for; what the arm cannot do
             it tells whom it concerns, and returns nothing.
         changed: wakes who waits.
+        prepare: does beforehand what can be done of a genotype that waits for its place; run in a thread.
 
     Attributes:
         spawn: starts a background task; an error in it must end the run.
@@ -144,10 +145,11 @@ class Ahead:
         space: Space,
         ask: Callable[[Arm, int, int], Awaitable[list[Proposal]]],
         changed: Callable[[], Awaitable[None]],
+        prepare: Callable[[Genotype], None] = lambda _genotype: None,
     ) -> None:
         self.spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]] = asyncio.create_task
         self._store, self._population, self._space = store, population, space
-        self._ask, self._changed = ask, changed
+        self._ask, self._changed, self._prepare = ask, changed, prepare
         self._under_way: dict[int, Asked] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         kept = store.get_meta(AHEAD_KEY)
@@ -210,6 +212,8 @@ class Ahead:
         self.put(asked.draw, asked.known, proposals)
         self.save(self.draws)
         await self._changed()
+        for proposal in proposals:
+            await asyncio.to_thread(self._prepare, proposal.genotype)
 
     def _equal(self, ready: Ready) -> str | None:
         """The candidate of the same genotype that has entered since the proposal was asked for."""

@@ -56,7 +56,14 @@ class Proposer:
         self.places_left: Callable[[], float] = lambda: math.inf
         self._do, self._account, self._schedule, self._say = services, account, schedule, say
         store, population = services.store, services.population
-        self.ahead = Ahead(store, population, services.space, self._ask_in_background, schedule.notify)
+        self.ahead = Ahead(
+            store,
+            population,
+            services.space,
+            self._ask_in_background,
+            schedule.notify,
+            services.admission.foresee,
+        )
         self._arms = dict(arms)
         stocked = {n: arm if arm.cheap else Stocked(arm, self.ahead.ready) for n, arm in arms.items()}
         self.portfolio = Portfolio(services.config, stocked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -13,11 +14,13 @@ from cambrian.agents.evaluator.proxies import ProxyTrust
 from cambrian.agents.evaluator.ranking import broken
 from cambrian.agents.evaluator.screen import Known, Observation, Screen
 from cambrian.agents.evaluator.similarity import Similarity
+from cambrian.agents.planner.evolution import fingerprint
 from cambrian.agents.population.model import Candidate, CandidateState, Proposal
 from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.runfile import RunConfig
 from cambrian.sandbox import JobState, Outcome
 from cambrian.sandbox.examination.identity import identity
+from cambrian.sandbox.examination.report import StaticFacts
 from cambrian.sandbox.examination.static import check
 from cambrian.search_spaces import Genotype, ProposalError, Space, Task
 from cambrian.search_spaces.recipes import recipe_changes, recipe_for, recipe_of
@@ -61,6 +64,7 @@ class Admission:
         )
         self.similarity = Similarity(self._motifs)
         self.similarity.rebuild(store.candidates())
+        self._foreseen: dict[str, tuple[StaticFacts, str]] = {}
         self._texts: dict[str, str] = {}
         if space.kind == "code":
             members = [c for c in store.candidates() if c.summary]
@@ -83,6 +87,22 @@ class Admission:
                 if e.rung == 0 and e.seed == self._config.seed and e.metrics  # no repeat
             ]
         )
+
+    def foresee(self, genotype: Genotype) -> None:
+        """Work out beforehand what `admit` will need of a proposal that has no place yet, in another thread.
+
+        What it is compared with may still change; what it is does not.
+        """
+        if self._space.kind == "code":
+            return
+        with contextlib.suppress(ProposalError):  # `admit` will say so
+            genotype = self._space.validate(genotype)
+            recipe = recipe_for(self._space, genotype, self._task.recipe)
+            changes = recipe_changes(self._space, genotype, self._task.recipe)
+            signature = self._task.signature
+            facts = check(self._space, genotype, signature, recipe.batch_size)
+            own = identity(self._space, genotype, signature, changes)
+            self._foreseen[fingerprint(genotype)] = facts, own
 
     def admit(self, candidate: Candidate) -> Candidate:
         """The candidate after the steps that need no sandbox: ended with a reason, or to be examined.
@@ -174,7 +194,13 @@ class Admission:
             recipe = recipe_for(self._space, genotype, self._task.recipe)
             changes = recipe_changes(self._space, genotype, self._task.recipe)
             is_code = self._space.kind == "code"
-            facts = None if is_code else check(self._space, genotype, signature, recipe.batch_size)
+            foreseen = self._foreseen.pop(fingerprint(genotype), None)
+            if is_code:
+                facts = None
+            elif foreseen is not None:
+                facts = foreseen[0]
+            else:
+                facts = check(self._space, genotype, signature, recipe.batch_size)
         except ProposalError as error:
             return _end(candidate, CandidateState.INVALID, error.message)
         candidate = self._limited(candidate.model_copy(update={"static": facts}))
@@ -182,7 +208,8 @@ class Admission:
             return candidate
         if is_code:
             return self._of_new_text(candidate)
-        return self._claimed(candidate, identity(self._space, genotype, signature, changes))
+        own = identity(self._space, genotype, signature, changes) if foreseen is None else foreseen[1]
+        return self._claimed(candidate, own)
 
     def _limited(self, candidate: Candidate) -> Candidate:
         """The candidate with its cost, as far as it is known; ended where it breaks a hard limit."""
