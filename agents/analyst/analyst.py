@@ -19,6 +19,7 @@ import sqlite3
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import islice
 from typing import Any
 
 from cambrian.agents.analyst.differences import Readings
@@ -32,7 +33,7 @@ from cambrian.agents.analyst.lessons import (
 from cambrian.agents.analyst.notes import NOTES_KEY, Changes, Note, Notebook
 from cambrian.agents.analyst.sameness import saying_the_same
 from cambrian.agents.analyst.tallies import tally_lines
-from cambrian.agents.analyst.verdicts import Assessment, Effect, assess
+from cambrian.agents.analyst.verdicts import SIBLINGS, Assessment, Effect, assess
 from cambrian.agents.errors import CambrianError, LimitReached, ModelUnavailable, ProposalError
 from cambrian.agents.evaluator.noise import NoiseFloor
 from cambrian.agents.lifecycle import Lifecycle, Services
@@ -104,8 +105,11 @@ class Analyst:
         """
         try:
             self.weigh(candidate_id)
+            candidate, get = self._do.population.get(candidate_id), self._do.population.get
             for child_id in list(self._children.get(candidate_id, ())):
-                self._weigh(child_id)
+                # others are compared with it at a lower rung, as before
+                if candidate.score is None or get(child_id).rung >= candidate.rung:
+                    self._weigh(child_id)
             if self._is_wanted(self._do.population.get(candidate_id)):
                 self._enqueue(candidate_id)
         except (CambrianError, sqlite3.Error):  # whose disk is full will say so itself
@@ -259,7 +263,8 @@ class Analyst:
     def _subject(self, candidate: Candidate, notes: tuple[Note, ...]) -> Subject:
         parents, siblings, nearest = self._family(candidate)
         shown = [each for each in siblings if each.score is not None]
-        if nearest is not None and nearest not in (*parents, *shown) and nearest.score is not None:
+        known = {each.id for each in (*parents, *shown)}
+        if nearest is not None and nearest.id not in known and nearest.score is not None:
             shown.insert(0, nearest)
         made: list[Evaluation] = [
             e
@@ -282,18 +287,20 @@ class Analyst:
         return assess(candidate, parents, siblings, nearest, self._readings, self._do.task)
 
     def _family(self, candidate: Candidate) -> tuple[list[Candidate], list[Candidate], Candidate | None]:
-        """Parents, siblings from the newest on, and the earlier candidate that it is most like."""
+        """Parents, the newest siblings first, and the earlier candidate that it is most like."""
         population = self._do.population
         parents = []
         for cid in candidate.proposal.parents:
             with contextlib.suppress(KeyError):
                 parents.append(population.get(cid))
-        found = {cid: None for parent in parents for cid in reversed(self._children.get(parent.id, {}))}
-        siblings = sorted(
-            (population.get(cid) for cid in found if cid != candidate.id), key=lambda c: -c.index
-        )
+        besides = {candidate.id, *(parent.id for parent in parents)}
+        found: dict[str, Candidate] = {}
+        for parent in parents:
+            newest = islice(reversed(self._children.get(parent.id, {})), SIBLINGS + len(besides))
+            found |= {cid: population.get(cid) for cid in newest if cid not in besides}
+        siblings = sorted(found.values(), key=lambda c: -c.index)[:SIBLINGS]
         nearest = population.get(candidate.nearest.id) if candidate.nearest is not None else None
-        return parents, [c for c in siblings if c not in parents], nearest
+        return parents, siblings, nearest
 
     def _note_effect(self, candidate: Candidate, assessment: Assessment) -> None:
         if assessment.effect is None:
