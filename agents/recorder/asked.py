@@ -25,7 +25,7 @@ class Asked(NamedTuple):
     tags: dict[str, str]
 
 
-def asked_of(candidate: Candidate, traces: Traces, experiment_id: str) -> Asked | None:
+def asked_of(candidate: Candidate, traces: Traces, experiment_id: str, run_id: str) -> Asked | None:
     """The exchanges behind `candidate`; None when no model was asked, or nothing is known of it."""
     exchanges = traces.of(candidate)
     if not exchanges:
@@ -36,7 +36,8 @@ def asked_of(candidate: Candidate, traces: Traces, experiment_id: str) -> Asked 
     if asking:
         last = asking[-1]
         rows.append(("model", _plain(last.model)))
-        rows.append(("asked", _turns(asking, traces, experiment_id)))
+        prompt = f"[prompt](#/experiments/{experiment_id}/runs/{run_id}/artifactPath/prompt.md)"
+        rows.append(("questions", f"{_turns(asking, traces, experiment_id)}; the last {prompt} as a file"))
         rows.append(("tokens", _cost(asking, traces.shared_by(last.id))))
         refs = traces.prompts_of(last)
         shown = [
@@ -45,7 +46,7 @@ def asked_of(candidate: Candidate, traces: Traces, experiment_id: str) -> Asked 
         if shown:
             rows.append(("prompts", ", ".join(shown)))
     if analysing:
-        rows.append(("analysed", _turns(analysing, traces, experiment_id)))
+        rows.append(("analysis", _turns(analysing, traces, experiment_id)))
         rows.append(("tokens of the analysis", _cost(analysing, 1)))
     tags = prompt_tags(traces.prompts_of(asking[-1])) if asking else {}
     return Asked(tuple(rows), tags)
@@ -70,7 +71,7 @@ def _cost(exchanges: Sequence[Exchange], shared_by: int) -> str:
     asked = sum(x.usage.prompt_tokens for x in exchanges)
     cached = sum(x.usage.cached_tokens for x in exchanges)
     answered = sum(x.usage.completion_tokens for x in exchanges)
-    said = f"{asked:,} asked" + (f" ({cached:,} cached)" if cached else "") + f", {answered:,} answered"
+    said = f"{asked:,} in" + (f" ({cached:,} cached)" if cached else "") + f", {answered:,} out"
     if any(x.usage.estimated for x in exchanges):
         said += ", estimated"
     money = [x.money for x in exchanges if x.money is not None]

@@ -87,7 +87,7 @@ class Delivery:
         if is_new and candidate.state in _UNFINISHED:
             return  # more is known in a moment, and is written then in one go
         pictured = self._upload_files(child, candidate)
-        asked = asked_of(candidate, self._traces, self._tracking.experiment_id)
+        asked = asked_of(candidate, self._traces, self._tracking.experiment_id, child.run_id)
         tags = entry.tags | _review_tags(candidate, child.tags) | (asked.tags if asked is not None else {})
         if child.name != entry.name:
             tags["mlflow.runName"] = entry.name

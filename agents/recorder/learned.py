@@ -33,7 +33,7 @@ def learned_markdown(
         links: page of a candidate's run by its id.
         table: address of the table of lessons.
     """
-    verdicts = Counter(c.lesson.verdict for c in candidates if c.lesson is not None)
+    verdicts = Counter(c.lesson.verdict for c in candidates if c.lesson is not None and taught(c))
     if not verdicts:
         return ""
     told = ", ".join(f"{verdicts[verdict]} {verdict.value}" for verdict in Verdict if verdicts[verdict])
@@ -63,7 +63,7 @@ def write_lessons(candidates: Sequence[Candidate], metric: str, folder: Path) ->
     rows = []
     for candidate in candidates:
         lesson, proposal = candidate.lesson, candidate.proposal
-        if lesson is None:
+        if lesson is None or not taught(candidate):
             continue
         expected = proposal.expected_effect
         if proposal.expectation is not None:
@@ -82,6 +82,13 @@ def write_lessons(candidates: Sequence[Candidate], metric: str, folder: Path) ->
         table = json.dumps({"columns": list(_COLUMNS), "data": rows}, ensure_ascii=False)
         (folder / LESSONS).write_text(table, encoding="utf-8")
     return bool(rows)
+
+
+def taught(candidate: Candidate) -> bool:
+    """Whether there is more to tell of a candidate than that nobody expected anything of it."""
+    lesson = candidate.lesson
+    expected = candidate.proposal.expectation is not None or bool(candidate.proposal.hypothesis)
+    return lesson is not None and (expected or bool(lesson.text) or lesson.verdict is not Verdict.NO_EVIDENCE)
 
 
 def asked_metrics(asked: ModelUse, at: float, step: int) -> tuple[MetricPoint, ...]:

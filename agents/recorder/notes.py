@@ -13,7 +13,7 @@ from cambrian.agents.evaluator.noise import repeats_by_candidate
 from cambrian.agents.population.model import Candidate, CandidateState, Evaluation
 from cambrian.agents.population.store import RunRecord
 from cambrian.agents.recorder.asked import Asked
-from cambrian.agents.recorder.story import proposal_story, table
+from cambrian.agents.recorder.story import GAP, proposal_story, table
 from cambrian.agents.wording import (
     escape_markdown,
     finding_facts,
@@ -108,7 +108,7 @@ def candidate_note(
         asked: what is known of the models that were asked about it.
     """
     proposal = candidate.proposal
-    parts = [_headline(candidate, run) + "\n"]
+    parts = [_headline(candidate, run) + _verdict(candidate, run) + "\n"]
     if candidate.state is CandidateState.PARKED:
         parts.append(_REVIEW)
     if candidate.summary:
@@ -118,9 +118,9 @@ def candidate_note(
     story = proposal_story(candidate, parents, run)
     rows = [*_facts(candidate, evaluations, run, links), *(asked.rows if asked is not None else ())]
     # Where somebody had a reason for a proposal, that is what one comes for.
-    parts += [story, table(rows)] if proposal.hypothesis else [table(rows), story]
+    parts += [story, f"**Facts**\n\n{table(rows)}"] if proposal.hypothesis else [table(rows), story]
     if parents and (changes := _changes(candidate, parents[0])):
-        parts.append(f"**Genes against {parents[0].id}**\n\n{changes}")
+        parts.append(f"{GAP}\n**Genes against {parents[0].id}**\n\n{changes}")
     return "\n".join(part for part in parts if part)
 
 
@@ -136,6 +136,7 @@ def run_note(
     identity: str = "",
     verified: str = "",
     ranking: str = "",
+    more: str = "",
 ) -> str:
     """The description of a discovery run: how it stands, the leaderboard and the pictures.
 
@@ -151,6 +152,7 @@ def run_note(
         identity: what duplicates did not cost, in a sentence; may be empty.
         verified: what the champion reached with fresh seeds; may be empty.
         ranking: by what is ranked, and how large the noise is; may be empty.
+        more: Markdown that goes before the pictures.
     """
     states = ", ".join(f"{n} {state}" for state, n in sorted(counts.items(), key=lambda item: -item[1]))
     reason = f" ({_plain(run.stop_reason)})" if run.stop_reason else ""
@@ -168,8 +170,17 @@ def run_note(
     ]
     if board:
         paragraphs.append(board)
+    if more:
+        paragraphs.append(more)
     paragraphs += [f"![{title}]({address})\n" for title, address in pictures.items()]
     return "\n".join(paragraphs)
+
+
+def _verdict(candidate: Candidate, run: RunRecord) -> str:
+    expectation, lesson = candidate.proposal.expectation, candidate.lesson
+    if expectation is None or lesson is None:
+        return ""
+    return f" · expected {_plain(expectation.in_words(run.metric))}: **{lesson.verdict.value}**"
 
 
 def _headline(candidate: Candidate, run: RunRecord) -> str:

@@ -153,7 +153,7 @@ class Parent:
             *(run, scene.best, scene.counts, board, shown, links, everybody, said, saved.sentence),
             verified=score_text(leader, run.metric) if leader is not None and leader.champion else "",
             ranking=ranking_text(objective_of(run), champions, noise_floor, volume, run.metric),
-            more="\n".join(f"{part}\n" for part in told if part),
+            more="\n".join(f"{part[:1].upper()}{part[1:]}\n" for part in told if part),
         )
         is_edited = edited(self._tracking.get(self.info.run_id).tags)
         self._tracking.log(

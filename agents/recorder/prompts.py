@@ -84,14 +84,24 @@ class PromptRegistry:
                 return [
                     _Template(t.name, t.version, (self._folder / FOLDER / t.file).read_text(encoding="utf-8"))
                     for t in kept.templates
+                    if not is_part(t.name)
                 ]
             if not self._asks:
                 return []
             own = Templates.of(self._space)
-            return [_Template(name, own.version(name), own.resolved(name)) for name in own.names()]
+            return [
+                _Template(name, own.version(name), own.resolved(name))
+                for name in own.names()
+                if not is_part(name)
+            ]
         except (CambrianError, OSError, UnicodeDecodeError) as error:
             logger.warning("prompts are not registered: %s", one_line(str(error), 300))
             return []
+
+
+def is_part(template: str) -> bool:
+    """Whether a template is only there to be imported by others, in whose versions it is contained."""
+    return template.startswith("_")
 
 
 def prompt_name(space: str, template: str) -> str:

@@ -8,6 +8,8 @@ from cambrian.agents.population.model import Candidate
 from cambrian.agents.population.store import RunRecord
 from cambrian.agents.wording import clean, escape_markdown, one_line, show_cost, show_score
 
+GAP = "\n&nbsp;\n"
+"""Goes behind a table where something follows: MLflow leaves no room there."""
 _MEASURES = ("score", "latency_ms", "params", "flops", "memory_mb")
 
 
@@ -27,12 +29,12 @@ def proposal_story(candidate: Candidate, parents: Sequence[Candidate], run: RunR
         if text.strip()
     ]
     if parents and candidate.score is not None and (rows := outcome_rows(candidate, parents[0], run.metric)):
-        head = [f"| outcome | {parents[0].id} | {candidate.id} | change |", "|---|---:|---:|---:|"]
-        parts.append("\n".join([*head, *(f"| {' | '.join(row)} |" for row in rows)]) + "\n")
+        head = ["**Outcome**\n", f"| | {parents[0].id} | {candidate.id} | change |", "|---|---:|---:|---:|"]
+        parts.append("\n".join([*head, *(f"| {' | '.join(row)} |" for row in rows)]) + f"\n{GAP}")
     lesson = candidate.lesson
     if lesson is not None:
-        measured = f": {escape_markdown(one_line(lesson.measured, 500))}" if lesson.measured else ""
-        parts.append(f"**Verdict: {lesson.verdict.value}**{measured}\n")
+        measured = escape_markdown(one_line(lesson.measured, 500))
+        parts.append(f"**Verdict: {lesson.verdict.value}**\n\n{measured}\n")
         if lesson.text.strip():
             parts.append(f"**Lesson**\n\n{quote(lesson.text)}\n")
     return "\n".join(parts)

@@ -64,6 +64,7 @@ class TraceEntry:
     session: str
     exchange: str
     tags: dict[str, str] = field(default_factory=dict)
+    prompts: tuple[PromptRef, ...] = ()
 
 
 def root_of(place: str) -> str:
@@ -117,7 +118,6 @@ def trace_entry(
         "mlflow.message.format": "openai",
         "mlflow.llm.model": exchange.model,
         "mlflow.spanInputs": {
-            "model": exchange.model,
             "messages": [{"role": m.role, "content": _shown(m.content)} for m in exchange.messages],
         },
         "mlflow.spanOutputs": _answer(exchange),
@@ -158,11 +158,14 @@ def trace_entry(
         ok=became in {"answered", "cut off"},
         problem=one_line(exchange.refusal or exchange.error or "", 1000),
         attributes=attributes,
-        question=one_line(asked[-1] if asked else "", _PREVIEW),
-        answer=one_line(exchange.response or exchange.refusal or exchange.error or became, _PREVIEW),
+        question=_gist(asked[-1] if asked else ""),
+        answer=unpictured(
+            one_line(exchange.response or exchange.refusal or exchange.error or became, _PREVIEW)
+        ),
         session=f"{run_id}.{root}" if root else "",
         exchange=exchange.id,
         tags={key: value for key, value in tags.items() if value},
+        prompts=tuple(refs),
     )
 
 
@@ -180,7 +183,7 @@ def stem(template: str) -> str:
 
 
 def _answer(exchange: Exchange) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": _shown(exchange.response or "")}
+    message: dict[str, Any] = {"role": "assistant", "content": _shown(fenced(exchange.response or ""))}
     if exchange.refusal:
         message |= {"content": _shown(exchange.refusal), "refusal": _shown(exchange.refusal)}
     if exchange.error:
@@ -190,6 +193,23 @@ def _answer(exchange: Exchange) -> dict[str, Any]:
     return {
         "choices": [{"index": 0, "finish_reason": exchange.finish or "stop", "message": message}],
     }
+
+
+def fenced(answer: str) -> str:
+    """JSON as a block of code, which is what Markdown shows legibly; other answers as they are."""
+    try:
+        told = json.loads(answer)
+    except (ValueError, RecursionError):
+        return answer
+    if not isinstance(told, dict | list):
+        return answer
+    return f"```json\n{json.dumps(told, indent=1, ensure_ascii=False)}\n```"
+
+
+def _gist(question: str) -> str:
+    """The last section of a question for lists: what is asked comes last, and all questions begin alike."""
+    section = question.rpartition("\n# ")[2] or question
+    return unpictured(one_line(section, _PREVIEW))
 
 
 def _shown(text: str) -> str:

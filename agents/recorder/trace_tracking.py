@@ -10,7 +10,7 @@ import base64
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from cambrian.agents.recorder.trace_entries import PromptRef, TraceEntry
 from cambrian.agents.recorder.tracking import Tracking, is_hopeless, is_missing, load_mlflow
@@ -21,6 +21,11 @@ logger = logging.getLogger(__name__)
 TAG_VERSION = "cambrian.version"
 _PER_LINK = 100
 _MAX_TAG = 4000
+
+
+class _PromptVersion(NamedTuple):
+    name: str
+    version: int
 
 
 class _Version(Protocol):
@@ -62,6 +67,8 @@ class TraceTracking:
                 )
         if taken:
             self._write_spans(taken)
+            for entry in taken:
+                self._link_prompts(entry)
 
     def link(self, trace_ids: Sequence[str], run_id: str) -> None:
         """Show traces on the page of a run, beside the one that they came from."""
@@ -131,6 +138,19 @@ class TraceTracking:
             if not self._warned:
                 logger.warning("MLflow takes no spans: %s", one_line(str(error), 300))
             self._warned = True
+
+    def _link_prompts(self, entry: TraceEntry) -> None:
+        """Show a trace on the pages of its prompts; its own page goes by a tag that it has already."""
+        if not entry.prompts:
+            return
+        versions = [_PromptVersion(ref.name, ref.number) for ref in entry.prompts]
+        try:
+            # The client's method of that name asks the server of the fluent interface instead of this one.
+            self._tracing.store.link_prompts_to_trace(f"tr-{entry.trace_id}", versions)
+        except Exception as error:
+            if not is_hopeless(error) or is_missing(error):
+                raise
+            logger.debug("prompts of %s are not linked: %s", entry.exchange, error)
 
     def _info(self, entry: TraceEntry, parent_run_id: str) -> Any:
         from mlflow.entities import TraceInfo, TraceLocation

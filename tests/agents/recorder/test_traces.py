@@ -121,9 +121,9 @@ def test_a_trace_knows_its_candidates_and_their_pages_know_it(
     note = run.data.tags["mlflow.note.content"]
     for exchange in ("x-0001", "x-0002", "x-0004"):
         assert f"traces/{found[exchange].info.trace_id}" in note
-    assert "2,400 asked (800 cached), 160 answered: $0.0042, shared by 2 candidates" in note
+    assert "2,400 in (800 cached), 160 out: $0.0042, shared by 2 candidates" in note
     assert "| accuracy | 90.00 % | 95.00 % | +5.6 % |" in note
-    assert "**Verdict: borne out**: accuracy rose by 5.6 %" in note and "> Width \\[pays\\]\\(x\\)." in note
+    assert "**Verdict: borne out**\n\naccuracy rose by 5.6 %" in note and "> Width \\[pays\\]\\(x\\)." in note
     assert (run.data.tags["verdict"], run.data.tags["model"]) == ("borne out", "test-model")
     assert {"prompt.md", "answer.json", "analysis-prompt.md", "analysis-answer.txt"} <= {*artifacts(run)}
     assert "traces/" not in only(recorder, "c-0001").data.tags["mlflow.note.content"]
@@ -255,6 +255,10 @@ def test_each_version_of_a_template_is_registered_once_and_linked(
     uri = f"prompts:/{name}/{found[version].version}"
     linked = [{"name": name, "version": str(found[version].version)}]
     trace, run = traces(recorder)["x-0001"], only(recorder, "c-0001")
+    asked = recorder.client.search_traces(
+        locations=[recorder.experiment_id], filter_string=f"prompt = '{name}/{found[version].version}'"
+    )
+    assert [each.info.client_request_id for each in asked] == ["x-0001"]
     for tags in (trace.info.tags, run.data.tags):
         assert tags["prompts"] == uri and json.loads(tags["mlflow.linkedPrompts"]) == linked
     assert f"{name}?promptVersion={found[version].version}" in run.data.tags["mlflow.note.content"]
