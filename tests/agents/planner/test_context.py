@@ -140,7 +140,7 @@ def test_what_is_to_be_changed_is_shown() -> None:
     space = convnet()
     population = evaluated(space, 60)
     kinds = set()
-    for seed in range(40):
+    for seed in range(20):
         variables = prompt_variables(context(space, population, seed=seed))
         kinds.add(variables["focus"]["kind"])
         shown = {c["id"] for c in variables["best"]}

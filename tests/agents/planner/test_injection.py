@@ -192,10 +192,8 @@ def test_knowledge_stays_in_its_block(tmp_path: Path) -> None:
 
     harmless, _ = shown(f"# {HARMLESS}\nwords")
     for name, text in HOSTILE.items():
-        for written in (f"# Title\n{text}", f"# {text}\nwords"):
-            outside, inside = shown(written)
-            assert outside == harmless and not TOKENS.search(inside), name
-            assert MARK in inside, name
+        outside, inside = shown(f"# {text}\nwords\n\n# Title\n{text}")
+        assert outside == harmless and not TOKENS.search(inside) and MARK in inside, name
 
 
 def test_source_of_a_candidate_cannot_leave_its_block() -> None:
