@@ -19,13 +19,9 @@ import sqlite3
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from itertools import islice
-from typing import Any
 
-from cambrian.agents.analyst.differences import Readings
 from cambrian.agents.analyst.lessons import (
     Subject,
-    lesson_of_a_setback,
     lesson_question,
     lesson_variables,
     parse_lesson,
@@ -33,19 +29,18 @@ from cambrian.agents.analyst.lessons import (
 from cambrian.agents.analyst.notes import NOTES_KEY, Changes, Note, Notebook
 from cambrian.agents.analyst.sameness import saying_the_same
 from cambrian.agents.analyst.tallies import tally_lines
-from cambrian.agents.analyst.verdicts import SIBLINGS, Assessment, Effect, assess
+from cambrian.agents.analyst.weighing import LLM_ARM, Weigher
 from cambrian.agents.errors import CambrianError, LimitReached, ModelUnavailable, ProposalError
 from cambrian.agents.evaluator.noise import NoiseFloor
 from cambrian.agents.lifecycle import Lifecycle, Services
 from cambrian.agents.planner.models import Models
 from cambrian.agents.planner.quoting import quoted
 from cambrian.agents.planner.templates import Templates
-from cambrian.agents.population.model import Candidate, Evaluation, Lesson
+from cambrian.agents.population.model import Candidate, Evaluation
 from cambrian.agents.runfile import RunConfig
 
 log = logging.getLogger(__name__)
 
-LLM_ARM = "llm"
 QUEUE = 16
 """Analyses that may wait: of older ones the verdict has to do."""
 PATIENCE_S = 30.0
@@ -70,12 +65,10 @@ class Analyst:
     ) -> None:
         self._section, self._limit = config.analyst, config.llm.prompt_tokens
         self._do, self._models, self._say = services, models, say
-        self._readings = Readings(services)
+        self._weigher = Weigher(services, self._ask_again)
         self._templates: Templates | None = None
         kept = services.store.get_meta(NOTES_KEY)
         self._book = Notebook() if kept is None else Notebook.model_validate_json(kept)
-        self._children: defaultdict[str, dict[str, None]] = defaultdict(dict)
-        self._effects: dict[str, Effect] = {}
         self._queue: deque[str] = deque()
         self._again: set[str] = set()
         self._tries: defaultdict[str, int] = defaultdict(int)
@@ -91,7 +84,10 @@ class Analyst:
     @asynccontextmanager
     async def beside(self, lifecycle: Lifecycle) -> AsyncIterator[Analyst]:
         """Work beside the slots, for as long as the context is open; what a dead process left comes first."""
-        self._take_in()
+        self._weigher.take_in()
+        for candidate in sorted(self._do.population.known(), key=lambda c: c.index):
+            if candidate.state.ended and self._is_wanted(candidate):
+                self._enqueue(candidate.id)
         self._worker = asyncio.create_task(self._work(lifecycle))
         try:
             yield self
@@ -104,12 +100,7 @@ class Analyst:
         The verdicts of its children rest on it: they are worked out again.
         """
         try:
-            self.weigh(candidate_id)
-            candidate, get = self._do.population.get(candidate_id), self._do.population.get
-            for child_id in list(self._children.get(candidate_id, ())):
-                # others are compared with it at a lower rung, as before
-                if candidate.score is None or get(child_id).rung >= candidate.rung:
-                    self._weigh(child_id)
+            self._weigher.landed(candidate_id)
             if self._is_wanted(self._do.population.get(candidate_id)):
                 self._enqueue(candidate_id)
         except (CambrianError, sqlite3.Error):  # whose disk is full will say so itself
@@ -117,44 +108,11 @@ class Analyst:
 
     def weigh(self, candidate_id: str) -> None:
         """Work out the verdict of one candidate, from what the store tells now."""
-        self._readings.forget(candidate_id)
-        self._readings.refresh()
-        self._enter_family(self._do.population.get(candidate_id))
-        self._weigh(candidate_id, anew=True)
-
-    def _enter_family(self, candidate: Candidate) -> None:
-        for parent_id in candidate.proposal.parents:
-            self._children[parent_id][candidate.id] = None
-
-    def _weigh(self, candidate_id: str, *, anew: bool = False) -> bool:
-        """Work out a candidate's verdict; whether that changed anything.
-
-        Args:
-            candidate_id: of one that has ended; of others there is nothing to say.
-            anew: whether new numbers alone are a change. Else they are one only with another verdict: noise
-                is estimated a bit differently after each repeat.
-        """
-        candidate = self._do.population.get(candidate_id)
-        assessment = self._assess(candidate)
-        self._note_effect(candidate, assessment)
-        lesson = _lesson(candidate, assessment)
-        before = candidate.lesson
-        if lesson is None or lesson == before:
-            return False
-        flipped = before is not None and before.verdict != lesson.verdict
-        first = before is not None and before.compared_with[:1] != lesson.compared_with[:1]
-        if not (anew or before is None or flipped or first):
-            return False
-        if flipped and lesson.exchange is not None:
-            self._ask_again(candidate_id)
-        self._do.teach(candidate_id, lesson, "verdict")
-        return True
+        self._weigher.weigh(candidate_id)
 
     def refresh(self) -> int:
         """Work out all verdicts anew; the number of those that have changed."""
-        self._readings.refresh()
-        ended = [c for c in self._do.population.known() if c.state.ended]
-        return sum(self._weigh(candidate.id) for candidate in ended)
+        return self._weigher.refresh()
 
     def notes(self) -> tuple[Note, ...]:
         """The notes that hold, best supported first, with the evidence that is still believed."""
@@ -165,16 +123,16 @@ class Analyst:
         most = self._section.notes
         if not most:
             return ()
-        counted = tally_lines(self._do.population.known(), self._effects)
+        counted = tally_lines(self._do.population.known(), self._weigher.effects)
         worded = [note.line() for note in self.notes()]
         counted = counted[: max(most - len(worded), most // 4)]
         return (*worded[: most - len(counted)], *counted)
 
     def noise(self) -> NoiseFloor | None:
         """What two scores may differ by for no reason, after the longest training so far; None if unknown."""
-        self._readings.refresh()
+        self._weigher.readings.refresh()
         best = self._do.population.elite(1)
-        floor = self._readings.noise(best[0].rung if best else 0)
+        floor = self._weigher.readings.noise(best[0].rung if best else 0)
         return floor if floor.std is not None or floor.sampling else None
 
     async def finish(self, patience_s: float = PATIENCE_S) -> None:
@@ -210,7 +168,7 @@ class Analyst:
         if not self._is_wanted(candidate):
             return
         templates = self._templates = self._templates or Templates.of(self._do.space)
-        self._readings.refresh()
+        self._weigher.readings.refresh()
         # without what it said itself, if it was asked before: the same question finds the answer that is paid
         notes = self._book.current(lambda cid: cid != candidate_id and self._is_believed(cid))
         notes = notes[: self._section.notes]
@@ -261,7 +219,7 @@ class Analyst:
             self._do.store.set_meta(NOTES_KEY, book.model_dump_json())
 
     def _subject(self, candidate: Candidate, notes: tuple[Note, ...]) -> Subject:
-        parents, siblings, nearest = self._family(candidate)
+        parents, siblings, nearest = self._weigher.family(candidate)
         shown = [each for each in siblings if each.score is not None]
         known = {each.id for each in (*parents, *shown)}
         if nearest is not None and nearest.id not in known and nearest.score is not None:
@@ -275,38 +233,12 @@ class Analyst:
             candidate=candidate,
             parents=parents,
             siblings=shown,
-            assessment=self._assess(candidate),
+            assessment=self._weigher.assess(candidate),
             evaluation=made[0] if made else None,
             notes=notes,
         )
 
     # -- inside -------------------------------------------------------------------------------------
-
-    def _assess(self, candidate: Candidate) -> Assessment:
-        parents, siblings, nearest = self._family(candidate)
-        return assess(candidate, parents, siblings, nearest, self._readings, self._do.task)
-
-    def _family(self, candidate: Candidate) -> tuple[list[Candidate], list[Candidate], Candidate | None]:
-        """Parents, the newest siblings first, and the earlier candidate that it is most like."""
-        population = self._do.population
-        parents = []
-        for cid in candidate.proposal.parents:
-            with contextlib.suppress(KeyError):
-                parents.append(population.get(cid))
-        besides = {candidate.id, *(parent.id for parent in parents)}
-        found: dict[str, Candidate] = {}
-        for parent in parents:
-            newest = islice(reversed(self._children.get(parent.id, {})), SIBLINGS + len(besides))
-            found |= {cid: population.get(cid) for cid in newest if cid not in besides}
-        siblings = sorted(found.values(), key=lambda c: -c.index)[:SIBLINGS]
-        nearest = population.get(candidate.nearest.id) if candidate.nearest is not None else None
-        return parents, siblings, nearest
-
-    def _note_effect(self, candidate: Candidate, assessment: Assessment) -> None:
-        if assessment.effect is None:
-            self._effects.pop(candidate.id, None)
-        else:
-            self._effects[candidate.id] = assessment.effect
 
     def _is_believed(self, candidate_id: str) -> bool:
         try:
@@ -320,22 +252,6 @@ class Analyst:
             return False
         chosen = self._section.lessons == "all" or candidate.proposal.arm == LLM_ARM
         return chosen and (candidate.lesson.exchange is None or candidate.id in self._again)
-
-    def _take_in(self) -> None:
-        """What a resumed run finds: verdicts that are missing are worked out, lessons queued."""
-        self._readings.learn(self._do.store.evaluations())
-        known = sorted(self._do.population.known(), key=lambda c: c.index)
-        ended = [candidate for candidate in known if candidate.state.ended]
-        for candidate in ended:
-            self._enter_family(candidate)
-        for candidate in ended:
-            if candidate.lesson is None:
-                self._weigh(candidate.id, anew=True)
-            else:
-                self._note_effect(candidate, self._assess(candidate))
-        for candidate in ended:
-            if self._is_wanted(self._do.population.get(candidate.id)):
-                self._enqueue(candidate.id)
 
     def _ask_again(self, candidate_id: str) -> None:
         """A candidate has another verdict now than the one that its lesson is about."""
@@ -396,21 +312,3 @@ class Analyst:
         if worker is not None:
             worker.cancel()
             await asyncio.gather(worker, return_exceptions=True)
-
-
-def _lesson(candidate: Candidate, assessment: Assessment) -> Lesson | None:
-    """What is kept with a candidate; a model's words stay for as long as its score is believed."""
-    before = candidate.lesson
-    facts: dict[str, Any] = {
-        "verdict": assessment.verdict,
-        "measured": assessment.measured,
-        "compared_with": assessment.compared_with,
-    }
-    if candidate.score is not None:
-        words = {} if before is None else {"text": before.text, "exchange": before.exchange}
-        if before is not None and before.exchange is None:
-            words = {}  # ours, of a time without a score
-        return Lesson(**facts, **words)
-    if candidate.state.ended and (candidate.proposal.arm == LLM_ARM or before is not None):
-        return Lesson(**facts, text=lesson_of_a_setback(candidate))
-    return None
