@@ -12,7 +12,8 @@ from cambrian.agents.cli.prompts_shown import wide_console
 from cambrian.agents.errors import CambrianError, UserError
 from cambrian.agents.evaluator.noise import groups_of, noise_at, repeats_by_candidate, sampling_noise
 from cambrian.agents.evaluator.prompt_questions import exchanges_of, questions_of
-from cambrian.agents.evaluator.prompt_report import PromptsReport, RunPrompts, VersionRow, prompts_report
+from cambrian.agents.evaluator.prompt_report import RunPrompts, prompts_report
+from cambrian.agents.evaluator.prompt_rows import PromptsReport, RateName, VersionRow
 from cambrian.agents.evaluator.shares import Rate
 from cambrian.agents.planner.kept_prompts import kept_prompts
 from cambrian.agents.population.model import Candidate
@@ -20,7 +21,7 @@ from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.workspace import Workspace
 from cambrian.search_spaces import near_names
 
-_WORDS = {
+_WORDS: dict[RateName, str] = {
     "valid_first": "valid at first",
     "valid": "valid after repair",
     "duplicates": "duplicates",

@@ -13,106 +13,16 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-
-from pydantic import BaseModel, ConfigDict
+from typing import Literal
 
 from cambrian.agents.evaluator.prompt_questions import Question
+from cambrian.agents.evaluator.prompt_rows import GOOD, Comparison, Gain, PromptsReport, VersionRow
 from cambrian.agents.evaluator.shares import Rate, Z, newcombe
 from cambrian.agents.planner.exchange import Exchange
 from cambrian.agents.population.model import CONTROL_ARM, Candidate, CandidateState, Verdict
 
 LEAST = 3
 """Scores on each side from which on a gain is told."""
-RATES = ("valid_first", "valid", "duplicates", "improved", "borne_out")
-GOOD = {"valid_first": True, "valid": True, "duplicates": False, "improved": True, "borne_out": True}
-"""Whether more of it is better."""
-
-
-class _Data(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Gain(_Data):
-    """Mean gain over the control arm of the same run, in per cent of its mean; positive is better."""
-
-    n: int
-    mean: float | None = None
-    low: float | None = None
-    high: float | None = None
-
-
-class VersionRow(_Data):
-    """What one version of one template brought.
-
-    Attributes:
-        origin: whose it was; empty where runs did not keep it.
-        runs: ids, oldest first.
-        questions: that it had a part in; of a repair template, its turns.
-        calls: requests, retries included.
-        valid_first: of the questions that were answered, those whose first answer was usable.
-        valid: the same, after repair turns.
-        duplicates: of the candidates that came of it, those that compute what an earlier one does.
-        improved: of the evaluated with an evaluated parent, those better than it beyond the noise.
-        borne_out: of the hypotheses with evidence, those that the measurements bear out.
-        gain: of the evaluated, at the lowest rung.
-        tokens: prompt and answer, repair turns included.
-        money: US dollars; None where a price is not known.
-        tokens_per_evaluated: None without any evaluated.
-        money_per_evaluated: None without any, or without a price.
-    """
-
-    space: str
-    task: str
-    model: str
-    template: str
-    version: str
-    origin: str
-    runs: tuple[str, ...]
-    questions: int
-    calls: int
-    valid_first: Rate
-    valid: Rate
-    duplicates: Rate
-    improved: Rate
-    borne_out: Rate
-    gain: Gain
-    evaluated: int
-    tokens: int
-    money: float | None
-    tokens_per_evaluated: float | None
-    money_per_evaluated: float | None
-
-
-class Comparison(_Data):
-    """How the newer of two versions differs in one rate.
-
-    Attributes:
-        difference: newer minus older, in points of a share.
-        low: lower end of its 95 % interval.
-        high: its upper end.
-        verdict: `better`, `worse`, or `no difference beyond chance`.
-        together_with: other templates that changed between the runs as well.
-    """
-
-    space: str
-    task: str
-    model: str
-    template: str
-    older: str
-    newer: str
-    rate: str
-    difference: float
-    low: float
-    high: float
-    verdict: str
-    together_with: tuple[str, ...] = ()
-
-
-class PromptsReport(_Data):
-    """Rows by space, task, model and template, versions in the order of their first use."""
-
-    rows: tuple[VersionRow, ...]
-    comparisons: tuple[Comparison, ...]
 
 
 @dataclass
@@ -312,14 +222,14 @@ def _changed(template: str, older: Sequence[_Used], newer: Sequence[_Used]) -> t
 
 
 def _compared(older: VersionRow, newer: VersionRow, changed: tuple[str, ...]) -> Iterator[Comparison]:
-    for name in RATES:
+    for name, more_is_better in GOOD.items():
         before, after = getattr(older, name), getattr(newer, name)
         if not before.n or not after.n:
             continue
         low, high = newcombe(after, before)
-        verdict = "no difference beyond chance"
+        verdict: Literal["better", "worse", "no difference beyond chance"] = "no difference beyond chance"
         if low > 0 or high < 0:
-            verdict = "better" if (low > 0) == GOOD[name] else "worse"
+            verdict = "better" if (low > 0) == more_is_better else "worse"
         yield Comparison(
             space=newer.space,
             task=newer.task,

@@ -16,14 +16,13 @@ user's in the same layout goes before both, file by file: the one that `CAMBRIAN
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import jinja2
 from jinja2 import meta, nodes
@@ -33,6 +32,7 @@ from jinja2.utils import missing
 
 from cambrian import prompts
 from cambrian.agents.errors import UserError
+from cambrian.agents.planner.undefined import MissingVariable, NamedUndefined
 from cambrian.search_spaces import Space, near_names
 from cambrian.search_spaces.finding import folder_of
 
@@ -53,30 +53,6 @@ class Rendered:
     text: str
     name: str
     version: str
-
-
-class _MissingVariable(jinja2.UndefinedError):
-    def __init__(self, message: str, name: str, owner: object) -> None:
-        super().__init__(message)
-        self.name, self.owner = name, owner
-
-
-class _NamedUndefined(jinja2.StrictUndefined):
-    """A strict undefined whose error remembers what was missing, so that near names can be told."""
-
-    __slots__ = ()
-
-    def __init__(
-        self,
-        hint: str | None = None,
-        obj: Any = missing,
-        name: str | None = None,
-        exc: type[jinja2.TemplateRuntimeError] = jinja2.UndefinedError,
-    ) -> None:
-        del exc
-        # called with the message only, so a partial does where Jinja2 asks for a type
-        named = functools.partial(_MissingVariable, name=str(name), owner=obj)
-        super().__init__(hint, obj, name, cast("type[jinja2.TemplateRuntimeError]", named))
 
 
 class Templates:
@@ -110,7 +86,7 @@ class Templates:
         self._kept = kept
         self._environment = ImmutableSandboxedEnvironment(
             loader=jinja2.FunctionLoader(self._load),
-            undefined=_NamedUndefined,
+            undefined=NamedUndefined,
             autoescape=False,  # prompts are text, not HTML
             trim_blocks=True,
             lstrip_blocks=True,
@@ -142,7 +118,7 @@ class Templates:
             template = self._environment.get_template(name)
             text = template.render(variables)
             return Rendered(text.strip() + "\n", name, self.version(name))
-        except _MissingVariable as error:
+        except MissingVariable as error:
             owner = variables if error.owner is missing else error.owner
             known = sorted(map(str, owner)) if isinstance(owner, Mapping) else []
             raise UserError(

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from cambrian.agents.evaluator.prompt_questions import exchanges_of, questions_of
-from cambrian.agents.evaluator.prompt_report import PromptsReport, RunPrompts, VersionRow, prompts_report
+from cambrian.agents.evaluator.prompt_report import RunPrompts, prompts_report
+from cambrian.agents.evaluator.prompt_rows import PromptsReport, VersionRow
 from cambrian.agents.evaluator.shares import Rate, newcombe, wilson
 from cambrian.agents.planner.exchange import Exchange, ExchangeLog, Message, Usage
 from cambrian.agents.population.model import (
