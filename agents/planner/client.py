@@ -110,11 +110,13 @@ class Tries:
     Attributes:
         calls: requests that have left.
         usage: tokens of those that gave no answer we could use, and yet cost some.
+        waiting: whether one of them has left and not come back.
     """
 
     def __init__(self, leaving: Callable[[Tries], None]) -> None:
         self.calls = 0
         self.usage = Usage()
+        self.waiting = False
         self._leaving = leaving
 
     def __call__(self) -> None:
@@ -124,10 +126,12 @@ class Tries:
             LimitReached: a budget is spent; it must not be sent.
         """
         self._leaving(self)
+        self.waiting = True
 
     def cost(self, usage: Usage) -> None:
-        """A request that did not answer the question cost `usage` all the same."""
+        """A request that came back without an answer cost `usage` all the same."""
         self.usage += usage
+        self.waiting = False
 
 
 class RecordingClient(ABC):
@@ -231,7 +235,10 @@ class RecordingClient(ABC):
             finished(error=self._redact(str(error)))
             raise
         except asyncio.CancelledError:
-            finished(error="cancelled while waiting for the answer")
+            # the server has read the prompt, and nobody will hear what more it did
+            prompt = sum(estimated_tokens(message.content) for message in request.messages)
+            unheard = Usage(prompt_tokens=prompt, estimated=True) if tries.waiting else NO_USAGE
+            finished(unheard, error="cancelled while waiting for the answer")
             raise
         return finished(
             reply.usage,

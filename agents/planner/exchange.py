@@ -111,7 +111,8 @@ class Exchange(_Data):
         finish: why the answer ended, in the server's words (`stop`, `length`, ...).
         refusal: the model's words when it declined to answer.
         usage: of all its requests together: also of answers that could not be used, if the server counted
-            them. A request that was cut off before the server told its tokens counts none.
+            them. A request that failed before the server told its tokens counts none; one that we gave up
+            counts its prompt, as an estimate.
         calls: requests that it took, retries included.
         seconds: from the first request to the answer, waits between retries included.
         error: why there is no answer; None when there is one, or when the process died while waiting.

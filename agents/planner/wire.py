@@ -8,13 +8,14 @@ objects of answers that break the protocol instead of saying so, and their token
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cambrian.agents.planner.client import ModelRequest, Reply
-from cambrian.agents.planner.exchange import Usage
+from cambrian.agents.planner.exchange import NO_USAGE, Usage
 from cambrian.agents.planner.metering import Sent, usage_in
 
 
@@ -27,7 +28,7 @@ class MalformedAnswer(Exception):
 
     def __init__(self, message: str, usage: Usage | None = None) -> None:
         super().__init__(message)
-        self.usage = usage or Usage()
+        self.usage = usage or NO_USAGE
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ def read_chat(body: bytes, sent: Sent) -> Reply:
     Raises:
         MalformedAnswer: not JSON, or without a choice.
     """
-    data = _parsed(body)
+    data = _parsed(body, sent)
     try:
         answer = _ChatAnswer.model_validate(data)
     except ValidationError as error:
@@ -216,7 +217,7 @@ def read_responses(body: bytes, sent: Sent) -> Reply:
     Raises:
         MalformedAnswer: not JSON, or without a message that was finished or cut.
     """
-    data = _parsed(body)
+    data = _parsed(body, sent)
     try:
         answer = _ResponsesAnswer.model_validate(data)
     except ValidationError as error:
@@ -239,26 +240,39 @@ def wasted(body: bytes, sent: Sent) -> Usage:
     Without a word nothing: then as a rule nothing was generated.
     """
     try:
-        said = _parsed(body).get("usage")
-    except MalformedAnswer:
-        return Usage()
-    return usage_in(said, sent, "", len(body)) if isinstance(said, dict) else Usage()
+        said = _parsed(body, sent).get("usage")
+    except MalformedAnswer as error:
+        return error.usage
+    return usage_in(said, sent, "", len(body)) if isinstance(said, dict) else NO_USAGE
 
 
-def _parsed(body: bytes) -> dict[str, Any]:
+def _parsed(body: bytes, sent: Sent) -> dict[str, Any]:
     """The JSON object in a body. Damaged characters are marked as such: the rest of it is still an answer.
 
     Raises:
         MalformedAnswer: not JSON, nested beyond sense, or no object.
     """
+    text = body.decode("utf-8-sig", errors="replace")
     try:
-        data = json.loads(body.decode("utf-8-sig", errors="replace"))
+        data = json.loads(text)
     except (ValueError, RecursionError):
-        raise MalformedAnswer("not JSON") from None
+        raise MalformedAnswer("not JSON", _usage_amid(text, sent)) from None
     if not isinstance(data, dict):
         raise MalformedAnswer("no JSON object")
     mended: dict[str, Any] = _mended(data)
     return mended
+
+
+def _usage_amid(text: str, sent: Sent) -> Usage:
+    """The usage in a body that is broken elsewhere; within the answer's text its quotes would be escaped."""
+    found = list(re.finditer(r'"usage"\s{0,9}:\s{0,9}(?=\{)', text))
+    if found:
+        try:
+            said, _ = json.JSONDecoder().raw_decode(text, found[-1].end())
+        except (ValueError, RecursionError):
+            return NO_USAGE
+        return usage_in(said, sent, "", len(text))
+    return NO_USAGE
 
 
 def _mended(value: Any) -> Any:

@@ -43,6 +43,12 @@ class ModelServer:
     port: int = 0
     model: str = "test-model"
     released: threading.Event = field(default_factory=threading.Event)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def count(self, tokens: int) -> None:
+        """Enter tokens into the server's own log."""
+        with self.lock:
+            self.tokens += tokens
 
     @property
     def url(self) -> str:
@@ -58,6 +64,8 @@ class Handler(BaseHTTPRequestHandler):
     world: ModelServer
     protocol_version = "HTTP/1.1"
     seen: Seen
+    number: int
+    """Of the request, from 1."""
 
     def do_GET(self) -> None:
         self.send(200, {"object": "list", "data": [{"id": self.world.model}, {"id": "other"}]})
@@ -65,8 +73,10 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         raw = self.rfile.read(int(self.headers["Content-Length"]))
         self.seen = Seen(self.path, {k.lower(): v for k, v in self.headers.items()}, json.loads(raw))
-        self.world.seen.append(self.seen)
-        step = min(len(self.world.seen), len(self.world.script)) - 1
+        with self.world.lock:
+            self.world.seen.append(self.seen)
+            self.number = len(self.world.seen)
+        step = min(self.number, len(self.world.script)) - 1
         self.world.script[step](self)
 
     def send(
@@ -115,7 +125,7 @@ def answer(
         prompt = sum(len(turn["content"].split()) for turn in handler.seen.turns)
         completion = len((text or "").split()) + 1
         if usage:
-            handler.world.tokens += prompt + completion
+            handler.world.count(prompt + completion)
         if handler.path.endswith("/chat/completions"):
             message = {"role": "assistant", "content": text, "refusal": refusal}
             body: dict[str, Any] = {
@@ -216,12 +226,17 @@ def flood(handler: Handler) -> None:
     handler.close_connection = True
 
 
+class _Quiet(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients hang up in the middle, as they may."""
+
+
 @contextmanager
 def model_server() -> Iterator[ModelServer]:
     """A server for one test."""
     world = ModelServer()
     handler = type("ScriptedHandler", (Handler,), {"world": world})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = _Quiet(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     world.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)

@@ -140,3 +140,4 @@ async def test_a_request_is_on_disk_before_it_leaves(tmp_path: Path) -> None:
         await task
     ended = json.loads((tmp_path / "exchanges" / "x-0001.json").read_text("utf-8"))
     assert ended["error"] == "cancelled while waiting for the answer"
+    assert ended["usage"]["prompt_tokens"] == 2 and ended["usage"]["estimated"], "it was sent, and read"

@@ -455,6 +455,25 @@ async def test_damaged_characters_leave_the_rest_whole(
     assert ExchangeLog(exchanges.folder.parent).get("x-0001") == exchange
 
 
+async def test_a_body_that_is_broken_may_still_say_what_it_cost(
+    server: ModelServer, exchanges: ExchangeLog, waits: Waits, api: str
+) -> None:
+    def broken(body: dict[str, Any]) -> bytes:
+        return b'{"a": oops, ' + json.dumps(body).encode()[1:]
+
+    def cut_within(body: dict[str, Any]) -> bytes:
+        return json.dumps(body).encode()[:-9]
+
+    lure = 'so "usage": {"prompt_tokens": 7, "completion_tokens": 7}'
+    server.says(speak.answer(lure, spoilt=broken), speak.answer("{}"))
+    assert (await make(server, exchanges, waits, api=api).ask(REQUEST)).calls == 2
+    assert exchanges.tokens == server.tokens
+    server.says(speak.answer("x", spoilt=cut_within))
+    with pytest.raises(ModelUnavailable):
+        await make(server, exchanges, waits, api=api, retries=0).ask(REQUEST)
+    assert exchanges.get("x-0002").usage.tokens == 0, "half a number is none"
+
+
 async def test_a_body_of_nothing_but_brackets_is_no_answer(
     server: ModelServer, exchanges: ExchangeLog, waits: Waits, api: str
 ) -> None:

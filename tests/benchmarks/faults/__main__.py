@@ -20,7 +20,7 @@ from pathlib import Path
 
 from cambrian.sandbox import SANDBOXES
 from cambrian.search_spaces import TASKS
-from tests.benchmarks.faults.trouble import FAULTS, Endured, endure, mixed
+from tests.benchmarks.faults.trouble import FAULTS, Endured, endure, mixed, timeout_s
 from tests.benchmarks.harness import Row, publish
 from tests.support.instant import InstantSandbox
 
@@ -58,7 +58,10 @@ def main() -> int:
         for fault in options.faults:
             for when, response in (("each request", FAULTS[fault]), ("every second", mixed(FAULTS[fault]))):
                 with tempfile.TemporaryDirectory() as folder:
-                    endured = asyncio.run(endure(response, Path(folder), options.evaluations, api=api))
+                    run = endure(
+                        response, Path(folder), options.evaluations, api=api, timeout_s=timeout_s(fault)
+                    )
+                    endured = asyncio.run(run)
                 rows.append(row(fault, when, api, endured))
                 print(*rows[-1].values(), sep="  ", file=sys.stderr)
     failed = sum(each["result"] != "ok" for each in rows)

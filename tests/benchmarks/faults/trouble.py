@@ -28,7 +28,10 @@ from tests.agents.planner.server import (
 )
 
 Response = Callable[[Handler], None]
-TIMEOUT_S = 0.5
+TIMEOUT_S = 20.0
+"""Long enough for a busy machine: an answer that comes later is in the server's log only."""
+STALLED_S = 1.0
+"""The same for servers that never end an answer."""
 SPACE = "convnet"
 
 
@@ -51,7 +54,7 @@ def _good(handler: Handler) -> str:
                 "expectation": {"measure": "score", "change": "higher", "by_percent": 1},
                 "parents": [],
                 "edit": "wider",
-                "genotype": space.sample(random.Random(f"{len(handler.world.seen)}/{n}")),
+                "genotype": space.sample(random.Random(f"{handler.number}/{n}")),
             }
             for n in range(3 if "proposals" in schema else 1)
         ]
@@ -63,25 +66,23 @@ def _lying(**wrong: object) -> Response:
     """A good answer whose usage is made up, so that it counts for nothing in the server's log either."""
 
     def respond(handler: Handler) -> None:
-        before = handler.world.tokens
-
         def lie(body: dict[str, Any]) -> None:
-            names = list(body["usage"])
-            body["usage"] = {name: wrong.get(name.partition("_")[0], wrong["all"]) for name in names}
+            said: dict[str, int] = body["usage"]
+            handler.world.count(-said["total_tokens"])
+            body["usage"] = {name: wrong.get(name.partition("_")[0], wrong["all"]) for name in said}
 
         answer(_good(handler), spoilt=lie)(handler)
-        handler.world.tokens = before
 
     return respond
 
 
 def _damaged(handler: Handler) -> None:
-    """Bytes that are no UTF-8, halves of pairs and a null within a good answer's text."""
-    rng = random.Random(len(handler.world.seen))
+    """Bytes that are no UTF-8, halves of pairs and a null, within a good answer's text or beside it."""
+    rng = random.Random(handler.number)
 
     def damage(body: dict[str, Any]) -> bytes:
         text = json.dumps(body).encode()
-        place = text.find(b"wider")
+        place = text.find(b"wider") if handler.number % 3 else 2
         wrong = rng.choice([b"\xff\xfe", b"\\ud83d", b"\xc3", b"\\u0000", b"\xed\xa0\x80"])
         return text[:place] + wrong + text[place:]
 
@@ -174,10 +175,15 @@ def mixed(*faults: Response, good: int = 1) -> Response:
     """`good` good answers between each two faults, which come in turn."""
 
     def respond(handler: Handler) -> None:
-        turn, rest = divmod(len(handler.world.seen) - 1, good + 1)
+        turn, rest = divmod(handler.number - 1, good + 1)
         (well if rest < good else faults[turn % len(faults)])(handler)
 
     return respond
+
+
+def timeout_s(fault: str) -> float:
+    """How long to wait for an answer of a server with `fault`."""
+    return STALLED_S if fault == "slow drip" else TIMEOUT_S
 
 
 async def endure(response: Response, folder: Path, evaluations: int, **llm: Any) -> Endured:
