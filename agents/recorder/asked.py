@@ -36,7 +36,7 @@ def asked_of(candidate: Candidate, traces: Traces, experiment_id: str, run_id: s
     if asking:
         last = asking[-1]
         rows.append(("model", _plain(last.model)))
-        prompt = f"[prompt](#/experiments/{experiment_id}/runs/{run_id}/artifactPath/prompt.md)"
+        prompt = f"[prompt]({tab_link(experiment_id, run_id, 'artifactPath/prompt.md')})"
         rows.append(("questions", f"{_turns(asking, traces, experiment_id)}; the last {prompt} as a file"))
         rows.append(("tokens", _cost(asking, traces.shared_by(last.id))))
         refs = traces.prompts_of(last)
@@ -55,6 +55,11 @@ def asked_of(candidate: Candidate, traces: Traces, experiment_id: str, run_id: s
 def trace_link(experiment_id: str, trace_id: str) -> str:
     """Address of a trace's page, relative to MLflow's own."""
     return f"#/experiments/{experiment_id}/traces/{trace_id}"
+
+
+def tab_link(experiment_id: str, run_id: str, tab: str) -> str:
+    """Address of a tab of a run's page, with the menus for training runs."""
+    return f"#/experiments/{experiment_id}/runs/{run_id}/{tab}?workflowType=machine_learning"
 
 
 def _turns(exchanges: Sequence[Exchange], traces: Traces, experiment_id: str) -> str:

@@ -21,6 +21,7 @@ from cambrian.agents.planner.exchange import ExchangeLog
 from cambrian.agents.population.archive import READ, Archive
 from cambrian.agents.population.model import Candidate
 from cambrian.agents.population.store import PopulationStore
+from cambrian.agents.recorder.asked import tab_link
 from cambrian.agents.recorder.delivery import edited, get_run, links_of, note_tags, upload
 from cambrian.agents.recorder.entries import TAG_ROLE, TAG_RUN, public_config, run_entry, run_metrics
 from cambrian.agents.recorder.learned import (
@@ -173,7 +174,7 @@ class Parent:
 
     def _place(self, tab: str) -> str:
         """Address of a tab of the run's page."""
-        return f"#/experiments/{self._tracking.experiment_id}/runs/{self.info.run_id}/{tab}"
+        return tab_link(self._tracking.experiment_id, self.info.run_id, tab)
 
     def _draw(self, candidate: Candidate) -> str | None:
         try:

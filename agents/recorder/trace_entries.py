@@ -158,7 +158,7 @@ def trace_entry(
         ok=became in {"answered", "cut off"},
         problem=one_line(exchange.refusal or exchange.error or "", 1000),
         attributes=attributes,
-        question=_gist(asked[-1] if asked else ""),
+        question=_gist(exchange.place, asked[-1] if asked else ""),
         answer=unpictured(
             one_line(exchange.response or exchange.refusal or exchange.error or became, _PREVIEW)
         ),
@@ -206,10 +206,10 @@ def fenced(answer: str) -> str:
     return f"```json\n{json.dumps(told, indent=1, ensure_ascii=False)}\n```"
 
 
-def _gist(question: str) -> str:
-    """The last section of a question for lists: what is asked comes last, and all questions begin alike."""
+def _gist(place: str, question: str) -> str:
+    """A question for lists: its place and its last section, as all questions begin alike."""
     section = question.rpartition("\n# ")[2] or question
-    return unpictured(one_line(section, _PREVIEW))
+    return unpictured(one_line(f"{place}: {section}" if place else section, _PREVIEW))
 
 
 def _shown(text: str) -> str:
