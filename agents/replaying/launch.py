@@ -68,13 +68,14 @@ def _unlimited(config: RunConfig, source: PopulationStore) -> RunConfig:
     kept = source.get_meta(LLM_KEY)
     llm = config.llm if kept is None else LLMSection.model_validate_json(kept)
     roles = {
-        role: section.model_copy(update={"calls": None, "tokens": None})
+        # no model is asked, so that none has to be there: a local one may lie on another machine
+        role: section.model_copy(update={"calls": None, "tokens": None, "model": None})
         for role, section in llm.roles.items()
     }
     changes = {
         "budget": BudgetSection(evaluations=config.budget.evaluations, wall_s=config.budget.wall_s),
         "mlflow": MLflowSection(enabled=False),
-        "llm": llm.model_copy(update={"roles": roles, "failures": sys.maxsize}),
+        "llm": llm.model_copy(update={"roles": roles, "failures": sys.maxsize, "local": None}),
     }
     return config.model_copy(update=changes)
 

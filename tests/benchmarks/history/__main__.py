@@ -331,7 +331,7 @@ async def client_of(asked: argparse.Namespace, folder: Path) -> AsyncIterator[Op
         local_threads=asked.threads,
         temperature=0.0,
         max_tokens=700,
-        timeout_s=1200.0,
+        timeout_s=7200.0,  # a starved core is slow, and nobody waits
         retries=0,
     )
     local = None if asked.endpoint else LocalModel(llm, parallel=PARALLEL)
