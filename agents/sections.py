@@ -187,8 +187,8 @@ class LLMSection(Section):
     Attributes:
         model: name sent to the endpoint; None takes `CAMBRIAN_MODEL` from the environment.
         base_url: endpoint; None takes `OPENAI_BASE_URL`, else OpenAI's own.
-        local: a GGUF file that is served in this process instead, or `default` for the one that `CAMBRIAN_GGUF`
-            names, else the installed one; `llm: local` is short for that.
+        local: a GGUF file that is served in this process instead, or `default` for the one that
+            `CAMBRIAN_GGUF` names, else the installed one; `llm: local` is short for that.
         local_threads: of the processor that it may use.
         api: chat completions or responses.
         structured: ask for JSON by schema; off for servers that cannot.
