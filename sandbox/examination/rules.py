@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
-from torch.utils.flop_counter import FlopCounterMode, _FlopCounterMode
+from torch.utils.flop_counter import _FlopCounterMode
 
 from cambrian.sandbox.examination.tape import Tape
+from cambrian.search_spaces.flop_counting import flop_counter
 
 Rule = Callable[..., Any]
 _META = torch.device("meta")
@@ -105,7 +106,7 @@ class ForwardTrace(TorchFunctionMode):
             with _META:  # a factory, or something that is none of our business
                 return func(*args, **kwargs)
         if _WATCHED.get(func, True):
-            counter = FlopCounterMode(display=False)
+            counter = flop_counter()
             with counter:
                 result = func(*args, **kwargs)
             self.flops += counter.get_total_flops()

@@ -18,11 +18,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from cambrian.search_spaces.declarative.catalogue import REQUIRED, Argument, Block, Planned, catalogue
 from cambrian.search_spaces.declarative.shape import AXES, Kind, Shape, ShapeError
 from cambrian.search_spaces.errors import UserError
+from cambrian.search_spaces.flop_counting import flop_counter
 
 _GIVEN = ("input_shape", "in_channels")
 """Constructor parameters that the planner fills in."""
@@ -158,7 +158,7 @@ def _measure(cls: type[nn.Module], shape: Shape, kwargs: dict[str, Any]) -> Plan
     batch = () if shape.kind == "nodes" else (2,)
     dtype = torch.int64 if shape.kind == "ids" else torch.float32
     try:
-        with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with torch.device("meta"), torch.no_grad(), flop_counter() as counter:
             module = cls(**kwargs)
             out = module(torch.empty((*batch, *shape.dims), dtype=dtype))
     except Exception as error:
