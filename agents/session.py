@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import errno
 import importlib
-import inspect
 import shutil
 import signal
 import sqlite3
@@ -22,44 +21,36 @@ import yaml
 
 from cambrian.agents.analyst.analyst import PATIENCE_S, Analyst
 from cambrian.agents.budget import Account
+from cambrian.agents.checking import check_run, fitted, with_absolute_paths, with_genes
 from cambrian.agents.discovery import Discovery
-from cambrian.agents.errors import CambrianError, InfrastructureError, RunFileError, UserError
+from cambrian.agents.errors import CambrianError, InfrastructureError
 from cambrian.agents.evaluator.admission import Admission
 from cambrian.agents.evaluator.earlier import earlier_runs
-from cambrian.agents.examining import check_demands
 from cambrian.agents.lifecycle import Lifecycle, Services
-from cambrian.agents.planner import Arm
 from cambrian.agents.planner.endpoint import endpoint_status
 from cambrian.agents.planner.exchange import ExchangeLog
 from cambrian.agents.planner.kept_prompts import keep_prompts
-from cambrian.agents.planner.local_model import DEFAULT, LocalModel, local_model
-from cambrian.agents.planner.models import Models, check_models
+from cambrian.agents.planner.llm import LLMArm
+from cambrian.agents.planner.local_model import local_model
+from cambrian.agents.planner.models import Models
 from cambrian.agents.planner.portfolio import build_arms
-from cambrian.agents.planner.prompt_check import check_prompts
 from cambrian.agents.planner.templates import Templates
 from cambrian.agents.population.archive import Archive
 from cambrian.agents.population.model import Candidate
 from cambrian.agents.population.store import PopulationStore, RunRecord
 from cambrian.agents.population.view import Population
 from cambrian.agents.recorder.mlflow_recorder import MLflowRecorder, RecorderStatus
-from cambrian.agents.recorder.tracking import check_tracking_uri
 from cambrian.agents.report import COVERAGE_KEY, PREDICTOR_KEY, EndReport, end_report
 from cambrian.agents.review import FolderDesk, MLflowDesk, ReviewDesk
 from cambrian.agents.runfile import RunConfig, parse_config
-from cambrian.agents.sections import RELATIVE, TaskSection
 from cambrian.agents.spaces.code import plugins_of
-from cambrian.agents.spaces.fit import check_fit
 from cambrian.agents.trial import Meter, limits_of
 from cambrian.agents.workspace import Workspace, keep_space, kept_space, space_of
 from cambrian.sandbox import Sandbox
-from cambrian.sandbox.select import check_trust, kind_for, machine_cores, open_sandbox
-from cambrian.search_spaces import SPACES, TASKS, Space, TabularTask, Task, near_names
-from cambrian.search_spaces.finding import files_of, folder_of
-from cambrian.search_spaces.recipes import with_recipe_genes
+from cambrian.sandbox.select import machine_cores, open_sandbox
+from cambrian.search_spaces import SPACES, Space, Task
 from cambrian.search_spaces.tasks import validation_samples
 
-PATH_OPTIONS = ("data", "path")
-"""Options of tasks that name files or folders."""
 CLOSING_S = 5.0
 """How long the end of a run waits for an MLflow that does not answer; one that does gets a minute."""
 LLM_KEY = "llm"
@@ -88,126 +79,6 @@ class Stopped(BaseException):
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
         self.number = number
-
-
-def make_task(config: RunConfig, origin: str) -> Task:
-    """The run file's task. A wrong option is a `RunFileError` that names it."""
-    factory = TASKS.get(config.task.name)
-    options = config.task.options()
-    known = [name for name in inspect.signature(factory).parameters if name != "self"]
-    for option in options:
-        if option not in known:
-            raise RunFileError(
-                f"{origin}: task.{option}: task {config.task.name!r} has no such option",
-                hint=near_names(option, known),
-            )
-    missing = [
-        name
-        for name, parameter in inspect.signature(factory).parameters.items()
-        if parameter.default is inspect.Parameter.empty and name not in options and name != "self"
-    ]
-    if missing:
-        raise RunFileError(
-            f"{origin}: task.{missing[0]}: task {config.task.name!r} needs it", hint="add it under `task:`"
-        )
-    return factory(**options)
-
-
-def check_run(config: RunConfig, origin: str, space: Space | None = None) -> tuple[Space, Task]:
-    """Everything that can be wrong with a run before anything is started.
-
-    Args:
-        config: the run.
-        origin: what it came from, for messages.
-        space: of a run that was started already; None finds the one that `config` names.
-
-    Raises:
-        UserError: the space cannot be used; of a space file, the message names the place.
-        RunFileError: unknown option of the task, a task that the space cannot take, unknown baseline.
-        MissingDataError: the task's data are not there.
-    """
-    task = make_task(config, origin)
-    if space is None:
-        space = SPACES.open(config.space)
-        folder = folder_of(space)
-        if folder is not None:
-            files_of(folder)  # the run will keep a copy
-    kind_for(config.sandbox.kind, task)
-    _check_sandboxes(config, space, task, origin)
-    check_fit(space, task, origin)
-    check_demands(config, task, origin)
-    space = with_genes(space, config, task, origin)
-    for name in config.baselines:
-        known = list(space.baselines())
-        if name not in known:
-            raise RunFileError(
-                f"{origin}: baselines: space {space.name!r} knows no {name!r}", hint=near_names(name, known)
-            )
-    if config.mlflow.tracking_uri is not None:
-        check_tracking_uri(config.mlflow.tracking_uri)
-    task.load()
-    check_models(config, origin)
-    local = local_model(config.llm)
-    if "llm" in config.arms and config.arms["llm"].weight > 0:
-        with _narrowness(local):
-            check_prompts(config if local is None else _fitted(config, local), space, task)
-    return space, task
-
-
-def _check_sandboxes(config: RunConfig, space: Space, task: Task, origin: str) -> None:
-    """Refuse what the run's sandboxes cannot do, or must not.
-
-    Raises:
-        RunFileError: something is to be measured of what is looked up in a table.
-        UserError: generated code would run without a container.
-    """
-    device = config.latency.device
-    if isinstance(task, TabularTask):
-        relative = next((c.name for c in config.constraints if c.name in RELATIVE), None)
-        if relative or config.cost in RELATIVE or device:
-            field = "latency.device" if device else "constraints" if relative else "cost"
-            raise RunFileError(
-                f"{origin}: {field}: task {task.name!r} is a table, where nothing is measured",
-                hint="limit 'latency_ms', which the table knows",
-            )
-        return
-    if space.kind != "code" or config.sandbox.trust_generated_code:
-        return
-    how = "set 'sandbox.trust_generated_code: true' in the run file"
-    place = config.sandbox
-    needs_engine = place.engine is not None or place.gpu is not None or place.runtime is not None
-    if not needs_engine:
-        check_trust(place.kind, field=f"{origin}: sandbox.kind", how=how)
-    if device is not None:
-        found = config.devices[device]
-        if found.engine is None and found.gpu is None:
-            check_trust(found.kind, field=f"{origin}: devices.{device}.kind", how=how)
-
-
-def _fitted(config: RunConfig, local: LocalModel) -> RunConfig:
-    return config.model_copy(update={"llm": local.fitted(config.llm)})
-
-
-@contextmanager
-def _narrowness(local: LocalModel | None) -> Iterator[None]:
-    """Say of questions that are too long that the local model is why, where it is."""
-    try:
-        yield
-    except UserError as error:
-        if local is None or not local.narrow or "prompt_tokens" not in error.message:
-            raise
-        raise UserError(
-            f"{error.message}, and {local.file.path.name} takes in no more",
-            hint=f"use a model that was trained on longer texts than {local.file.context} tokens",
-        ) from error
-
-
-def with_genes(space: Space, config: RunConfig, task: Task, origin: str) -> Space:
-    """`space` with the run's recipe genes. A wrong one is a `RunFileError` that names it."""
-    try:
-        return with_recipe_genes(space, config.recipe_genes, task)
-    except UserError as error:
-        raise RunFileError(f"{origin}: recipe_genes.{error.message}", hint=error.hint) from None
 
 
 async def start(config: RunConfig, workspace: Workspace, watch: Watch, origin: str = "run file") -> EndReport:
@@ -250,18 +121,6 @@ async def start(config: RunConfig, workspace: Workspace, watch: Watch, origin: s
         if not _has_candidates(folder):  # nothing was begun: an empty run would only be in the way
             shutil.rmtree(folder, ignore_errors=True)
         raise
-
-
-def with_absolute_paths(config: RunConfig) -> RunConfig:
-    """`config` with the files and folders that it names named so that a resume finds them from anywhere."""
-    options = {
-        key: str(Path(value).absolute()) if key in PATH_OPTIONS and isinstance(value, str) else value
-        for key, value in config.task.options().items()
-    }
-    llm, local = config.llm, config.llm.local
-    if local is not None and local != DEFAULT:
-        llm = llm.model_copy(update={"local": str(Path(local).expanduser().absolute())})
-    return config.model_copy(update={"task": TaskSection(name=config.task.name, **options), "llm": llm})
 
 
 def _has_candidates(folder: Path) -> bool:
@@ -352,13 +211,17 @@ async def _organs(
     """Everything that a run needs, opened in order and closed in the reverse order whatever happens."""
     recorder = _recorder(config, store, space, task, workspace)
     if (local := local_model(config.llm)) is not None:
-        config = _fitted(config, local)
+        config = fitted(config, local)
     models = Models(
         config, exchanges, say=watch.say, local=local, time_left=lambda: account.seconds_left()
     )  # nobody asks before the account is opened
     models.answered = lambda exchange: store.note("answered", exchange.place)
     store.set_meta(LLM_KEY, config.llm.model_dump_json())
-    arms = _arms(config, models, space, watch.say, store.folder)
+    templates = _templates(config, space, watch.say, store.folder)
+    arms = build_arms(config, models)
+    for arm in arms.values():
+        if isinstance(arm, LLMArm):
+            arm.templates = templates
     desks: list[ReviewDesk] = [FolderDesk(store.folder / "review")]
     # The predictors' libraries take seconds to import: now, beside the sandbox, rather than in a slot's way.
     warming = asyncio.create_task(asyncio.to_thread(importlib.import_module, PREDICTOR_LIBRARY))
@@ -384,7 +247,7 @@ async def _organs(
             meter=meter,
         )
         account = Account(config.budget, evaluations=len(store.evaluations()), elapsed_s=store.run.elapsed_s)
-        analyst = Analyst(config, services, models, watch.say)
+        analyst = Analyst(config, services, models, watch.say, templates)
         async with (
             Lifecycle(services, store.folder / "checkpoints.sqlite") as lifecycle,
             analyst.beside(lifecycle),
@@ -489,18 +352,21 @@ def _recorder(
     )
 
 
-def _arms(config: RunConfig, models: Models, space: Space, say: Say, folder: Path) -> dict[str, Arm]:
-    """The run's arms; one line says so when the LLM arm is wanted and cannot be had."""
+def _templates(config: RunConfig, space: Space, say: Say, folder: Path) -> Templates:
+    """What the run's models are asked with, kept in its folder; files that change meanwhile change nothing.
+
+    One line says so when the LLM arm is wanted and cannot be had.
+    """
+    templates = Templates.of(space)
     if "llm" in config.arms and config.arms["llm"].weight > 0:
         endpoint = endpoint_status(config.llm)
         if not endpoint.configured and config.llm.local is None:
             say(f"{endpoint.detail}; the run goes on with the other arms ({endpoint.hint})")
-        templates = Templates.of(space)
         keep_prompts(templates, folder)
         shadowed = [name for name in templates.names() if templates.is_users(name)]
         if shadowed:
             say(f"prompts of your own in {templates.user_folder}: {', '.join(shadowed)}")
-    return build_arms(config, models)
+    return templates
 
 
 @contextmanager

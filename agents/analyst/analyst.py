@@ -58,15 +58,21 @@ class Analyst:
         services: of the run; get `notes`, `noise` and `analyse` from here.
         models: of the run.
         say: prints one line for people.
+        templates: what it asks with; None takes those that there are at the first question.
     """
 
     def __init__(
-        self, config: RunConfig, services: Services, models: Models, say: Callable[[str], None] = print
+        self,
+        config: RunConfig,
+        services: Services,
+        models: Models,
+        say: Callable[[str], None] = print,
+        templates: Templates | None = None,
     ) -> None:
         self._section, self._limit = config.analyst, config.llm.prompt_tokens
         self._do, self._models, self._say = services, models, say
         self._weigher = Weigher(services, self._ask_again)
-        self._templates: Templates | None = None
+        self._templates = templates
         kept = services.store.get_meta(NOTES_KEY)
         self._book = Notebook() if kept is None else Notebook.model_validate_json(kept)
         self._queue: deque[str] = deque()

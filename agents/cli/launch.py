@@ -47,7 +47,7 @@ def check_command(
 ) -> None:
     """Validate a run file, its space, task and data; run nothing."""
     config = load_run_file(run_file, overrides_from(budget, settings, llm))
-    from cambrian.agents.session import check_run
+    from cambrian.agents.checking import check_run
     from cambrian.search_spaces.tasks import extent
 
     space, task = check_run(config, str(run_file))

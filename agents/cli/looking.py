@@ -171,8 +171,8 @@ def export_command(name: str, out: Path | None, as_json: bool, runs: Path | None
     import numpy as np
     from safetensors.numpy import save_file
 
+    from cambrian.agents.checking import make_task, with_genes
     from cambrian.agents.runfile import parse_config
-    from cambrian.agents.session import make_task, with_genes
 
     kept = kept_space(store.folder) is not None
     config = parse_config(store.run.config, f"run {store.run.run_id}", kept_space=kept)

@@ -175,10 +175,10 @@ def _question_tokens(config: RunConfig | None, llm: LLMSection) -> int:
     """How long this run's questions are, by its prompts on a made-up population; at most without a run."""
     if config is None:
         return llm.prompt_tokens
+    from cambrian.agents.checking import make_task
     from cambrian.agents.planner.prompt_worlds import few_worlds
     from cambrian.agents.planner.questions import Questions
     from cambrian.agents.planner.templates import Templates
-    from cambrian.agents.session import make_task
     from cambrian.search_spaces import SPACES
 
     try:

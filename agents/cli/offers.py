@@ -115,7 +115,7 @@ def _docker(config: RunConfig | None) -> Finding:
 
 
 def _data(config: RunConfig | None, run_file: Path | None) -> list[Finding]:
-    from cambrian.agents.session import make_task
+    from cambrian.agents.checking import make_task
     from cambrian.search_spaces.tasks import extent
 
     if config is not None:

@@ -14,8 +14,8 @@ from cambrian.agents.workspace import Workspace, kept_space, space_of
 
 def open_run(store: PopulationStore) -> Subject:
     """Space, task and configuration of a run."""
+    from cambrian.agents.checking import make_task, with_genes
     from cambrian.agents.runfile import parse_config
-    from cambrian.agents.session import make_task, with_genes
 
     origin = f"run {store.run.run_id}"
     config = parse_config(store.run.config, origin, kept_space=kept_space(store.folder) is not None)

@@ -52,7 +52,7 @@ def subject(name: str) -> Subject:
         space = find(name)
         return Subject(space, task_for(space))
     config = load_run_file(Path(name), {})
-    from cambrian.agents.session import make_task, with_genes
+    from cambrian.agents.checking import make_task, with_genes
 
     task = make_task(config, name)
     return Subject(with_genes(SPACES.open(config.space), config, task, name), task, config)

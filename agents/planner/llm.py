@@ -32,6 +32,9 @@ class LLMArm:
     Args:
         config: `llm` is used.
         models: of the run.
+
+    Attributes:
+        templates: what it asks with; None takes those that there are at the first question.
     """
 
     name = "llm"
@@ -40,7 +43,7 @@ class LLMArm:
 
     def __init__(self, config: RunConfig, models: Models) -> None:
         self._llm = config.llm
-        self._templates: Templates | None = None
+        self.templates: Templates | None = None
         self._models = models
         self._batching = Batching(config.llm)
         self._counter = TokenCounter(models.exchanges)
@@ -94,10 +97,10 @@ class LLMArm:
             UserError: a prompt template cannot be rendered, or `CAMBRIAN_PROMPTS` names no folder.
         """
         # one set for the whole run: what is asked must not change with a file that is edited meanwhile
-        self._templates = self._templates or Templates.of(context.space)
+        self.templates = self.templates or Templates.of(context.space)
         n = min(n, MOST)
         questions = Questions(
-            self._templates, context, n, limit=self._llm.prompt_tokens, counter=self._counter
+            self.templates, context, n, limit=self._llm.prompt_tokens, counter=self._counter
         )
         place = f"d{context.index}"
         request = replace(questions.question(), place=place)

@@ -8,6 +8,7 @@ import time
 import torch
 
 from cambrian.agents.analyst.analyst import Analyst
+from cambrian.agents.checking import check_run, with_genes
 from cambrian.agents.errors import UserError
 from cambrian.agents.evaluator.admission import Admission
 from cambrian.agents.evaluator.earlier import earlier_runs
@@ -23,7 +24,7 @@ from cambrian.agents.replaying.replay import Replayer, ReplayReport
 from cambrian.agents.replaying.trials import Nowhere, RecordedTrials, recorded_evaluations
 from cambrian.agents.runfile import RunConfig, parse_config
 from cambrian.agents.sections import BudgetSection, LLMSection, MLflowSection
-from cambrian.agents.session import LLM_KEY, Say, check_run, with_genes
+from cambrian.agents.session import LLM_KEY, Say
 from cambrian.agents.workspace import Workspace, keep_space, kept_space, space_of
 from cambrian.search_spaces import Space, Task
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cambrian.agents.checking import check_run
 from cambrian.agents.cli.looking import show_command
 from cambrian.agents.errors import RunFileError
 from cambrian.agents.evaluator.admission import Admission
@@ -18,7 +19,7 @@ from cambrian.agents.population.model import Candidate, Proposal
 from cambrian.agents.population.store import PopulationStore, RunRecord
 from cambrian.agents.recorder.notes import candidate_note
 from cambrian.agents.runfile import RunConfig
-from cambrian.agents.session import Watch, check_run, start
+from cambrian.agents.session import Watch, start
 from cambrian.agents.workspace import Workspace
 from cambrian.sandbox import Isolation, JobState, Outcome, WorkerReport
 from cambrian.sandbox.examination.report import Examination, Finding, StaticFacts

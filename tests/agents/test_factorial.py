@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from cambrian.agents.checking import check_run
 from cambrian.agents.errors import RunFileError
 from cambrian.agents.evaluator.parts import Scores, parts_of_gain
 from cambrian.agents.factorial import FACTORIAL_KEY, Plan, cell_states
@@ -21,7 +22,7 @@ from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.report import EndReport, end_report
 from cambrian.agents.review import FolderDesk
 from cambrian.agents.runfile import RunConfig
-from cambrian.agents.session import Stopped, Watch, check_run, resume, start
+from cambrian.agents.session import Stopped, Watch, resume, start
 from cambrian.agents.workspace import Workspace
 from cambrian.sandbox import SANDBOXES, Job, Outcome
 from cambrian.sandbox.examination.identity import identity

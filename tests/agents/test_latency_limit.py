@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from cambrian.agents.checking import check_run
 from cambrian.agents.evaluator.admission import Admission
 from cambrian.agents.planner.evolution import MutationArm
 from cambrian.agents.population import Candidate, CandidateState
 from cambrian.agents.population.model import CONTROL_ARM, Proposal
 from cambrian.agents.runfile import RunConfig
-from cambrian.agents.session import Watch, check_run, resume, start
+from cambrian.agents.session import Watch, resume, start
 from cambrian.agents.workspace import Workspace
 from cambrian.sandbox import SANDBOXES, Job, JobState, Outcome
 from cambrian.search_spaces import SPACES, Genotype

@@ -155,7 +155,7 @@ async def test_a_changed_prompt_is_a_miss_that_names_it(
     same = await replay(report.run_id, Workspace(runs), quiet)
     assert same.candidates, "another version of a template that says the same is no other question"
     (folder / "system.j2").write_text("You propose networks, {{ task.name }} ones.")
-    with pytest.raises(ReplayMiss, match=r"question d\d+ \(propose\).*x-000\d: template system\.j2 is .* was"):
+    with pytest.raises(ReplayMiss, match=r"question d\d+ \(propose\).*x-000\d: template system\.j2 is .* "):
         await replay(report.run_id, Workspace(runs), quiet)
     kept = Workspace(runs).open("last").run
     assert kept.status == "stopped" and "system.j2" in kept.stop_reason

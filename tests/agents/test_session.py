@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cambrian.agents.checking import check_run
 from cambrian.agents.discovery import Discovery
 from cambrian.agents.errors import InfrastructureError, RunFileError
 from cambrian.agents.population import Candidate, CandidateState
 from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.review import FolderDesk
 from cambrian.agents.runfile import RunConfig
-from cambrian.agents.session import Stopped, Watch, check_run, resume, start
+from cambrian.agents.session import Stopped, Watch, resume, start
 from cambrian.agents.workspace import Workspace
 from cambrian.sandbox import SANDBOXES, Job, Outcome
 from cambrian.search_spaces import SPACES, Splits

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cambrian.agents.checking import check_run
 from cambrian.agents.errors import RunFileError, UserError
 from cambrian.agents.runfile import RunConfig, load_run_file
-from cambrian.agents.session import Watch, check_run, resume, start
+from cambrian.agents.session import Watch, resume, start
 from cambrian.agents.workspace import Workspace, kept_space, space_of
 from cambrian.search_spaces.finding import MAX_BYTES, files_of
 from tests.support.folders import write_space

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from cambrian.agents.checking import check_run
 from cambrian.agents.population import CandidateState
 from cambrian.agents.runfile import RunConfig
-from cambrian.agents.session import Watch, check_run, start
+from cambrian.agents.session import Watch, start
 from cambrian.agents.workspace import Workspace
 from cambrian.search_spaces import UserError
 from cambrian.search_spaces.recipe_genes import make_genes

@@ -15,13 +15,14 @@ from typing import ClassVar
 import pytest
 from rich.console import Console
 
+from cambrian.agents.checking import check_run
 from cambrian.agents.cli.looking import export_command, show_command
 from cambrian.agents.errors import RunFileError, UserError
 from cambrian.agents.population import Candidate, CandidateState
 from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.report import end_report
 from cambrian.agents.runfile import RunConfig
-from cambrian.agents.session import Stopped, Watch, check_run, resume, start
+from cambrian.agents.session import Stopped, Watch, resume, start
 from cambrian.agents.terminal import Terminal
 from cambrian.agents.trial import TOP
 from cambrian.agents.workspace import Workspace

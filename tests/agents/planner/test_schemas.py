@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from cambrian.agents.analyst.lessons import lesson_schema
+from cambrian.agents.checking import with_genes
 from cambrian.agents.planner.answers import answer_schema
 from cambrian.agents.runfile import RunConfig
-from cambrian.agents.session import with_genes
 from cambrian.search_spaces import SPACES, TASKS, Space
 from cambrian.search_spaces.recipe_genes import ABOUT
 from tests.agents.planner.world import TinySpace, config

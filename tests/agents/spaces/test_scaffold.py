@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cambrian.agents.checking import check_run
 from cambrian.agents.errors import RunFileError, UserError
 from cambrian.agents.planner.knowledge import knowledge_of
 from cambrian.agents.planner.templates import Templates
 from cambrian.agents.runfile import load_run_file
-from cambrian.agents.session import check_run
 from cambrian.agents.spaces.check import check_space
 from cambrian.agents.spaces.fit import check_fit, fitting_tasks, inputs_in_words, kind_of, misfit
 from cambrian.agents.spaces.listing import space_rows

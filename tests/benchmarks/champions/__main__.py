@@ -16,11 +16,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from cambrian.agents.checking import make_task
 from cambrian.agents.evaluator.ranking import rank_key
 from cambrian.agents.evaluator.scoring import evaluate
 from cambrian.agents.population.model import BASELINE_ARM, CONTROL_ARM, Candidate, Evaluation
 from cambrian.agents.runfile import RunConfig, parse_config
-from cambrian.agents.session import make_task
 from cambrian.agents.workspace import Workspace
 from cambrian.sandbox import Job, JobLimits, LatencySpec
 from cambrian.sandbox.select import open_sandbox
