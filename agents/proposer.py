@@ -292,7 +292,7 @@ class Proposer:
         arm = self._arms.get(LLM_ARM)
         if arm is None or not isinstance(arm, AsksModels) or self.ahead.ready(LLM_ARM):
             return False
-        if not self._is_required():
+        if not self._do.config.wants_model:
             return False
         gone = arm.gone()
         if gone is not None and not self.ahead.under_way(LLM_ARM):
@@ -311,13 +311,6 @@ class Proposer:
         arm = self._arms.get(LLM_ARM)
         if isinstance(arm, AsksModels) and isinstance(limit := arm.gone(), LimitReached):
             self._tell(LLM_ARM, f"is out: {limit.message}")
-
-    def _is_required(self) -> bool:
-        """Whether the run is of no use without its models."""
-        if self._do.config.llm.required is not None:
-            return self._do.config.llm.required
-        guided = [n for n, arm in self._arms.items() if self._weights[n] and not arm.control]
-        return guided == [LLM_ARM]
 
     # -- inside -------------------------------------------------------------------------------------
 

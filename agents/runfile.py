@@ -153,6 +153,13 @@ class RunConfig(Section):
         return value
 
     @property
+    def wants_model(self) -> bool:
+        """Whether the run is of no use without its models: that was said, or no other arm is guided."""
+        if self.llm.required is not None:
+            return self.llm.required
+        return [n for n, arm in self.arms.items() if arm.weight > 0 and n != "random"] == ["llm"]
+
+    @property
     def target_ms(self) -> float | None:
         """The target of the soft latency; None when that is not what candidates are ranked by."""
         if self.objective.kind != "soft-latency":

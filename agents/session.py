@@ -360,7 +360,7 @@ def _templates(config: RunConfig, space: Space, say: Say, folder: Path) -> Templ
     templates = Templates.of(space)
     if "llm" in config.arms and config.arms["llm"].weight > 0:
         endpoint = endpoint_status(config.llm)
-        if not endpoint.configured and config.llm.local is None:
+        if not endpoint.configured and config.llm.local is None and not config.wants_model:
             say(f"{endpoint.detail}; the run goes on with the other arms ({endpoint.hint})")
         keep_prompts(templates, folder)
         shadowed = [name for name in templates.names() if templates.is_users(name)]

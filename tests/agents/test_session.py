@@ -13,7 +13,7 @@ import pytest
 
 from cambrian.agents.checking import check_run
 from cambrian.agents.discovery import Discovery
-from cambrian.agents.errors import InfrastructureError, RunFileError
+from cambrian.agents.errors import InfrastructureError, ModelUnavailable, RunFileError
 from cambrian.agents.population import Candidate, CandidateState
 from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.review import FolderDesk
@@ -259,9 +259,24 @@ async def test_an_exhausted_space_ends_the_run(config: MakeConfig, runs: Path, m
 
 async def test_without_an_endpoint_one_line_says_so(config: MakeConfig, runs: Path) -> None:
     lines: list[str] = []
-    await start(config(arms={"random": 0.5, "llm": 0.5}), Workspace(runs), Watch(say=lines.append))
+    arms = {"random": 0.4, "mutation": 0.2, "llm": 0.4}
+    await start(config(arms=arms), Workspace(runs), Watch(say=lines.append))
     said = [line for line in lines if "no model endpoint" in line]
     assert len(said) == 1 and "goes on with the other arms" in said[0] and "OPENAI_API_KEY" in said[0]
+
+
+async def test_a_run_that_wants_its_model_stops_without_an_endpoint(config: MakeConfig, runs: Path) -> None:
+    made = config(arms={"random": 0.5, "llm": 0.5})
+    with pytest.raises(ModelUnavailable, match=r"wants its model.*OPENAI_API_KEY is not set") as caught:
+        await start(made, Workspace(runs), Watch(say=lambda _: None))
+    assert caught.value.exit_code == 4 and "llm.required: false" in caught.value.hint
+    begun, _ = outcome_of(runs)
+    assert begun.run.status == "stopped", "what was done is kept"
+    required = {"required": False}
+    report = await start(
+        config(arms={"random": 0.5, "llm": 0.5}, llm=required), Workspace(runs), Watch(say=lambda _: None)
+    )
+    assert report.ledger.evaluations == 12
 
 
 @pytest.mark.parametrize(
