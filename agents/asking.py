@@ -29,5 +29,6 @@ def proposal_context(do: Services, draw: int, arm: str, left: float) -> Proposal
         budget_left=left,
         notes=do.notes(),
         noise=do.noise(),
+        objection=do.admission.objection,
         predictor_view=do.admission.screen.what_matters,
     )

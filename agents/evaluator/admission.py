@@ -104,6 +104,29 @@ class Admission:
             own = identity(self._space, genotype, signature, changes)
             self._foreseen[fingerprint(genotype)] = facts, own
 
+    def objection(self, genotype: Genotype) -> str:
+        """What `admit` would end a proposal for, in words for its author; empty when nothing is known yet.
+
+        Nothing is claimed: whoever is proposed first is the original. Of code only its text is looked at.
+        """
+        try:
+            genotype = self._space.validate(genotype)
+            if self._space.kind == "code":
+                return ""
+            self.foresee(genotype)
+            recipe = recipe_for(self._space, genotype, self._task.recipe)
+            foreseen = self._foreseen.get(fingerprint(genotype))
+            if foreseen is None:
+                check(self._space, genotype, self._task.signature, recipe.batch_size)
+                return ""
+        except ProposalError as error:
+            return error.message
+        facts, own = foreseen
+        if faults := broken(self._config.constraints, facts.limited()):
+            return f"outside the limits: {'; '.join(faults)}"
+        owner = self._store.owner(own)
+        return f"it computes the same as {owner}, which is known already" if owner is not None else ""
+
     def admit(self, candidate: Candidate) -> Candidate:
         """The candidate after the steps that need no sandbox: ended with a reason, or to be examined.
 

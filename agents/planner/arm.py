@@ -74,6 +74,9 @@ class ProposalContext:
         budget_left: share of the budget not yet spent, 0 to 1.
         encode: what a predictor sees of a canonical genotype, where more is known of it than its space tells
             (zero-cost proxies, say); None leaves the space's own encoding.
+        objection: what the mechanical checks say against a genotype of the space (its shapes, the run's hard
+            limits, a candidate that computes the same), in words for its author; empty when nothing. It
+            builds the network: to be called in a thread.
         predictor_view: tells what a trusted predictor's expectations depend on most, one line each; else
             nothing. A function, because few arms ask and the answer costs a fraction of a second.
     """
@@ -90,6 +93,7 @@ class ProposalContext:
     notes: Sequence[str] = field(default_factory=tuple)
     noise: NoiseFloor | None = None
     encode: Callable[[Genotype], Encoding] | None = None
+    objection: Callable[[Genotype], str] = lambda _genotype: ""
     predictor_view: Callable[[], Sequence[str]] = tuple
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 
-from cambrian.agents.errors import CambrianError, LimitReached, ModelUnavailable, ProposalError
+from cambrian.agents.errors import CambrianError, ModelUnavailable, ProposalError
 from cambrian.agents.planner.answers import MOST, ProposalAnswer, parse_answers
 from cambrian.agents.planner.arm import PopulationView, ProposalContext
 from cambrian.agents.planner.batching import Batching
 from cambrian.agents.planner.budgeting import TokenCounter
 from cambrian.agents.planner.client import ModelRequest
 from cambrian.agents.planner.context import quoted
+from cambrian.agents.planner.conversation import Conversation
 from cambrian.agents.planner.credit import choose_model
 from cambrian.agents.planner.exchange import Exchange
 from cambrian.agents.planner.models import Models
@@ -102,35 +102,30 @@ class LLMArm:
         questions = Questions(
             self.templates, context, n, limit=self._llm.prompt_tokens, counter=self._counter
         )
-        place = f"d{context.index}"
-        request = replace(questions.question(), place=place)
         names = self._models.available("propose")
-        model = choose_model(context.population, names, context.rng) if len(names) > 1 else None
-        for turn in range(1, self._llm.repairs + 2):
-            try:
-                exchange = await self._ask(request, model)
-            except LimitReached:
-                if turn == 1:
-                    raise
-                turn -= 1
-                break  # of its own, or of what is left for the run: the question cannot be mended
-            try:
-                return self._proposals(exchange, context, n, questions.ideas)
-            except ProposalError as error:
-                problem = error.message
-            log.info("exchange %s holds no proposal: %s", exchange.id, problem)
-            if exchange.refusal or turn > self._llm.repairs:
-                break
-            request = replace(
-                questions.repair(request, exchange.response or "", problem), place=f"{place}.{turn + 1}"
-            )
-            if self._models.spent("repair") is not None:
-                break
-            model = exchange.model if self._llm.role("repair").model is None else None
-        self._gave_nothing(exchange.model, problem)
-        turns = f"{turn} turn{'s' if turn > 1 else ''}"
-        why = problem if exchange.refusal else f"the model gave no usable answer in {turns}: {problem}"
-        raise ProposalError(why)
+        chosen = choose_model(context.population, names, context.rng) if len(names) > 1 else None
+
+        async def ask(request: ModelRequest) -> Exchange:
+            model = chosen
+            if request.role == "repair" and talk.exchange is not None:
+                model = talk.exchange.model if self._llm.role("repair").model is None else None
+            return await self._ask(request, model)
+
+        talk = Conversation(
+            questions,
+            place=f"d{context.index}",
+            repairs=self._llm.repairs,
+            ask=ask,
+            read=lambda exchange: self._proposals(exchange, context, n, questions.ideas),
+            objection=context.objection,
+            may_repair=lambda: self._models.spent("repair") is None,
+        )
+        try:
+            return await talk.proposals()
+        except ProposalError as error:
+            if talk.exchange is not None:
+                self._gave_nothing(talk.exchange.model, error.message)
+            raise
 
     def recover(self, context: ProposalContext, n: int) -> list[Proposal]:
         """What the question of `context.index`, asked by an earlier process, has brought; it may be nothing.

@@ -82,11 +82,15 @@ class ArmContract:
         assert await arm.propose(settings(3), 4) == await arm.propose(settings(3), 4)
 
     async def test_it_uses_no_randomness_but_the_contexts(self, arm: Arm, settings: Settings) -> None:
-        context = replace(settings(2), rng=random.Random(11))
-        random.seed(99)
-        before = random.getstate()
-        await arm.propose(context, 3)
-        assert random.getstate() == before
+        """Whatever the state of the global generator, which libraries may use for names."""
+        if not self.replayable:
+            pytest.skip("a live model answers differently each time")
+        drawn = []
+        for seed in (99, 7):
+            random.seed(seed)
+            made = await arm.propose(replace(settings(2), rng=random.Random(11)), 3)
+            drawn.append([proposal.model_copy(update={"exchange": None}) for proposal in made])
+        assert drawn[0] == drawn[1]
 
     async def test_it_can_be_closed_twice(self, arm: Arm) -> None:
         await arm.close()

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import logging
+import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -402,3 +404,38 @@ async def test_proposals_are_shared_among_models(server: ModelServer, exchanges:
     await arm.close()
     assert {proposal.model for proposal in made} == {"small", "large"}
     assert [seen.body["model"] for seen in server.seen] == [proposal.model for proposal in made]
+
+
+async def test_what_the_checks_object_to_goes_back_to_the_model(exchanges: ExchangeLog) -> None:
+    space = convnet()
+    known, fresh = evaluated(space, 2)[1].genotype, next(iter(space.baselines().values()))
+    arm, client = scripted(exchanges, answer(space, genotype=known), answer(space, genotype=fresh))
+    objecting = replace(
+        context(space, evaluated(space, 2)),
+        objection=lambda genotype: "it computes the same as c-0002" if genotype == known else "",
+    )
+    (proposal,) = await arm.propose(objecting, 1)
+    assert proposal.genotype == fresh and proposal.exchange == "x-0002"
+    assert "it computes the same as c-0002" in client.requests[1].messages[3].content
+
+
+async def test_after_the_last_repair_the_population_may_judge(exchanges: ExchangeLog) -> None:
+    space = convnet()
+    arm, client = scripted(exchanges, answer(space), answer(space))
+    objecting = replace(context(space, evaluated(space, 2)), objection=lambda _: "outside the limits")
+    (proposal,) = await arm.propose(objecting, 1)
+    assert proposal.exchange == "x-0002" and len(client.requests) == 2
+
+
+async def test_of_several_those_without_objections_are_taken(exchanges: ExchangeLog) -> None:
+    space = convnet()
+    rng = random.Random(1)
+    drawn = [space.sample(rng) for _ in range(3)]
+    made = json.dumps({"proposals": [json.loads(answer(space, genotype=each)) for each in drawn]})
+    arm, client = scripted(exchanges, made)
+    objecting = replace(
+        context(space, evaluated(space, 2)),
+        objection=lambda genotype: "known" if genotype == drawn[1] else "",
+    )
+    found = await arm.propose(objecting, 3)
+    assert [proposal.genotype for proposal in found] == [drawn[0], drawn[2]] and len(client.requests) == 1
