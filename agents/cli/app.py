@@ -99,7 +99,9 @@ def run(
         replay_command(replay, as_json, runs)
         return
     if run_file is None:
-        raise typer.BadParameter("name a run file, such as runs/first-light.yaml", param_hint="RUNFILE")
+        raise typer.BadParameter(
+            "name one, such as runs/first-light.yaml, or --replay RUN", param_hint="RUNFILE"
+        )
     if check:
         check_command(run_file, budget, settings or [], as_json, llm)
     else:

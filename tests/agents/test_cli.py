@@ -129,7 +129,7 @@ def write(tmp_path: Path, **changes: Any) -> Path:
         (["resume"], {}, 2, "no runs in"),
         (["export", "c-0001"], {}, 2, "start one: cambrian run"),
         (["review"], {}, 2, "no runs in"),
-        (["run"], {}, 2, "Missing argument 'RUNFILE'"),
+        (["run"], {}, 2, "for RUNFILE: name one"),
         (["rum"], {}, 2, "No such command"),
         (["run", "run.yaml"], {"sandbox": {"kind": "dokcer"}}, 2, "did you mean docker"),
         (["run", "run.yaml"], {"mlflow": {"tracking_uri": "foo://x"}}, 2, "MLflow knows no 'foo'"),

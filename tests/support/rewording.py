@@ -124,8 +124,8 @@ class Half:
     sample: Callable[[random.Random], Genotype] | None = None
     """Draws what is new; None asks the space."""
 
-    def __init__(self, config: object = None, exchanges: object = None) -> None:
-        del config, exchanges
+    def __init__(self, config: object = None, models: object = None) -> None:
+        del config, models
 
     def ready(self, population: object) -> bool:
         return True
