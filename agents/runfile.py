@@ -308,9 +308,15 @@ def parse_budget(text: str) -> dict[str, Any]:
     """Overrides from `--budget`: `10m`, `90s`, `50` (evaluations), or `evaluations=50,wall_s=10m`.
 
     Raises:
-        RunFileError: none of these forms.
+        RunFileError: none of these forms, or two limits of one kind.
     """
     found: dict[str, Any] = {}
+
+    def limit(kind: str, value: Any) -> None:
+        if f"budget.{kind}" in found:
+            raise RunFileError(f"--budget: {kind} is limited twice in {text!r}", hint="name each kind once")
+        found[f"budget.{kind}"] = value
+
     for part in text.split(","):
         key, sep, value = part.strip().partition("=")
         if sep:
@@ -318,11 +324,11 @@ def parse_budget(text: str) -> dict[str, Any]:
                 raise RunFileError(
                     f"--budget: unknown kind {key!r}", hint=near_names(key, list(BudgetSection.model_fields))
                 )
-            found[f"budget.{key}"] = yaml.safe_load(value)
+            limit(key, yaml.safe_load(value))
         elif key.isdigit():
-            found["budget.evaluations"] = int(key)
+            limit("evaluations", int(key))
         elif isinstance(seconds := parse_duration(key), float) and math.isfinite(seconds):
-            found["budget.wall_s"] = seconds
+            limit("wall_s", seconds)
         else:
             raise RunFileError(
                 f"--budget: cannot read {part!r}", hint="write 10m, 50 or evaluations=50,wall_s=10m"

@@ -63,7 +63,8 @@ def run(
         ),
     ] = None,
     budget: Annotated[
-        str | None, typer.Option(help="Limit: 10m, 50 (evaluations), or evaluations=50,wall_s=10m.")
+        list[str] | None,
+        typer.Option(help="Limit: 10m, 50 (evaluations), or evaluations=50,wall_s=10m; several are joined."),
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, such as seed=3.")
@@ -92,7 +93,7 @@ def run(
     from cambrian.agents.cli.launch import check_command, replay_command, run_command
 
     if replay is not None:
-        if run_file is not None or budget is not None or settings or llm is not None or check:
+        if run_file is not None or budget or settings or llm is not None or check:
             raise typer.BadParameter(
                 "takes everything from the recorded run: leave out the others", param_hint="--replay"
             )
@@ -103,22 +104,24 @@ def run(
             "name one, such as runs/first-light.yaml, or --replay RUN", param_hint="RUNFILE"
         )
     if check:
-        check_command(run_file, budget, settings or [], as_json, llm)
+        check_command(run_file, budget or [], settings or [], as_json, llm)
     else:
-        run_command(run_file, budget, settings or [], as_json, runs, llm)
+        run_command(run_file, budget or [], settings or [], as_json, runs, llm)
 
 
 @app.command()
 def resume(
     run_id: RunId = "last",
-    budget: Annotated[str | None, typer.Option(help="A new limit for the whole run.")] = None,
+    budget: Annotated[
+        list[str] | None, typer.Option(help="A new limit for the whole run; several are joined.")
+    ] = None,
     as_json: Json = False,
     runs: Runs = None,
 ) -> None:
     """Go on with a run that was stopped or killed."""
     from cambrian.agents.cli.launch import resume_command
 
-    resume_command(run_id, budget, as_json, runs)
+    resume_command(run_id, budget or [], as_json, runs)
 
 
 @app.command("runs")

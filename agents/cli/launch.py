@@ -15,11 +15,11 @@ from cambrian.agents.runfile import load_run_file, parse_budget
 from cambrian.search_spaces.finding import absolute
 
 
-def overrides_from(budget: str | None, settings: list[str], llm: str | None = None) -> dict[str, Any]:
+def overrides_from(budgets: list[str], settings: list[str], llm: str | None = None) -> dict[str, Any]:
     """Dotted overrides from `--budget`, `--llm` and `--set`; values of the latter are read as YAML.
 
     Raises:
-        RunFileError: a setting without `=`, or a value that is not YAML.
+        RunFileError: a setting without `=`, a value that is not YAML, or see `parse_budget`.
     """
     found: dict[str, Any] = {}
     if llm is not None:
@@ -37,16 +37,16 @@ def overrides_from(budget: str | None, settings: list[str], llm: str | None = No
             raise RunFileError(f"--set {setting}: the value is not YAML") from error
         if key == "space" and isinstance(found[key], str):
             found[key] = absolute(found[key], Path.cwd())  # here, not where the run file lies
-    if budget is not None:
-        found |= parse_budget(budget)
+    if budgets:
+        found |= parse_budget(",".join(budgets))
     return found
 
 
 def check_command(
-    run_file: Path, budget: str | None, settings: list[str], as_json: bool, llm: str | None = None
+    run_file: Path, budgets: list[str], settings: list[str], as_json: bool, llm: str | None = None
 ) -> None:
     """Validate a run file, its space, task and data; run nothing."""
-    config = load_run_file(run_file, overrides_from(budget, settings, llm))
+    config = load_run_file(run_file, overrides_from(budgets, settings, llm))
     from cambrian.agents.checking import check_run
     from cambrian.search_spaces.tasks import extent
 
@@ -61,14 +61,14 @@ def check_command(
 
 def run_command(
     run_file: Path,
-    budget: str | None,
+    budgets: list[str],
     settings: list[str],
     as_json: bool,
     runs: Path | None,
     llm: str | None = None,
 ) -> None:
     """Launch a run."""
-    config = load_run_file(run_file, overrides_from(budget, settings, llm))
+    config = load_run_file(run_file, overrides_from(budgets, settings, llm))
     from cambrian.agents.session import start
     from cambrian.agents.terminal import Terminal
     from cambrian.agents.workspace import Workspace
@@ -77,9 +77,9 @@ def run_command(
         _finish(start(config, Workspace(runs), terminal.watch(), str(run_file)), as_json, terminal)
 
 
-def resume_command(run_id: str, budget: str | None, as_json: bool, runs: Path | None) -> None:
+def resume_command(run_id: str, budgets: list[str], as_json: bool, runs: Path | None) -> None:
     """Go on with a run."""
-    overrides = overrides_from(budget, [])
+    overrides = overrides_from(budgets, [])
     from cambrian.agents.session import resume
     from cambrian.agents.terminal import Terminal
     from cambrian.agents.workspace import Workspace

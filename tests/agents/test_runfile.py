@@ -1,7 +1,9 @@
+import json
 from pathlib import Path
 
 import pytest
 
+from cambrian.agents.cli.app import app
 from cambrian.agents.errors import RunFileError
 from cambrian.agents.runfile import load_run_file, parse_budget
 from cambrian.agents.sections import Constraint, LatencySection
@@ -153,7 +155,19 @@ def test_budget_option(text: str, means: dict[str, object]) -> None:
     assert parse_budget(text) == means
 
 
-@pytest.mark.parametrize("text", ["soon", "eval=3", "10parsecs"])
+def test_several_budget_options_are_joined(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("name: r\nspace: convnet\ntask: digits\nbudget: {evaluations: 3, tokens: 9000}\n")
+    told = ["--budget", "evaluations=24", "--budget", "5m,calls=7"]
+    app(["run", "--check", str(path), *told, "--json"], standalone_mode=False)
+    budget = json.loads(capsys.readouterr().out)["config"]["budget"]
+    assert (budget["evaluations"], budget["wall_s"], budget["calls"]) == (24, 300.0, 7)
+    assert budget["tokens"] == 9000, "what the file limits besides stays"
+    with pytest.raises(RunFileError, match="--budget: evaluations is limited twice in '24,evaluations=30'"):
+        app(["resume", "--budget", "24", "--budget", "evaluations=30"], standalone_mode=False)
+
+
+@pytest.mark.parametrize("text", ["soon", "eval=3", "10parsecs", "5m,10m"])
 def test_budget_option_refuses(text: str) -> None:
     with pytest.raises(RunFileError, match="--budget"):
         parse_budget(text)

@@ -115,7 +115,7 @@ def test_the_command_line_names_it(tmp_path: Path) -> None:
     )
 
     def llm(*, settings: tuple[str, ...] = (), llm: str | None = None) -> LLMSection:
-        return load_run_file(path, overrides_from(None, list(settings), llm)).llm
+        return load_run_file(path, overrides_from([], list(settings), llm)).llm
 
     assert (llm(llm="local").local, llm(llm="local").base_url) == ("default", None)
     assert llm(settings=("llm=local",)).local == "default"
