@@ -154,6 +154,7 @@ class RoleSection(Section):
     Attributes:
         model: name of the model that plays it; None leaves `propose` to the portfolio over `models`, and the
             other roles to the first model.
+        max_tokens: of an answer; a local model gets no more than 400 for `analyse` without it.
         calls: most requests of this role, retries included.
         tokens: most tokens of this role.
     """

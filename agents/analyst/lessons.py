@@ -13,11 +13,20 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cambrian.agents.analyst.notes import MOST_AGAINST, MOST_FOR, MOST_NEW, Changes, Claim, Note
+from cambrian.agents.analyst.notes import (
+    CLAIM,
+    MOST_AGAINST,
+    MOST_FOR,
+    MOST_NEW,
+    SCOPE,
+    Changes,
+    Claim,
+    Note,
+)
 from cambrian.agents.analyst.verdicts import Assessment
 from cambrian.agents.errors import ProposalError, UserError
 from cambrian.agents.evaluator.difference import difference
-from cambrian.agents.planner.answers import find_json
+from cambrian.agents.planner.answers import find_cut_json, find_json
 from cambrian.agents.planner.client import ModelRequest, estimated_tokens
 from cambrian.agents.planner.exchange import Message
 from cambrian.agents.planner.quoting import quoted
@@ -28,6 +37,8 @@ from cambrian.search_spaces import Space, Task
 TEMPLATE = "analyse.j2"
 LESSON = 600
 """Most characters of a lesson."""
+BRIEF = 400
+"""Tokens that the longest answer within the bounds takes, about: see `ModelRequest.brief`."""
 SIBLINGS = 4
 """How many siblings the model is shown."""
 _GENOTYPE = 1500
@@ -112,7 +123,6 @@ def lesson_question(
     Raises:
         UserError: the template cannot be rendered, or nothing more can be left out.
     """
-    schema = lesson_schema()
     now = dict(variables)
     prompt = templates.render(TEMPLATE, now)
     cuts = iter(_CUTS)
@@ -126,6 +136,8 @@ def lesson_question(
             )
         now[cut[0]] = now[cut[0]][: cut[1]]
         prompt = templates.render(TEMPLATE, now)
+    ids = [note["id"] for note in now["notes"]]
+    schema = lesson_schema(ids)
     text = json.dumps(schema, separators=(",", ":"))
     note = templates.render("schema.j2", now | {"schema": text})
     return ModelRequest(
@@ -134,15 +146,21 @@ def lesson_question(
         messages=(Message(role="user", content=prompt.text),),
         schema_name="lesson",
         schema=schema,
-        bounds={"lesson": {"maxLength": LESSON}},
+        bounds=lesson_bounds(ids),
         schema_note=note.text,
+        brief=BRIEF,
         templates={each.name: each.version for each in (prompt, note)},
     )
 
 
-def lesson_schema() -> dict[str, Any]:
-    """JSON schema of the answer, fit for strict structured output."""
-    ids = {"type": "array", "items": {"type": "string"}}
+def lesson_schema(note_ids: Sequence[str] = ()) -> dict[str, Any]:
+    """JSON schema of the answer, fit for strict structured output.
+
+    Args:
+        note_ids: of the notes that the question shows.
+    """
+    known = {"enum": list(note_ids)} if note_ids else {}
+    ids = {"type": "array", "items": {"type": "string"} | known}
     claim = _object(
         {
             "claim": {"type": "string", "description": "one sentence that later measurements can bear out"},
@@ -164,8 +182,28 @@ def lesson_schema() -> dict[str, Any]:
     return _object({"lesson": lesson, "notes": notes})
 
 
+def lesson_bounds(note_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What a server is asked to hold the model to, where it can: see `ModelRequest.bounds`.
+
+    Args:
+        note_ids: of the notes that the question shows. Without any there is none to speak for or against:
+            a weak model would invent ids until it is cut.
+    """
+    notes = lesson_schema(note_ids)["properties"]["notes"]
+    within = notes["properties"]
+    claim = within["new"]["items"]
+    lengths = {"claim": CLAIM, "scope": SCOPE}
+    short = {name: claim["properties"][name] | {"maxLength": most} for name, most in lengths.items()}
+    sizes = {"supports": min(MOST_FOR, len(note_ids)), "contradicts": min(MOST_AGAINST, len(note_ids))}
+    lists = {name: within[name] | {"maxItems": most} for name, most in sizes.items()}
+    new = within["new"] | {"maxItems": MOST_NEW, "items": claim | {"properties": short}}
+    return {"lesson": {"maxLength": LESSON}, "notes": {"properties": lists | {"new": new}}}
+
+
 def parse_lesson(text: str, notes: Sequence[Note]) -> tuple[str, Changes]:
     """The lesson, cleaned, and what it says of the notes, within bounds.
+
+    Of an answer that was cut the lesson is taken where it is whole, and nothing else.
 
     Args:
         text: the model's answer.
@@ -175,7 +213,7 @@ def parse_lesson(text: str, notes: Sequence[Note]) -> tuple[str, Changes]:
         ProposalError: no JSON, other fields than asked for, or no lesson in it.
     """
     try:
-        answer = _Answer.model_validate(find_json(text))
+        answer = _Answer.model_validate(_found(text))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise ProposalError(f"{'.'.join(map(str, first['loc'])) or 'answer'}: {first['msg']}") from None
@@ -193,6 +231,19 @@ def parse_lesson(text: str, notes: Sequence[Note]) -> tuple[str, Changes]:
         contradicts=tuple(contradicts[:MOST_AGAINST]),
         new=tuple(new[:MOST_NEW]),
     )
+
+
+def _found(text: str) -> dict[str, Any]:
+    try:
+        return find_json(text)
+    except ProposalError:
+        try:
+            lesson = find_cut_json(text)["lesson"]
+        except (ProposalError, KeyError):
+            lesson = None
+        if lesson is None:
+            raise
+    return {"lesson": lesson}
 
 
 def lesson_of_a_setback(candidate: Candidate) -> str:

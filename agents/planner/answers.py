@@ -227,6 +227,23 @@ def find_json(text: str) -> dict[str, Any]:
     raise ProposalError(f"the answer is not one valid JSON object: {problem}")
 
 
+def find_cut_json(text: str) -> dict[str, Any]:
+    """What is whole in a JSON object that was cut: its last text is left out where that has no end.
+
+    Raises:
+        ProposalError: there is none, or something else is wrong with it.
+    """
+    text = _THINKING.sub("", text)
+    _, brace, rest = text.partition("{")
+    try:
+        found = from_json(brace + rest, allow_inf_nan=False, allow_partial=True)
+    except ValueError as error:
+        raise ProposalError(f"the answer is no JSON object that was cut: {error}") from None
+    if not isinstance(found, dict):
+        raise ProposalError("the answer holds no JSON object")
+    return found
+
+
 def _first_object(text: str) -> str:
     """`text` up to the brace that closes its first one; all of it when none does."""
     depth, quoted, escaped = 0, False, False

@@ -58,6 +58,9 @@ class ModelRequest:
             a model to them: without, a weak one may ramble in its first field until it is cut.
         schema_note: said at the end of the last message where the server cannot be given a schema.
         templates: version of each prompt template behind the messages, for the record.
+        brief: most tokens of an answer where the model is served in this process, which answers one question
+            at a time, and where the role has no limit of its own. Elsewhere a model may think before it
+            answers, and what it thinks counts.
     """
 
     role: Role
@@ -68,6 +71,7 @@ class ModelRequest:
     bounds: dict[str, dict[str, Any]] = field(default_factory=dict)
     schema_note: str = ""
     templates: dict[str, str] = field(default_factory=dict)
+    brief: int | None = None
 
 
 @dataclass(frozen=True)

@@ -125,8 +125,11 @@ class OpenAIClient(RecordingClient):
 
     def _manner(self, request: ModelRequest) -> wire.Manner:
         own = self._llm.role(request.role)
+        most = self._llm.max_tokens
+        if self._opening is not None and request.brief is not None:
+            most = min(most, request.brief)
         return wire.Manner(
-            max_tokens=own.max_tokens or self._llm.max_tokens,
+            max_tokens=own.max_tokens or most,
             temperature=self._llm.temperature if own.temperature is None else own.temperature,
         )
 

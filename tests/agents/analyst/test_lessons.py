@@ -8,18 +8,21 @@ from typing import Any
 import pytest
 
 from cambrian.agents.analyst.lessons import (
+    BRIEF,
     LESSON,
     Subject,
+    lesson_bounds,
     lesson_question,
     lesson_schema,
     lesson_variables,
     parse_lesson,
 )
-from cambrian.agents.analyst.notes import MOST_AGAINST, MOST_FOR, MOST_NEW, Note
+from cambrian.agents.analyst.notes import CLAIM, MOST_AGAINST, MOST_FOR, MOST_NEW, SCOPE, Changes, Note
 from cambrian.agents.analyst.verdicts import Assessment
 from cambrian.agents.errors import ProposalError, UserError
 from cambrian.agents.planner.client import ModelRequest, estimated_tokens
 from cambrian.agents.planner.templates import Templates
+from cambrian.agents.planner.wire import Dialect, Manner, chat_body
 from cambrian.agents.population.model import Candidate, Verdict
 from tests.agents.analyst.world import lesson
 from tests.agents.planner.world import ToyTask, candidate, convnet, evaluated
@@ -88,7 +91,8 @@ def test_a_short_limit_cuts_the_history_and_says_when_nothing_is_left() -> None:
         asked(one, 100)
 
 
-def test_the_schema_is_fit_for_strict_servers() -> None:
+@pytest.mark.parametrize("ids", [[], ["n-01", "n-02"]], ids=["no-notes", "notes"])
+def test_the_schema_is_fit_for_strict_servers(ids: list[str]) -> None:
     def walk(schema: dict[str, Any]) -> None:
         assert set(schema) <= {
             "type",
@@ -96,6 +100,7 @@ def test_the_schema_is_fit_for_strict_servers() -> None:
             "required",
             "additionalProperties",
             "items",
+            "enum",
             "description",
         }
         if schema["type"] == "object":
@@ -108,9 +113,32 @@ def test_the_schema_is_fit_for_strict_servers() -> None:
             assert set(schema) - {"description"} == {"type", "items"}
             walk(schema["items"])
         else:
-            assert set(schema) - {"description"} == {"type"}
+            assert set(schema) - {"description"} in ({"type"}, {"type", "enum"} if ids else {"type"})
 
-    walk(lesson_schema())
+    walk(lesson_schema(ids))
+
+
+@pytest.mark.parametrize("notes", [0, 1, 12])
+def test_a_server_of_ones_own_holds_a_model_to_the_notes_that_it_was_shown(notes: int) -> None:
+    request = asked(candidate(7, evaluated(convnet(), 1)[0].genotype, score=0.9), notes=notes)
+    dialect = Dialect(structured=True, bounded=True, length_key="max_tokens")
+    sent = chat_body(request, "m", Manner(100), dialect)["response_format"]["json_schema"]["schema"]
+    book = sent["properties"]["notes"]["properties"]
+    ids = [f"n-{i:02d}" for i in range(notes)]
+    for name, most in (("supports", MOST_FOR), ("contradicts", MOST_AGAINST)):
+        assert book[name]["maxItems"] == min(most, notes)
+        assert book[name]["items"].get("enum", []) == ids
+    assert book["new"]["maxItems"] == MOST_NEW
+    lengths = [each["maxLength"] for each in book["new"]["items"]["properties"].values()]
+    assert lengths == [CLAIM, SCOPE] and sent["properties"]["lesson"]["maxLength"] == LESSON
+    longest = lesson("x" * LESSON, ids[:MOST_FOR], ids[:MOST_AGAINST], ["x" * (CLAIM + SCOPE)] * MOST_NEW)
+    assert estimated_tokens(longest) <= BRIEF == request.brief
+
+
+def test_notes_that_were_cut_cannot_be_spoken_of() -> None:
+    one = candidate(7, evaluated(convnet(), 1)[0].genotype, score=0.9)
+    request = asked(one, 560, notes=12)
+    assert request.schema == lesson_schema() and request.bounds == lesson_bounds([])
 
 
 def notes(*ids: str) -> list[Note]:
@@ -133,6 +161,16 @@ def test_no_answer_can_do_more_than_is_allowed() -> None:
     assert len(text) <= LESSON and "`" not in text and "\n" not in text and "<|" not in text
     assert len(changes.supports) == MOST_FOR and len(changes.contradicts) == MOST_AGAINST
     assert len(changes.new) == MOST_NEW
+
+
+def test_of_an_answer_that_was_cut_the_lesson_is_kept_if_it_is_whole() -> None:
+    whole = lesson("Wider pays.", supports=["n-01"], new=["wide stems help"])
+    for end in (whole.index("n-01"), whole.index("stems"), whole.index(', "notes"')):
+        text, changes = parse_lesson(f"```json\n{whole[:end]}", notes("n-01"))
+        assert text == "Wider pays." and changes == Changes(), whole[:end]
+    for end in (whole.index("pays"), whole.index("lesson")):
+        with pytest.raises(ProposalError, match="not one valid JSON object"):
+            parse_lesson(whole[:end], notes("n-01"))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -298,6 +299,28 @@ async def test_a_local_model_is_opened_when_it_is_asked(server: ModelServer, exc
     assert (await both.ask(request())).money == 0.0
     await both.close()
     assert local.opened == local.closed == 1 and asked(server) == ["b", "local"]
+
+
+@pytest.mark.parametrize(("own", "first"), [({}, 40), ({"max_tokens": 70}, 70)], ids=["default", "role"])
+async def test_a_brief_answer_is_asked_of_a_local_model_only(
+    server: ModelServer, exchanges: ExchangeLog, own: dict[str, int], first: int
+) -> None:
+    server.says(speak.answer("fine"))
+    settings = config(
+        llm={
+            "local": "default",
+            "models": [{"model": "b", "base_url": server.url}],
+            "roles": {"analyse": own},
+            "max_tokens": 500,
+        }
+    )
+    both = Models(settings, exchanges, local=Opened(server), environ={})
+    brief = replace(request(role="analyse"), brief=40)
+    for question, model in ((brief, None), (brief, "b"), (replace(brief, role="propose", brief=900), None)):
+        await both.ask(replace(question, messages=(Message(role="user", content=str(model)),)), model=model)
+    await both.close()
+    lengths = [seen.body["max_tokens"] for seen in server.seen]
+    assert lengths == [first, own.get("max_tokens", 500), 500]
 
 
 # -- what is checked before a run ------------------------------------------------------------------

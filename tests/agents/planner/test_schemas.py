@@ -135,6 +135,7 @@ def test_a_users_space() -> None:
 
 def test_lessons() -> None:
     assert faults(lesson_schema()) == []
+    assert faults(lesson_schema([f"n-{i:02d}" for i in range(100)])) == []
 
 
 def _object(**properties: Any) -> dict[str, Any]:
