@@ -30,11 +30,13 @@ class Turn(TypedDict, total=False):
     Attributes:
         number: of the turn, from 1.
         problem: what is wrong with its answer; empty when it can be used.
+        objected: whether that is its network rather than its form.
         final: whether nothing more may be asked, whatever the problem.
     """
 
     number: int
     problem: str
+    objected: bool
     final: bool
 
 
@@ -91,7 +93,7 @@ class Conversation:
             proposals = self.read(self.exchange)
         except ProposalError as error:
             log.info("exchange %s holds no proposal: %s", self.exchange.id, error.message)
-            return {"problem": error.message, "final": bool(self.exchange.refusal)}
+            return {"problem": error.message, "objected": False, "final": bool(self.exchange.refusal)}
         objections = await asyncio.to_thread(lambda: [self.objection(each.genotype) for each in proposals])
         fine = [each for each, objection in zip(proposals, objections, strict=True) if not objection]
         self.found = fine or proposals
@@ -99,12 +101,14 @@ class Conversation:
             return {"problem": ""}
         several = len(proposals) > 1
         told = [f"proposal {i}: {o}" if several else o for i, o in enumerate(objections, start=1)]
-        return {"problem": "; ".join(told)}
+        return {"problem": "; ".join(told), "objected": True}
 
     async def _repair(self, state: Turn) -> Turn:
         assert self.exchange is not None
         number = state["number"] + 1
-        request = self.questions.repair(self._request, self.exchange.response or "", state["problem"])
+        request = self.questions.repair(
+            self._request, self.exchange.response or "", state["problem"], objected=state["objected"]
+        )
         self._request = replace(request, place=f"{self.place}.{number}")
         try:
             self.exchange = await self.ask(self._request)

@@ -122,7 +122,7 @@ def inspect_prompts(
 def variables_of(world: World, name: str) -> dict[str, Any]:
     """What the template `name` of a proposal's question is given at that moment."""
     if name == "repair.j2":
-        return world.variables | {"problem": "an invented problem"}
+        return world.variables | {"problem": "an invented problem", "objected": False}
     if name == "schema.j2":
         return world.variables | {"schema": '{"type":"object"}'}
     return world.variables
@@ -131,7 +131,10 @@ def variables_of(world: World, name: str) -> dict[str, Any]:
 def _moments(name: str, moments: list[World]) -> list[tuple[str, dict[str, Any]]]:
     """All that `name` is rendered with, each with what is special about it."""
     if name != LESSON:
-        return [(moment.name, variables_of(moment, name)) for moment in moments]
+        given = [(moment.name, variables_of(moment, name)) for moment in moments]
+        if name == "repair.j2":
+            given += [(f"{moment}, a known network", each | {"objected": True}) for moment, each in given]
+        return given
     context = moments[0].context()
     return [("a candidate's lesson", each) for each in lesson_moments(context.space, context.task)]
 
@@ -209,7 +212,7 @@ def _left_out(templates: Templates, moments: list[World]) -> Iterator[Finding]:
     try:
         text = "".join(templates.render(name, variables).text for name in ("system.j2", "propose.j2"))
         told = {
-            name: templates.render(name, variables_of(moment, name)).text
+            name: [templates.render(name, each).text for _, each in _moments(name, [moment])]
             for name in ("repair.j2", "schema.j2")
         }
     except UserError:
@@ -223,7 +226,7 @@ def _left_out(templates: Templates, moments: list[World]) -> Iterator[Finding]:
                 hint="extend the shipped template and override single blocks, or say it in your own words",
             )
     for name, key in (("repair.j2", "problem"), ("schema.j2", "schema")):
-        if variables_of(moment, name)[key] not in told[name]:
+        if any(variables_of(moment, name)[key] not in each for each in told[name]):
             yield Finding(
                 level="error",
                 template=name,

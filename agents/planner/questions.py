@@ -90,13 +90,21 @@ class Questions:
             templates={prompt.name: prompt.version for prompt in (system, propose, note)},
         )
 
-    def repair(self, request: ModelRequest, said: str, problem: str) -> ModelRequest:
+    def repair(
+        self, request: ModelRequest, said: str, problem: str, *, objected: bool = False
+    ) -> ModelRequest:
         """The question after an answer `said` that cannot be used because of `problem`.
+
+        Args:
+            request: the question that was answered.
+            said: the answer.
+            problem: what is wrong with it.
+            objected: whether that is its network, which would not be trained, rather than its form.
 
         Raises:
             UserError: see `Templates.render`.
         """
-        variables = {**self.variables, "problem": quoted(problem, PROBLEM_LIMIT)}
+        variables = {**self.variables, "problem": quoted(problem, PROBLEM_LIMIT), "objected": objected}
         prompt = self._templates.render("repair.j2", variables)
         for length in ECHO_LIMITS:
             # its own words, but none that a server could take for the end of its turn

@@ -112,6 +112,7 @@ async def test_a_wrong_answer_is_mended_in_a_second_turn(exchanges: ExchangeLog)
     repair = client.requests[1]
     assert [message.role for message in repair.messages] == ["system", "user", "assistant", "user"]
     assert repair.messages[2].content == wrong
+    assert "change the network" not in repair.messages[3].content
     assert "stages[0].block" in repair.messages[3].content and "stages[0].width" in repair.messages[3].content
     assert (client.requests[0].place, repair.place) == ("d3", "d3.2")
     assert repair.role == "repair" and "repair.j2" in repair.templates
@@ -416,7 +417,8 @@ async def test_what_the_checks_object_to_goes_back_to_the_model(exchanges: Excha
     )
     (proposal,) = await arm.propose(objecting, 1)
     assert proposal.genotype == fresh and proposal.exchange == "x-0002"
-    assert "it computes the same as c-0002" in client.requests[1].messages[3].content
+    told = client.requests[1].messages[3].content
+    assert "it computes the same as c-0002" in told and "change the network, not the form" in told
 
 
 async def test_after_the_last_repair_the_population_may_judge(exchanges: ExchangeLog) -> None:

@@ -50,7 +50,9 @@ def test_every_shipped_template_renders_for_empty_and_full_populations() -> None
         for candidates in ([], evaluated(space, 1), evaluated(space, 30)):
             variables = prompt_variables(context(space, candidates, constraints=["latency_ms <= 2"]))
             for name in ("system.j2", "propose.j2", "repair.j2", "schema.j2"):
-                text = templates.render(name, variables | {"problem": "p", "schema": "{}"}).text
+                text = templates.render(
+                    name, variables | {"problem": "p", "objected": True, "schema": "{}"}
+                ).text
                 assert text.strip() and "{{" not in text and "{%" not in text and "{#" not in text
                 assert text.count("```") % 2 == 0, "each block of data is closed"
 
