@@ -44,13 +44,19 @@ class LimitReached(CambrianError):
             and the like.
         limit: what was allowed.
         used: what is spent.
+        needed: about what the next step would take, where that is more than what is left.
     """
 
     exit_code = 3
 
-    def __init__(self, kind: str, limit: float, used: float) -> None:
-        super().__init__(f"budget of {limit:g} {kind} is spent ({used:g} used)")
-        self.kind, self.limit, self.used = kind, limit, used
+    def __init__(self, kind: str, limit: float, used: float, needed: float = 0.0) -> None:
+        unit, sign = (" for models", "$") if kind == "money" else (f" {kind}", "")
+        if needed and used < limit:
+            left = f"{sign}{limit - used:.4g} left, and the next question needs about {sign}{needed:.4g}"
+            super().__init__(f"budget of {sign}{limit:g}{unit}: {left}")
+        else:
+            super().__init__(f"budget of {sign}{limit:g}{unit} is spent ({sign}{used:g} used)")
+        self.kind, self.limit, self.used, self.needed = kind, limit, used, needed
 
 
 class ModelUnavailable(InfrastructureError):

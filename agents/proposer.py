@@ -102,6 +102,8 @@ class Proposer:
             return None
         draw = self._next_draw()
         found = await self._ask_arms(draw, slot)
+        if not isinstance(found, Proposal) and self._draws == draw + 1:
+            self._draws = draw  # nobody was asked by this number
         if found is None:
             self.ask_ahead()
             return None
@@ -161,11 +163,15 @@ class Proposer:
         while True:
             rng = random.Random(f"{do.config.seed}/{draw}")
             turn = self.portfolio.choose(self._spent(), do.population, rng, exclude=excluded)
+            if turn is not None and self._do.config.wants_model and self._oversteps(turn.name):
+                awaited, turn = self._arms.get(LLM_ARM), None
+                if (ready := self.ahead.take(LLM_ARM)) is not None:
+                    return ready
             if awaited is not None and (turn is None or not self._weights[turn.name]):
-                self._waiting.add(
-                    slot
-                )  # one that has no share does not get another's place because it is quicker
-                self._order(awaited, len(self._waiting) - self.ahead.under_way(awaited.name), 1)
+                # who has no share does not get another's place because it is quicker
+                self._waiting.add(slot)
+                if self.is_ahead and awaited.ready(do.population):
+                    self._order(awaited, len(self._waiting) - self.ahead.under_way(awaited.name), 1)
                 return None
             if turn is None:
                 return None
@@ -230,7 +236,7 @@ class Proposer:
         kind = f"{arm} {what.split(':')[0]}"
         if kind not in self._told:
             self._told.add(kind)
-            self._say(f"arm {arm} {what}; the other arms go on")
+            self._say(f"arm {arm} {what}" + ("" if self._do.config.wants_model else "; the other arms go on"))
 
     # -- asking ahead -------------------------------------------------------------------------------
 
@@ -279,6 +285,15 @@ class Proposer:
                 self.ahead.put(asked.draw, asked.known, arm.recover(context, asked.n))
         if self.ahead.unanswered:
             self.ahead.save(self._draws)
+
+    def _oversteps(self, name: str) -> bool:
+        """Whether another place would give the control more than its share of a run of models."""
+        if not self._arms[name].control:
+            return False
+        spent = self._spent()
+        total = sum(spent.get(arm, 0) for arm in self._arms) + 1
+        share = self._weights[name] / (sum(self._weights.values()) or 1.0)
+        return spent.get(name, 0) + 1 > max(self.portfolio.warmup, 1, math.ceil(share * total))
 
     # -- runs that want their model -----------------------------------------------------------------
 

@@ -265,7 +265,8 @@ def end_report(
     run, candidates = store.run, store.candidates()
     evaluations = store.evaluations()
     asked = Spending() if exchanges is None else Spending.of(exchanges, candidates)
-    states = Counter(c.state for c in candidates)
+    tried = {e.candidate_id for e in evaluations}
+    states = Counter(c.state for c in candidates if c.id not in tried)
     unpaid = (
         CandidateState.DUPLICATE,
         CandidateState.INFEASIBLE,

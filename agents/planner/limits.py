@@ -67,6 +67,7 @@ class Limits:
         self._exchanges = exchanges
         self._budget = budget or BudgetSection()
         self._llm = llm or LLMSection()
+        self._refused: dict[Role, LimitReached] = {}
         self._under_way: list[Load] = []
         self._waiting: list[asyncio.Future[None]] = []
 
@@ -79,6 +80,7 @@ class Limits:
         while True:
             self.check(load.role)
             if reached := self._reached(load, []):
+                self._refused[load.role] = reached  # the next question will hardly be shorter
                 raise reached
             if not self._under_way or self._reached(load, self._under_way) is None:
                 self._under_way.append(load)
@@ -110,7 +112,9 @@ class Limits:
             raise reached
 
     def spent(self, role: Role) -> LimitReached | None:
-        """Why `role` may ask nothing more, None while it may."""
+        """Why `role` may ask nothing more, None while it may: also when its last question did not fit."""
+        if role in self._refused:
+            return self._refused[role]
         try:
             self.check(role)
         except LimitReached as reached:
@@ -124,7 +128,7 @@ class Limits:
     def _reached(self, load: Load, others: list[Load]) -> LimitReached | None:
         for kind, limit, used, reserved, coming in self._measures(load, others):
             if used >= limit or used + reserved + coming > limit:
-                return LimitReached(kind, limit, used)
+                return LimitReached(kind, limit, used, coming)
         return None
 
     def _measures(self, load: Load, others: list[Load]) -> Iterator[tuple[str, float, float, float, float]]:

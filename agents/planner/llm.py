@@ -106,10 +106,12 @@ class LLMArm:
         chosen = choose_model(context.population, names, context.rng) if len(names) > 1 else None
 
         async def ask(request: ModelRequest) -> Exchange:
-            model = chosen
-            if request.role == "repair" and talk.exchange is not None:
-                model = talk.exchange.model if self._llm.role("repair").model is None else None
-            return await self._ask(request, model)
+            if request.role != "repair" or talk.exchange is None:
+                return await self._ask(request, chosen)
+            author, mender = talk.exchange.model, self._llm.role("repair").model
+            if mender not in (None, author) and not talk.found:  # what another mends is no merit of its own
+                self._models.note_unusable(author, "another model has to mend its answers")
+            return await self._ask(request, author if mender is None else None)
 
         talk = Conversation(
             questions,

@@ -209,7 +209,8 @@ class Population:
         self._rank(before, candidate)
 
     def _charge(self, candidate: Candidate, sign: int) -> None:
-        paid = candidate.state not in _UNPAID
+        # who broke a limit in the sandbox has cost an evaluation
+        paid = candidate.state not in _UNPAID or candidate.tried_rung >= 0
         for by, author in _authors(candidate):
             self._spent[by][author] += sign * (1.0 if paid else UNPAID_WEIGHT)
             if paid and candidate.train_s:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import math
 import os
 import random
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -94,7 +97,7 @@ async def test_slots_go_on_while_the_model_thinks(
     report = await start(made, Workspace(runs), Watch(say=lambda _: None, landed=note))
     assert "llm" not in landed[:8] and outstanding == [2], "one question a slot, and nobody waited for it"
     used = arms_of(candidates_of(runs)).count("llm")
-    assert used >= 4
+    assert used >= 2, "what was held back is used"
     assert used <= len(server.seen) <= used + 2, "at most two were asked for in vain"
     assert report.ledger.calls == len(server.seen) and report.ledger.tokens == server.tokens
 
@@ -296,3 +299,31 @@ async def test_who_could_know_enters_a_duplicate_and_who_could_not_is_spared(fol
     genotypes = [None if ready is None else ready.proposal.genotype for ready in taken]
     assert genotypes == [{"width": 8, "depth": 1}, {"width": 32, "depth": 3}, None]
     desk.store.close()
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [{"budget": {"evaluations": 20, "tokens": 3000}}, {"says": "rubbish"}, {"says": "down"}],
+)
+async def test_a_run_that_wants_its_model_never_fills_up_with_random(
+    config: MakeConfig, runs: Path, server: ModelServer, trouble: dict[str, Any]
+) -> None:
+    """Neither when the next question does not fit, nor while a model that answers nothing is found out."""
+    says = trouble.get("says")
+    server.says(answer("rubbish") if says == "rubbish" else error(500) if says else proposing)
+    made = config(
+        arms={"random": 0.2, "llm": 0.8},
+        warmup=2,
+        llm={"model": "m", "base_url": server.url, "retries": 0, "repairs": 0, "failures": 2, "probe_s": 0.2},
+        budget=trouble.get("budget", {"evaluations": 20}),
+        analyst={"lessons": "off"},
+    )
+    lines: list[str] = []
+    with contextlib.suppress(ModelUnavailable):
+        report = await start(made, Workspace(runs), Watch(say=lines.append))
+        assert "tokens" in report.stop_reason and "next question" in report.stop_reason
+    store = Workspace(runs).open("last")
+    arms = Counter(c.proposal.arm for c in store.candidates())
+    assert arms["random"] <= max(2, math.ceil(0.2 * (sum(arms.values()) + 1)))
+    assert not [line for line in lines if "other arms go on" in line], "there are none"
+    store.close()
