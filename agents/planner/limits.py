@@ -67,7 +67,7 @@ class Limits:
         self._exchanges = exchanges
         self._budget = budget or BudgetSection()
         self._llm = llm or LLMSection()
-        self._refused: dict[Role, LimitReached] = {}
+        self._refused: LimitReached | None = None
         self._under_way: list[Load] = []
         self._waiting: list[asyncio.Future[None]] = []
 
@@ -80,7 +80,8 @@ class Limits:
         while True:
             self.check(load.role)
             if reached := self._reached(load, []):
-                self._refused[load.role] = reached  # the next question will hardly be shorter
+                if load.role == "propose":  # these are all of a length, and who waits for one must know
+                    self._refused = reached
                 raise reached
             if not self._under_way or self._reached(load, self._under_way) is None:
                 self._under_way.append(load)
@@ -112,9 +113,9 @@ class Limits:
             raise reached
 
     def spent(self, role: Role) -> LimitReached | None:
-        """Why `role` may ask nothing more, None while it may: also when its last question did not fit."""
-        if role in self._refused:
-            return self._refused[role]
+        """Why `role` may ask nothing more, None while it may: also when a question for proposals did not fit."""
+        if role == "propose" and self._refused is not None:
+            return self._refused
         try:
             self.check(role)
         except LimitReached as reached:
