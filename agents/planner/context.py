@@ -9,7 +9,7 @@ are quoted once, here and in `showing`, whatever a template does with them; see 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 from cambrian.agents.evaluator.noise import NoiseFloor
@@ -23,6 +23,7 @@ from cambrian.agents.planner.showing import (
     effect,
     genotype_and_source,
     genotype_json,
+    is_change,
     is_duplicate,
     number,
     setback,
@@ -47,7 +48,7 @@ COMMENTS = 6
 AVOID = 12
 OPERATORS = 6
 LOOK_BACK = 64
-"""How many of the newest setbacks are looked through for what is worth telling."""
+"""How many of the newest setbacks, and of the newest scores, are looked through for what is worth telling."""
 LEAST_TRIED = 2.0
 """Evaluations from which on it is told what an author brought."""
 _SHARES = {"refine": 0.5, "combine": 0.2, "explore": 0.3}
@@ -77,6 +78,8 @@ def prompt_variables(context: ProposalContext, n: int = 1) -> dict[str, Any]:
     setbacks = population.setbacks(LOOK_BACK)
     rejected = [c for c in setbacks if c.state is CandidateState.REJECTED][:REJECTED]
     telling = _telling(setbacks)
+    edited = [each for c in population.recent(LOOK_BACK) if is_change(each := effect(c, context))][:EFFECTS]
+    above = {*best, *(c.id for c in (*others, *rejected, *telling)), *(each["id"] for each in edited)}
     return {
         "number": context.index + 1,
         "batch": n,
@@ -99,8 +102,8 @@ def prompt_variables(context: ProposalContext, n: int = 1) -> dict[str, Any]:
         "best": [shown(c, context, c.id in on_front) for c in ranked],
         "diverse": [shown(c, context, c.id in on_front) for c in others],
         "examples": _examples(context) if len(best) < 2 else [],
-        "effects": [effect(c, context) for c in population.recent(EFFECTS)],
-        "avoid": _avoid(context, focuses, setbacks),
+        "effects": edited,
+        "avoid": _avoid(context, focuses, setbacks, above),
         "paid": _paid(context),
         "rejected": [setback(c) for c in rejected],
         "comments": _comments(context),
@@ -136,9 +139,15 @@ def _telling(setbacks: Iterable[Candidate]) -> list[Candidate]:
 
 
 def _avoid(
-    context: ProposalContext, focuses: Sequence[Mapping[str, Any]], setbacks: Sequence[Candidate]
+    context: ProposalContext,
+    focuses: Sequence[Mapping[str, Any]],
+    setbacks: Sequence[Candidate],
+    above: Collection[str],
 ) -> list[dict[str, Any]]:
-    """What not to propose again: what was made of the same parents before, and what keeps coming back."""
+    """What not to propose again: what was made of the same parents before, and what keeps coming back.
+
+    Of those `above`, which the question shows already, only what keeps coming back: that is not said there.
+    """
     population = context.population
     again = Counter(c.duplicate_of for c in setbacks if c.duplicate_of is not None and is_duplicate(c))
     parents = {cid for focus in focuses for cid in focus["ids"]}
@@ -146,7 +155,7 @@ def _avoid(
     for candidate in population.known() if parents else ():
         made_of = set(candidate.proposal.parents[:2])
         nearest = candidate.nearest
-        if candidate.id in parents or is_duplicate(candidate):
+        if candidate.id in parents or candidate.id in above or is_duplicate(candidate):
             continue
         if (made_of and made_of <= parents) or candidate.proposal.parents[:1] == tuple(parents):
             near[candidate.id] = (1.0, candidate.index)

@@ -80,6 +80,11 @@ def effect(candidate: Candidate, context: ProposalContext) -> dict[str, Any]:
     }
 
 
+def is_change(effect: Mapping[str, Any]) -> bool:
+    """Whether an `effect` tells of a change against a parent; those of samples and baselines do not."""
+    return effect["score_change"] is not None or effect["latency_change"] is not None
+
+
 def setback(candidate: Candidate) -> dict[str, Any]:
     """One that ended without a score, and why."""
     what = candidate.summary or candidate.proposal.edit

@@ -27,6 +27,9 @@ FIXED = ("number", "batch", "task", "noise", "space", "cost", "limits", "counts"
 def population() -> list[Candidate]:
     space, rng = convnet(), random.Random(1)
     found = evaluated(space, 30)
+    for each in found[20:]:
+        proposal = each.proposal.model_copy(update={"parents": ("c-0001",), "edit": "the stem is wider"})
+        found[each.index] = each.model_copy(update={"proposal": proposal})
     for index, state in enumerate([CandidateState.FAILED, CandidateState.REJECTED] * 8, start=30):
         reason = f"reason {index}: " + "told at length " * 8
         found.append(candidate(index, space.sample(rng), state=state, reason=reason))

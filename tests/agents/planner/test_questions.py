@@ -12,7 +12,7 @@ import pytest
 
 from cambrian.agents.evaluator.noise import NoiseFloor
 from cambrian.agents.planner.client import estimated_tokens
-from cambrian.agents.planner.context import noise_in_words, prompt_variables
+from cambrian.agents.planner.context import _avoid, noise_in_words, prompt_variables
 from cambrian.agents.planner.questions import Questions
 from cambrian.agents.planner.templates import Templates
 from cambrian.agents.population.model import Candidate, CandidateState, Expectation, Lesson, Nearest, Verdict
@@ -209,22 +209,59 @@ def test_what_was_made_of_the_same_parent_is_not_to_be_made_again() -> None:
         ).model_copy(update={"duplicate_of": "c-0005"})
         for i in range(2)
     ]
+    focus = {"kind": "refine", "ids": ["c-0001"]}
     for seed in range(40):
-        variables = prompt_variables(
-            context(TinySpace(), [parent, child, failed, near, far, *doubles], seed=seed)
-        )
-        if variables["focus"] == {"kind": "refine", "ids": ["c-0001"]}:
+        asked = context(TinySpace(), [parent, child, failed, near, far, *doubles], seed=seed)
+        variables = prompt_variables(asked)
+        if variables["focus"] == focus:
             break
-    told = {t["id"]: (t["outcome"], t["times"]) for t in variables["avoid"]}
-    assert told == {
+    told = _avoid(asked, [focus], asked.population.setbacks(9), above=())
+    assert {t["id"]: (t["outcome"], t["times"]) for t in told} == {
         "c-0003": ("failed", 1),
         "c-0002": ("accuracy 0.7", 1),
         "c-0004": ("accuracy 0.75", 1),
         "c-0005": ("accuracy 0.5", 3),
     }
-    text = Templates("tiny").render("propose.j2", variables).text
+    text = Templates("tiny").render("propose.j2", variables | {"avoid": told}).text
     assert "- c-0002 from c-0001, depth 1 to 2: accuracy 0.7\n" in text
     assert "- c-0005, network 4: accuracy 0.5; proposed 3 times\n" in text
+    # all of these stand further up, among the best, the edits or the setbacks
+    assert [t["id"] for t in variables["avoid"]] == ["c-0005"], "how often it came back is not said there"
+    hidden = _avoid(asked, [focus], asked.population.setbacks(9), above={"c-0003"})
+    assert {t["id"] for t in hidden} == {"c-0002", "c-0004", "c-0005"}
+
+
+def test_only_what_was_edited_stands_among_the_edits() -> None:
+    """Samples and baselines changed nothing; they would crowd out what edits brought."""
+    edited = [
+        candidate(i, TINY, score=0.7, latency=1.0, parents=("c-0001",), edit=f"edit {i}") for i in (1, 2)
+    ]
+    orphan = candidate(3, TINY, score=0.6, latency=1.0, parents=("c-0099",), edit="of nobody")
+    samples = [candidate(i, TINY, score=0.5, latency=1.0) for i in range(4, 16)]
+    first = candidate(0, TINY, score=0.8, latency=1.0)
+    told = prompt_variables(context(TinySpace(), [first, *edited, orphan, *samples]))["effects"]
+    assert [(e["id"], e["score_change"]) for e in told] == [("c-0003", "-0.1"), ("c-0002", "-0.1")]
+    assert "What the latest edits brought" not in question(TinySpace(), [first, *samples])
+
+
+def test_sections_are_apart_from_each_other() -> None:
+    ended = [
+        candidate(i, TINY, state=state, reason="why", parents=("c-0001",), edit="e")
+        for i, state in enumerate((CandidateState.REJECTED, CandidateState.FAILED), start=20)
+    ]
+    double = candidate(22, TINY, state=CandidateState.DUPLICATE).model_copy(update={"duplicate_of": "c-0001"})
+    good = evaluated(TinySpace(), 4)
+    said = good[1].model_copy(update={"comment": "mind the memory"})
+    lines = question(TinySpace(), [good[0], said, *good[2:], *ended, double]).splitlines()
+    found = [i for i, line in enumerate(lines) if line.startswith("# ")]
+    titles = {lines[i] for i in found}
+    assert titles >= {
+        "# Rejected by a reviewer",
+        "# Comments of reviewers",
+        "# Proposals that came to nothing",
+        "# Tried already",
+    }
+    assert all(lines[i - 1] == "" for i in found[1:])
 
 
 def test_others_are_shown_that_differ_from_the_best() -> None:
