@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cambrian.agents.errors import InfrastructureError
 
@@ -42,13 +42,23 @@ class Usage(_Data):
 
     Attributes:
         cached_tokens: those of the prompt that the server had in its cache.
-        estimated: the server did not count, so we did, at four characters a token.
+        estimated: the server did not count all of them, so we did, at four characters a token.
+        estimated_tokens: those that we counted.
     """
 
     prompt_tokens: int = Field(default=0, ge=0)
     completion_tokens: int = Field(default=0, ge=0)
     cached_tokens: int = Field(default=0, ge=0)
     estimated: bool = False
+    estimated_tokens: int = Field(default=0, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _all_or_those_that_were_said(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("estimated") and "estimated_tokens" not in data:
+            total = data.get("prompt_tokens", 0) + data.get("completion_tokens", 0)
+            return data | {"estimated_tokens": total}
+        return data
 
     @property
     def tokens(self) -> int:
@@ -61,6 +71,7 @@ class Usage(_Data):
             completion_tokens=self.completion_tokens + other.completion_tokens,
             cached_tokens=self.cached_tokens + other.cached_tokens,
             estimated=self.estimated or other.estimated,
+            estimated_tokens=self.estimated_tokens + other.estimated_tokens,
         )
 
 

@@ -113,7 +113,7 @@ class Limits:
             raise reached
 
     def spent(self, role: Role) -> LimitReached | None:
-        """Why `role` may ask nothing more, None while it may: also when a question for proposals did not fit."""
+        """Why `role` may ask nothing more, also as its last question did not fit; None while it may."""
         if role == "propose" and self._refused is not None:
             return self._refused
         try:

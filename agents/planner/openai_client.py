@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from cambrian.agents.errors import ModelUnavailable
 from cambrian.agents.planner import wire
-from cambrian.agents.planner.client import ModelRequest, RecordingClient, Reply, Tries
+from cambrian.agents.planner.client import ModelRequest, RecordingClient, Reply, Tries, estimated_tokens
 from cambrian.agents.planner.endpoint import Endpoint, resolve_endpoint
 from cambrian.agents.planner.exchange import NO_USAGE, ExchangeLog, Usage
 from cambrian.agents.planner.limits import Limits
@@ -208,8 +208,10 @@ class OpenAIClient(RecordingClient):
             async with asyncio.timeout(self._llm.timeout_s):
                 response = await connection.post(path, cast_to=httpx2.Response, body=body)
             return read(response.content, sent)
-        except (TimeoutError, openai.APITimeoutError):
-            return _Trouble(f"no answer within {self._llm.timeout_s:g} s", transient=True)
+        except (TimeoutError, openai.APITimeoutError) as error:
+            return _Trouble(
+                f"no answer within {self._llm.timeout_s:g} s", transient=True, usage=_unheard(error, request)
+            )
         except wire.MalformedAnswer as error:
             return _Trouble(
                 f"what it answers is not of the protocol ({self._redact(str(error))})",
@@ -225,7 +227,10 @@ class OpenAIClient(RecordingClient):
         except (openai.OpenAIError, httpx2.HTTPError) as error:
             cause = self._redact(str(error.__cause__ or error)) or "connection lost"
             return _Trouble(
-                f"cannot talk to it ({cause})", transient=True, hint="is the server running and reachable?"
+                f"cannot talk to it ({cause})",
+                transient=True,
+                hint="is the server running and reachable?",
+                usage=_unheard(error, request),
             )
 
     def _status_trouble(self, error: openai.APIStatusError, usage: Usage) -> _Trouble:
@@ -262,6 +267,16 @@ def _hush() -> None:
         logger = logging.getLogger(name)
         if logger.level == logging.NOTSET:  # else somebody wants it
             logger.setLevel(logging.WARNING)
+
+
+def _unheard(error: BaseException, request: ModelRequest) -> Usage:
+    """What a request costs whose answer was not heard: its prompt at least, unless it never got there."""
+    import httpx2
+
+    if isinstance(error.__cause__ or error, httpx2.ConnectError | httpx2.ConnectTimeout):
+        return NO_USAGE
+    prompt = sum(estimated_tokens(message.content) for message in request.messages)
+    return Usage(prompt_tokens=prompt, estimated=True)
 
 
 def _retry_after(headers: httpx2.Headers) -> float | None:

@@ -217,7 +217,7 @@ async def endure(response: Response, folder: Path, evaluations: int, **llm: Any)
         )
         seconds = time.monotonic() - started
         log = ExchangeLog(folder / report.run_id)
-        estimated = sum(each.usage.tokens for each in log.all() if each.usage.estimated)
+        estimated = sum(each.usage.estimated_tokens for each in log.all())
         ledger = report.ledger
         return Endured(
             evaluations=ledger.evaluations,
