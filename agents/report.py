@@ -111,7 +111,8 @@ class EndReport(_Data):
         baselines: the known networks' scores by name.
         predictor: how far the predictor could be trusted, in words; may be empty.
         estimators: how every estimator ranked the candidates that it had not seen.
-        hypotheses: of the LLM arm's, how many were borne out, refuted, or within the noise.
+        hypotheses: of the LLM arm's about score and cost, how many were borne out, refuted, or within
+            the noise.
     """
 
     run_id: str
@@ -319,7 +320,7 @@ def end_report(
         ),
         predictor=predictor,
         estimators=estimator_records(run, candidates),
-        hypotheses=hypotheses(candidates),
+        hypotheses=hypotheses(candidates, run.cost),
         next=f"`cambrian ui`, `cambrian show {run.run_id}`"
         + (f", `cambrian export {run.run_id}/{best}`" if best else ""),
     )

@@ -129,7 +129,7 @@ class Analyst:
         most = self._section.notes
         if not most:
             return ()
-        counted = tally_lines(self._do.population.known(), self._weigher.effects)
+        counted = tally_lines(self._do.population.known(), self._weigher.effects, self._do.config.cost)
         worded = [note.line() for note in self.notes()]
         counted = counted[: max(most - len(worded), most // 4)]
         return (*worded[: most - len(counted)], *counted)

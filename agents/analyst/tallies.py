@@ -17,12 +17,13 @@ LINES = 3
 _SHOWN = 5
 
 
-def tally_lines(candidates: Iterable[Candidate], effects: Mapping[str, Effect]) -> tuple[str, ...]:
+def tally_lines(candidates: Iterable[Candidate], effects: Mapping[str, Effect], cost: str) -> tuple[str, ...]:
     """Which kinds of edits made networks better than their parents, and how hypotheses came out.
 
     Args:
         candidates: of the run.
         effects: on the score against the first parent, by candidate, where both have one.
+        cost: what the run ranks by beside the score.
     """
     known = list(candidates)
     by_kind: defaultdict[str, dict[str, Effect]] = defaultdict(dict)
@@ -41,7 +42,7 @@ def tally_lines(candidates: Iterable[Candidate], effects: Mapping[str, Effect]) 
             said += f" (better: {', '.join(better[-_SHOWN:])})"
         told.append((-abs(len(better) - len(worse)) / len(found), -len(found), said))
     lines = [said for _, _, said in sorted(told)[:LINES]]
-    verdicts = hypotheses(known)
+    verdicts = hypotheses(known, cost)
     if sum(verdicts.values()) >= LEAST:
         lines.insert(0, hypotheses_text(verdicts))
     return tuple(lines[:LINES])

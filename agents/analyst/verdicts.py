@@ -13,6 +13,12 @@ An expectation is of one number against that of the first parent. The rules, for
 `same` says that the number changes by less than `by_percent`. It is borne out where the change and what
 chance may add to it stay within that (as in an equivalence test), or where the change is real and stays
 within it; refuted where it is real and goes beyond; else it is within the noise.
+
+A network that breaks a hard limit bears nothing out: that a larger one needs more memory is no success where
+it needs more than there is.
+
+All verdicts are kept and shown. Counted are those on what the run ranks by, the score and its cost measure:
+what else is expected mostly follows from the genotype, and would make the rate look better than it is.
 """
 
 from __future__ import annotations
@@ -43,7 +49,8 @@ class Assessment:
         verdict: on its author's expectation.
         measured: what that rests on, in words.
         compared_with: ids of parents and siblings.
-        effect: of the edit on the score, against the first parent; None where that cannot be compared.
+        effect: of the edit on the score, against the first parent; None where that cannot be compared, and
+            of an edit that breaks a hard limit.
         telling: whether its score or its latency differs for real from who it is compared with first.
     """
 
@@ -97,7 +104,11 @@ def assess(
     first = parents[0] if parents else other
     expectation = candidate.proposal.expectation
     verdict, remarks = Verdict.NO_EVIDENCE, []
-    if expectation is not None:
+    if not candidate.feasible:
+        remarks.append(f"it breaks a hard limit: {candidate.reason or 'not known which'}")
+        if expectation is not None:
+            remarks.append(f"expected: {expectation.in_words(task.metric)}")
+    elif expectation is not None:
         found = readings.difference(expectation.measure, candidate, parents[0]) if parents else None
         remark = "" if parents else "it names no parent to be measured against"
         if found is not None:
@@ -120,9 +131,9 @@ def assess(
     score = compared.get("score")
     return Assessment(
         verdict=verdict,
-        measured=clean("; ".join([*said, *remarks]), _LONGEST),
+        measured=clean("; ".join([*said, *remarks] if candidate.feasible else [*remarks, *said]), _LONGEST),
         compared_with=tuple(dict.fromkeys(each.id for each in others)) if compared or close else (),
-        effect=effect_of(score, task.maximize) if score is not None and parents else None,
+        effect=effect_of(score, task.maximize) if score and parents and candidate.feasible else None,
         telling=any(d.is_real for m, d in compared.items() if m in {"score", "latency_ms"}),
     )
 
@@ -134,16 +145,22 @@ def effect_of(difference: Difference, maximize: bool) -> Effect:
     return "better" if (difference.change > 0) == maximize else "worse"
 
 
-def hypotheses(candidates: Iterable[Candidate], arm: str = "llm") -> dict[Verdict, int]:
-    """How the hypotheses of an arm came out, those without evidence left out."""
-    lessons = [c.lesson for c in candidates if c.lesson is not None and c.proposal.arm == arm]
-    told: Counter[Verdict] = Counter(lesson.verdict for lesson in lessons)
-    return {v: told[v] for v in Verdict if told[v] and v is not Verdict.NO_EVIDENCE}
+def hypotheses(candidates: Iterable[Candidate], cost: str, arm: str = "llm") -> dict[Verdict, int]:
+    """How the hypotheses of an arm about score and cost came out, those without evidence left out.
+
+    Args:
+        candidates: of the run.
+        cost: what the run ranks by beside the score.
+        arm: whose hypotheses.
+    """
+    told = Counter(c.counted_verdict(cost) for c in candidates if c.proposal.arm == arm)
+    return {v: told[v] for v in Verdict if told[v]}
 
 
 def hypotheses_text(told: dict[Verdict, int]) -> str:
-    """`hypotheses of the model: 3 borne out, 2 refuted`; empty without any."""
-    return f"hypotheses of the model: {', '.join(f'{n} {v}' for v, n in told.items())}" if told else ""
+    """`hypotheses of the model about score and cost: 3 borne out, 2 refuted`; empty without any."""
+    counts = ", ".join(f"{n} {verdict}" for verdict, n in told.items())
+    return f"hypotheses of the model about score and cost: {counts}" if told else ""
 
 
 def _in_words(difference: Difference, other: str, task: Task) -> str:

@@ -81,6 +81,7 @@ def run_prompts(store: PopulationStore) -> RunPrompts:
         space=run.space,
         task=run.task,
         maximize=run.maximize,
+        cost=run.cost,
         questions=questions_of(exchanges, candidates, repairs),
         candidates=candidates,
         exchanges=exchanges,

@@ -31,6 +31,7 @@ class RunPrompts:
 
     Attributes:
         maximize: whether a higher score is better.
+        cost: what the run ranks by beside the score; hypotheses about other numbers are not counted.
         candidates: all of the run.
         improved: ids of those better than their first parent beyond the noise; those that are worse or tied.
         compared: ids of those that could be compared with their first parent.
@@ -48,6 +49,7 @@ class RunPrompts:
     improved: frozenset[str] = frozenset()
     compared: frozenset[str] = frozenset()
     origins: dict[tuple[str, str], str] = field(default_factory=dict)
+    cost: str = "latency_ms"
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,7 @@ def _row(key: tuple[str, str, str, str], version: str, uses: Sequence[_Used]) ->
     asked = len([u for u in answered if u.question is not None])
     own = _candidates(uses, repairs)
     ids = {(run.run, c.id) for run, c in own}
-    verdicts = [c.lesson.verdict for _, c in own if c.lesson is not None]
-    judged = [v for v in verdicts if v is not Verdict.NO_EVIDENCE]
+    judged = [v for run, c in own if (v := c.counted_verdict(run.cost)) is not None]
     evaluated = [(run, c) for run, c in own if c.score is not None]
     compared = {
         (run.run, cid) for run in {id(u.run): u.run for u in uses}.values() for cid in run.compared

@@ -44,7 +44,7 @@ class VersionRow(_Data):
         valid: the same, after repair turns.
         duplicates: of the candidates that came of it, those that compute what an earlier one does.
         improved: of the evaluated with an evaluated parent, those better than it beyond the noise.
-        borne_out: of the hypotheses with evidence, those that the measurements bear out.
+        borne_out: of the hypotheses about score and cost with evidence, those that the measurements bear out.
         gain: of the evaluated, at the lowest rung.
         tokens: prompt and answer, repair turns included.
         money: US dollars; None where a price is not known.

@@ -270,6 +270,18 @@ class Candidate(_Data):
     ended_s: float | None = None
     ended_order: int = 0
 
+    def counted_verdict(self, cost: str) -> Verdict | None:
+        """The verdict on its hypothesis where that is of what a run ranks by, the score or `cost`; else None.
+
+        What the genotype tells beforehand, such as the memory that more channels take, is no discovery: a
+        rate that counted it could be raised at will. None also without evidence.
+        """
+        expectation, lesson = self.proposal.expectation, self.lesson
+        ranked = {"score", "latency_ms" if cost == "latency_ratio" else cost}
+        if lesson is None or expectation is None or expectation.measure not in ranked:
+            return None
+        return lesson.verdict if lesson.verdict is not Verdict.NO_EVIDENCE else None
+
     def values(self) -> dict[str, float]:
         """Every number of the candidate by the name that constraints and objectives use."""
         found = {} if self.static is None else self.static.limited()

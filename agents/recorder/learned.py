@@ -25,7 +25,7 @@ _EVIDENCE = 5
 def learned_markdown(
     store: PopulationStore, candidates: Sequence[Candidate], links: Mapping[str, str], table: str
 ) -> str:
-    """How often hypotheses were borne out, and the notes that hold, best supported first; may be empty.
+    """How often hypotheses about score and cost were borne out, and the notes that hold; may be empty.
 
     Args:
         store: keeps the notes.
@@ -33,11 +33,11 @@ def learned_markdown(
         links: page of a candidate's run by its id.
         table: address of the table of lessons.
     """
-    verdicts = Counter(c.lesson.verdict for c in candidates if c.lesson is not None and taught(c))
-    if not verdicts:
+    if not any(taught(c) for c in candidates):
         return ""
+    verdicts = Counter(c.counted_verdict(store.run.cost) for c in candidates)
     told = ", ".join(f"{verdicts[verdict]} {verdict.value}" for verdict in Verdict if verdicts[verdict])
-    lines = [f"Hypotheses: {told} ([lessons]({table}))\n"]
+    lines = [f"Hypotheses about score and cost: {told or 'no evidence'} ([lessons]({table}))\n"]
     believed = {c.id for c in candidates if c.score is not None}
     # Imported here: the analyst brings LangGraph along, and a run without lessons does not need it.
     from cambrian.agents.analyst.notes import NOTES_KEY, Notebook

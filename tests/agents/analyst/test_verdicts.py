@@ -222,10 +222,42 @@ def test_hypotheses_are_counted(world: World) -> None:
     analyst = analyst_of(world)
     for index in range(5):
         analyst.look_at(f"c-{index + 1:04d}")
-    told = hypotheses(world.store.candidates())
+    told = hypotheses(world.store.candidates(), "params")
     assert told == {OUT: 2, AGAINST: 1, NOISE: 1}
-    assert hypotheses_text(told) == "hypotheses of the model: 2 borne out, 1 refuted, 1 within the noise"
-    assert tally_lines(world.store.candidates(), {})[0] == hypotheses_text(told)
+    assert hypotheses_text(told) == (
+        "hypotheses of the model about score and cost: 2 borne out, 1 refuted, 1 within the noise"
+    )
+    assert tally_lines(world.store.candidates(), {}, "params")[0] == hypotheses_text(told)
+
+
+def test_hypotheses_about_what_the_run_does_not_rank_by_are_not_counted(world: World) -> None:
+    parent = world.add(0.5, parameters=1000)
+    wanted = Expectation(measure="params", change="higher", by_percent=1)
+    child = world.add(0.5, parameters=1200, parents=(parent.id,), arm="llm", expect=wanted)
+    analyst_of(world).look_at(child.id)
+    candidates = world.store.candidates()
+    assert verdict_of(world, child.id) is OUT, "it keeps its verdict"
+    assert hypotheses(candidates, "params") == {OUT: 1}
+    assert hypotheses(candidates, "latency_ratio") == {}
+
+
+def test_a_network_that_breaks_a_hard_limit_bears_nothing_out(world: World) -> None:
+    parent = world.add(0.5, parameters=1000)
+    wanted = Expectation(measure="params", change="higher", by_percent=0.25)
+    made = world.add(0.7, parameters=2000, parents=(parent.id,), arm="llm", operator="widen", expect=wanted)
+    analyst = analyst_of(world)
+    for each in (parent, made):
+        analyst.look_at(each.id)
+    assert verdict_of(world, made.id) is OUT
+    broken = world.get(made.id).model_copy(update={"feasible": False, "reason": "params 2000 > 1500"})
+    world.services.save(broken, "judge")
+    assert analyst.refresh() == 1
+    lesson = world.get(made.id).lesson
+    assert lesson is not None and lesson.verdict is NONE
+    assert lesson.measured.startswith("it breaks a hard limit: params 2000 > 1500; expected: params higher")
+    assert "against 1k of c-0001" in lesson.measured, "the numbers are still told"
+    assert hypotheses(world.store.candidates(), "params") == {}
+    assert not analyst._weigher.effects, "no edit is praised for it"
 
 
 def test_a_lesson_that_comes_while_a_slot_works_is_kept(world: World) -> None:

@@ -14,6 +14,7 @@ from cambrian.agents.planner.exchange import Exchange, ExchangeLog, Message, Usa
 from cambrian.agents.population.model import (
     Candidate,
     CandidateState,
+    Expectation,
     Lesson,
     Proposal,
     Verdict,
@@ -45,12 +46,19 @@ def exchange(number: int, role: str = "propose", place: str = "", **more: Any) -
 
 
 def candidate(
-    number: int, asked: str | None, score: float | None = 0.5, *, arm: str = "llm", **more: Any
+    number: int,
+    asked: str | None,
+    score: float | None = 0.5,
+    *,
+    arm: str = "llm",
+    measure: Any = "score",
+    **more: Any,
 ) -> Candidate:
+    expectation = Expectation(measure=measure, change="higher")
     return Candidate(
         id=candidate_id(number),
         index=number,
-        proposal=Proposal(arm=arm, genotype={}, exchange=asked),
+        proposal=Proposal(arm=arm, genotype={}, exchange=asked, expectation=expectation),
         genotype={},
         score=score,
         rung_scores=() if score is None else (score,),
@@ -154,7 +162,7 @@ def test_the_numbers_of_one_version() -> None:
     taught = [Lesson(verdict=v) for v in (Verdict.BORNE_OUT, Verdict.REFUTED, Verdict.NO_EVIDENCE)]
     made = [
         candidate(0, "x-0001", 0.6, lesson=taught[0]),
-        candidate(1, "x-0001", None),
+        candidate(1, "x-0001", None, measure="memory_mb", lesson=taught[0]),
         candidate(2, "x-0003", 0.7, lesson=taught[1]),
         candidate(3, "x-0003", 0.8, lesson=taught[2]),
         *(candidate(i, None, score, arm="random") for i, score in enumerate((0.4, 0.5, 0.6), 4)),

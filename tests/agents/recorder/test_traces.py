@@ -138,7 +138,9 @@ def test_a_trace_knows_its_candidates_and_their_pages_know_it(
         "Width [pays](x).",
     ]
     told = whole.data.tags["mlflow.note.content"]
-    assert "Hypotheses: 1 borne out" in told and "| Width pays | digits | [c-0002](" in told
+    assert (
+        "Hypotheses about score and cost: 1 borne out" in told and "| Width pays | digits | [c-0002](" in told
+    )
 
 
 def test_a_lesson_that_comes_later_reaches_the_page(
