@@ -5,29 +5,21 @@ from __future__ import annotations
 import shutil
 import time
 from pathlib import Path
-from typing import Any
 
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from cambrian.agents.budget import clock_text
 from cambrian.agents.cli.app import emit
+from cambrian.agents.cli.showing import console, show_candidate
 from cambrian.agents.errors import UnknownNameError, UserError
 from cambrian.agents.evaluator.arms import ArmRow
 from cambrian.agents.evaluator.leaderboard import Standing
-from cambrian.agents.evaluator.noise import repeats_by_candidate
 from cambrian.agents.population.model import Candidate
 from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.report import PREDICTOR_KEY, EndReport, count_text, end_report, leader_of
-from cambrian.agents.wording import finding_facts, latency_facts, one_line, show_nearest, show_reproduced
+from cambrian.agents.wording import one_line
 from cambrian.agents.workspace import Workspace, kept_space, space_of
 from cambrian.search_spaces import near_names
-
-MIN_WIDTH = 124
-"""Columns of a table with a leaderboard's numbers and one architecture."""
-REASON = 400
-"""Characters of a reason, which a candidate may have a hand in, that people are shown."""
 
 
 def runs_command(as_json: bool, runs: Path | None) -> None:
@@ -69,7 +61,7 @@ def runs_command(as_json: bool, runs: Path | None) -> None:
             str(row["candidates"]),
             best_text,
         )
-    _console().print(table)
+    console().print(table)
 
 
 def show_command(name: str, as_json: bool, runs: Path | None) -> None:
@@ -77,7 +69,7 @@ def show_command(name: str, as_json: bool, runs: Path | None) -> None:
     workspace = Workspace(runs)
     if (found := workspace.split_candidate(name)) is not None:
         store = workspace.open(found[0])
-        _show_candidate(store, _candidate(store, found[1]), as_json)
+        show_candidate(store, _candidate(store, found[1]), as_json)
         return
     store = workspace.open(name)
     report = report_of(store)
@@ -114,7 +106,7 @@ def show_command(name: str, as_json: bool, runs: Path | None) -> None:
             "*" if row.reproduced else "",
             row.summary,
         )
-    _console().print(table)
+    console().print(table)
     if report.leaderboard:
         print("front: nobody beats it in score and cost; again: reproduced from its weights")
     if any(row.tied for row in report.leaderboard):
@@ -249,80 +241,8 @@ def _candidate(store: PopulationStore, cid: str) -> Candidate:
         ) from None
 
 
-def _show_candidate(store: PopulationStore, candidate: Candidate, as_json: bool) -> None:
-    evaluations = store.evaluations(candidate.id)
-    if as_json:
-        emit(
-            {
-                "run_id": store.run.run_id,
-                "candidate": candidate.model_dump(mode="json"),
-                "evaluations": [e.model_dump(mode="json") for e in evaluations],
-            }
-        )
-        return
-    proposal = candidate.proposal
-    facts: dict[str, Any] = {
-        "architecture": candidate.summary,
-        "state": candidate.state + (f" ({one_line(candidate.reason, REASON)})" if candidate.reason else ""),
-        "arm": proposal.arm,
-        "parents": ", ".join(proposal.parents),
-        "edit": proposal.edit,
-        "hypothesis": proposal.hypothesis,
-        "expected effect": proposal.expected_effect,
-        "verdict": None if candidate.lesson is None else candidate.lesson.verdict.value,
-        "measured": None if candidate.lesson is None else one_line(candidate.lesson.measured, REASON),
-        "lesson": None if candidate.lesson is None else one_line(candidate.lesson.text, 600),
-        "identity": candidate.identity,
-        "duplicate of": candidate.duplicate_of,
-        "nearest": show_nearest(candidate.nearest) if candidate.nearest is not None else None,
-        store.run.metric: candidate.score,
-        f"test {store.run.metric}": candidate.test_score,
-        "reproduced": show_reproduced(candidate.reproduced),
-        "predicted": candidate.prediction,
-    }
-    seed = store.run.config.get("seed", 0)
-    repeats = repeats_by_candidate(evaluations, metric=store.run.metric, seed=seed)
-    fresh = repeats.get((candidate.id, candidate.rung))
-    if fresh is not None and fresh.mean is not None:
-        spread = f", standard deviation {fresh.std:.4f}" if fresh.std is not None else ""
-        facts[f"mean over {len(fresh.scores)} fresh seeds"] = (
-            f"{fresh.mean:.4f} (test {fresh.test_mean:.4f}{spread})"
-        )
-    if candidate.static is not None:
-        facts["parameters"] = candidate.static.parameters
-        facts["FLOPs"] = count_text(candidate.static.flops)
-        facts["training memory"] = f"{candidate.static.peak_memory_mb:.1f} MiB (estimated)"
-    facts |= {
-        title: one_line(text, REASON) for title, text in finding_facts(candidate.findings, candidate.proxies)
-    }
-    for evaluation in evaluations:
-        shown = ", ".join(f"{k} {v:.4f}" for k, v in evaluation.metrics.items())
-        shown = shown or one_line(evaluation.reason, REASON)
-        again = "" if evaluation.seed == seed else f", fresh seed {evaluation.seed}"
-        facts[f"rung {evaluation.rung}{again}"] = (
-            f"{evaluation.state}: {shown}; {evaluation.epochs} epochs in {evaluation.train_s:.1f} s, "
-            f"isolation {evaluation.isolation.level}"
-        )
-        facts["not stopped"] = "; ".join(evaluation.isolation.not_enforced)
-        if evaluation.latency is not None:
-            facts |= dict(latency_facts(evaluation.latency, evaluation.device_name))
-    table = Table.grid(padding=(0, 2))
-    for key, value in facts.items():
-        if value not in (None, ""):
-            table.add_row(
-                Text(key, style="bold"), Text(f"{value:.4f}" if isinstance(value, float) else str(value))
-            )
-    _console().print(Text(f"{store.run.run_id}/{candidate.id}", style="bold"), table)
-
-
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
-
-
-def _console() -> Console:
-    """Wide enough for a table: a narrower terminal wraps its lines, which beats cropped cells."""
-    console = Console()
-    return console if console.width >= MIN_WIDTH else Console(width=MIN_WIDTH)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cambrian.agents.planner.exchange import ExchangeLog, Spent
+from cambrian.agents.planner.exchange import Exchange, ExchangeLog, Spent
 from cambrian.agents.population.model import Candidate
 
 ASKS = "llm"
@@ -83,6 +83,25 @@ def money_text(money: float) -> str:
     if money >= 100:
         return f"${money:.0f}"
     return f"${money:.2f}" if money >= 1 else f"${money:.3g}"
+
+
+def cost_text(exchanges: Sequence[Exchange], shared_by: int = 1) -> str:
+    """`2,400 in (800 cached), 160 out: $0.0042, shared by 2 candidates`.
+
+    Args:
+        exchanges: counted together.
+        shared_by: candidates that came of them.
+    """
+    asked = sum(x.usage.prompt_tokens for x in exchanges)
+    cached = sum(x.usage.cached_tokens for x in exchanges)
+    answered = sum(x.usage.completion_tokens for x in exchanges)
+    said = f"{asked:,} in" + (f" ({cached:,} cached)" if cached else "") + f", {answered:,} out"
+    if any(x.usage.estimated for x in exchanges):
+        said += ", estimated"
+    money = [x.money for x in exchanges if x.money is not None]
+    if money:
+        said += f": {money_text(sum(money))}"
+    return said + (f", shared by {shared_by} candidates" if shared_by > 1 else "")
 
 
 def _by_arm(exchanges: ExchangeLog, candidates: Sequence[Candidate]) -> dict[str, Spent]:

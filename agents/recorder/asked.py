@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from cambrian.agents.evaluator.spending import money_text
+from cambrian.agents.evaluator.spending import cost_text
 from cambrian.agents.planner.exchange import Exchange
 from cambrian.agents.population.model import Candidate
 from cambrian.agents.recorder.trace_entries import outcome, prompt_tags
@@ -38,7 +38,7 @@ def asked_of(candidate: Candidate, traces: Traces, experiment_id: str, run_id: s
         rows.append(("model", _plain(last.model)))
         prompt = f"[prompt]({tab_link(experiment_id, run_id, 'artifactPath/prompt.md')})"
         rows.append(("questions", f"{_turns(asking, traces, experiment_id)}; the last {prompt} as a file"))
-        rows.append(("tokens", _cost(asking, traces.shared_by(last.id))))
+        rows.append(("tokens", cost_text(asking, traces.shared_by(last.id))))
         refs = traces.prompts_of(last)
         shown = [
             f"[{ref.name}/{ref.number}](#/prompts/{ref.name}?promptVersion={ref.number})" for ref in refs
@@ -47,7 +47,7 @@ def asked_of(candidate: Candidate, traces: Traces, experiment_id: str, run_id: s
             rows.append(("prompts", ", ".join(shown)))
     if analysing:
         rows.append(("analysis", _turns(analysing, traces, experiment_id)))
-        rows.append(("tokens of the analysis", _cost(analysing, 1)))
+        rows.append(("tokens of the analysis", cost_text(analysing, 1)))
     tags = prompt_tags(traces.prompts_of(asking[-1])) if asking else {}
     return Asked(tuple(rows), tags)
 
@@ -70,19 +70,6 @@ def _turns(exchanges: Sequence[Exchange], traces: Traces, experiment_id: str) ->
         link = trace_link(experiment_id, traces.trace_id(exchange.id))
         shown.append(f"[{exchange.role} {exchange.id}]({link}) ({exchange.seconds:.1f} s{ending})")
     return ", ".join(shown)
-
-
-def _cost(exchanges: Sequence[Exchange], shared_by: int) -> str:
-    asked = sum(x.usage.prompt_tokens for x in exchanges)
-    cached = sum(x.usage.cached_tokens for x in exchanges)
-    answered = sum(x.usage.completion_tokens for x in exchanges)
-    said = f"{asked:,} in" + (f" ({cached:,} cached)" if cached else "") + f", {answered:,} out"
-    if any(x.usage.estimated for x in exchanges):
-        said += ", estimated"
-    money = [x.money for x in exchanges if x.money is not None]
-    if money:
-        said += f": {money_text(sum(money))}"
-    return said + (f", shared by {shared_by} candidates" if shared_by > 1 else "")
 
 
 def _plain(text: str) -> str:
