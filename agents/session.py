@@ -32,7 +32,7 @@ from cambrian.agents.planner.exchange import ExchangeLog
 from cambrian.agents.planner.kept_prompts import keep_prompts
 from cambrian.agents.planner.llm import LLMArm
 from cambrian.agents.planner.local_model import local_model
-from cambrian.agents.planner.models import Models
+from cambrian.agents.planner.models import Models, taken_for_free
 from cambrian.agents.planner.portfolio import build_arms
 from cambrian.agents.planner.templates import Templates
 from cambrian.agents.population.archive import Archive
@@ -215,6 +215,8 @@ async def _organs(
     models = Models(
         config, exchanges, say=watch.say, local=local, time_left=lambda: account.seconds_left()
     )  # nobody asks before the account is opened
+    for name in taken_for_free(config):
+        watch.say(f"{name} is taken to cost nothing; its `price` in the run file says otherwise")
     models.answered = lambda exchange: store.note("answered", exchange.place)
     store.set_meta(LLM_KEY, config.llm.model_dump_json())
     templates = _templates(config, space, watch.say, store.folder)

@@ -243,7 +243,8 @@ class LocalArm(_EvolutionArm):
                     return Proposal(
                         arm=self.name, genotype=child, parents=(parent.id,), edit=edit, operator=kind
                     )
-        return MutationArm()._draft(context, parents, mutate)
+        draft = MutationArm()._draft(context, parents, mutate)
+        return draft.model_copy(update={"arm": self.name})
 
 
 def crowding_distances(front: Sequence[Candidate]) -> list[float]:

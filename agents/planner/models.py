@@ -273,3 +273,16 @@ def check_models(config: RunConfig, origin: str, environ: Mapping[str, str] | No
                 f"{endpoint.shown_url}, which the table of {price_table().as_of} does not hold",
                 hint="write it as {input: ..., output: ...}, US dollars for a million tokens",
             )
+
+
+def taken_for_free(config: RunConfig, environ: Mapping[str, str] | None = None) -> list[str]:
+    """Models under a limit of money that cost nothing only because their server is near: it may be a proxy."""
+    if config.budget.money is None or config.llm.local is not None:
+        return []
+    found = []
+    for section, endpoint in endpoints(config.llm, environ):
+        price = price_of(endpoint, (section or config.llm).price)
+        given = (section or config.llm).price is not None
+        if not given and price is not None and not price.input + price.output and endpoint.model is not None:
+            found.append(f"{endpoint.model} at {endpoint.shown_url}")
+    return found

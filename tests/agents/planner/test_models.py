@@ -13,7 +13,7 @@ from cambrian.agents.errors import LimitReached, ModelUnavailable, RunFileError
 from cambrian.agents.planner.client import ModelRequest, ScriptedClient
 from cambrian.agents.planner.endpoint import NO_KEY, Endpoint
 from cambrian.agents.planner.exchange import ExchangeLog, Message
-from cambrian.agents.planner.models import Models, check_models
+from cambrian.agents.planner.models import Models, check_models, taken_for_free
 from cambrian.agents.sections import Role
 from tests.agents.planner import server as speak
 from tests.agents.planner.server import ModelServer
@@ -360,3 +360,13 @@ def test_a_money_budget_needs_prices() -> None:
     check(model="gpt-99", price={"input": 1, "output": 2})
     check(model="gpt-99", base_url="http://localhost:8080/v1")
     check()  # nobody to pay
+
+
+def test_a_server_nearby_under_a_limit_of_money_is_named() -> None:
+    """It may be a proxy before a model that is paid for."""
+    llm = {"model": "m", "base_url": "http://127.0.0.1:9/v1"}
+    limited = {"evaluations": 9, "money": 1.0}
+    assert taken_for_free(config(llm=llm, budget=limited)) == ["m at http://127.0.0.1:9/v1"]
+    assert taken_for_free(config(llm=llm)) == []
+    priced = llm | {"price": {"input": 1, "output": 2}}
+    assert taken_for_free(config(llm=priced, budget=limited)) == []
