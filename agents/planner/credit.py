@@ -56,13 +56,19 @@ def relative_merits(
     return merits(made, brought, middling)
 
 
-def choose_model(population: PopulationView, names: Sequence[str], rng: random.Random) -> str:
+def choose_model(
+    population: PopulationView,
+    names: Sequence[str],
+    rng: random.Random,
+    beside: Mapping[str, float] | None = None,
+) -> str:
     """The model that makes the next proposal, drawn by merit; the same for the same population and generator.
 
     Args:
         population: whose candidates name their model.
         names: who may be asked, at least one.
         rng: not used where there is no choice.
+        beside: what each has cost beside its candidates' evaluations, in evaluations.
 
     Raises:
         ValueError: `names` is empty.
@@ -71,7 +77,10 @@ def choose_model(population: PopulationView, names: Sequence[str], rng: random.R
         raise ValueError("there is no model to choose from")
     if len(names) == 1:
         return names[0]
-    merit = relative_merits(population.spent("model"), population.credits("model"), names)
+    spent = dict(population.spent("model"))
+    for name, cost in (beside or {}).items():
+        spent[name] = spent.get(name, 0.0) + cost
+    merit = relative_merits(spent, population.credits("model"), names)
     return rng.choices(names, weights=[merit[name] for name in names])[0]
 
 

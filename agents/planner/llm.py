@@ -30,7 +30,7 @@ class LLMArm:
     """Asks a model for proposals, with the run's history in the prompt.
 
     Args:
-        config: `llm` is used.
+        config: `llm` and `budget` are used.
         models: of the run.
 
     Attributes:
@@ -42,7 +42,7 @@ class LLMArm:
     cheap = False
 
     def __init__(self, config: RunConfig, models: Models) -> None:
-        self._llm = config.llm
+        self._llm, self._budget = config.llm, config.budget
         self.templates: Templates | None = None
         self._models = models
         self._batching = Batching(config.llm)
@@ -103,7 +103,9 @@ class LLMArm:
             self.templates, context, n, limit=self._llm.prompt_tokens, counter=self._counter
         )
         names = self._models.available("propose")
-        chosen = choose_model(context.population, names, context.rng) if len(names) > 1 else None
+        chosen = (
+            choose_model(context.population, names, context.rng, self._costs()) if len(names) > 1 else None
+        )
 
         async def ask(request: ModelRequest) -> Exchange:
             if request.role != "repair" or talk.exchange is None:
@@ -161,6 +163,21 @@ class LLMArm:
                 if name not in self._models.available("propose") and same:
                     self._note_outage(name, HOPELESS if error.permanent else 1)
             raise
+
+    def _costs(self) -> dict[str, float]:
+        """What each model has cost, answers of no use included, in evaluations.
+
+        All of the limit of money, or of tokens, is worth as much as all of the evaluations.
+        """
+        found = {}
+        for name, spent in self._models.exchanges.by_model().items():
+            shares = [0.0]
+            if self._budget.money is not None:
+                shares.append((spent.money or 0.0) / self._budget.money)
+            if self._budget.tokens is not None:
+                shares.append(spent.usage.tokens / self._budget.tokens)
+            found[name] = max(shares) * (self._budget.evaluations or 0)
+        return found
 
     def _note_outage(self, model: str, times: int) -> None:
         self._outages[model] = self._outages.get(model, 0) + times

@@ -276,7 +276,7 @@ def check_models(config: RunConfig, origin: str, environ: Mapping[str, str] | No
 
 
 def taken_for_free(config: RunConfig, environ: Mapping[str, str] | None = None) -> list[str]:
-    """Models under a limit of money that cost nothing only because their server is near: it may be a proxy."""
+    """Models under a limit of money that cost nothing only as their server is near: it may be a proxy."""
     if config.budget.money is None or config.llm.local is not None:
         return []
     found = []

@@ -53,3 +53,12 @@ def test_operators_keep_their_usual_weights_until_they_are_told_apart() -> None:
     paid = population("operator", {"step": 0.1, "redraw": 0.9})
     found = operator_weights(paid, usual)
     assert found["redraw"] > 2.0 and found["step"] == pytest.approx(FLOOR * 6.0, abs=1.0)
+
+
+def test_of_two_models_that_bring_the_same_the_cheaper_is_asked_more_often() -> None:
+    population = Population(True, [])
+    drawn = Counter(
+        choose_model(population, ["dear", "cheap"], random.Random(seed), {"dear": 40.0, "cheap": 1.0})
+        for seed in range(200)
+    )
+    assert drawn["cheap"] > 2 * drawn["dear"] > 0, "nobody is left out for good"
