@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -150,21 +150,31 @@ def _found(templates: Templates, moments: list[World], *, thorough: bool) -> Ite
         given = _moments(name, moments)
         slips = list(lint(templates, name, given[-1][1]))
         yield from slips
-        if not any(finding.level == "error" for finding in slips):
-            yield from _rendering(templates, name, given)
+        yield from _rendering(templates, name, given, {finding.message for finding in slips})
     if thorough:
         yield from never_taken(templates, names)
         yield from _left_out(templates, moments)
 
 
-def _rendering(templates: Templates, name: str, given: list[tuple[str, dict[str, Any]]]) -> Iterator[Finding]:
-    """What goes wrong when `name` is rendered; the first moment in which it does tells enough."""
+def _rendering(
+    templates: Templates, name: str, given: list[tuple[str, dict[str, Any]]], told: Collection[str]
+) -> Iterator[Finding]:
+    """What goes wrong when `name` is rendered, but for what is `told` already.
+
+    All that is undefined is told at once, of other things the first: the moment in which it goes wrong tells
+    enough.
+    """
     place = templates.place(name)
     for moment, variables in given:
         try:
             text = templates.render(name, variables).text
         except UserError as error:
-            yield Finding(level="error", template=name, message=error.message, hint=error.hint)
+            slips = [slip for _, each in given for slip in templates.slips(name, each)]
+            errors = [slip.error for slip in slips if not slip.variable or not told] or [error]
+            if told and errors == [error] and slips:
+                return  # a variable that is missing, and has been told
+            for each in {each.message: each for each in errors if each.message not in told}.values():
+                yield Finding(level="error", template=name, message=each.message, hint=each.hint)
             return
         if not is_closed(text):
             yield Finding(

@@ -28,11 +28,18 @@ import jinja2
 from jinja2 import meta, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from jinja2.utils import missing
 
 from cambrian import prompts
 from cambrian.agents.errors import UserError
-from cambrian.agents.planner.undefined import MissingVariable, NamedUndefined
+from cambrian.agents.planner.undefined import (
+    MissingVariable,
+    NamedUndefined,
+    Slip,
+    forbidden,
+    place_of,
+    slips,
+    undefined,
+)
 from cambrian.search_spaces import Space, near_names
 from cambrian.search_spaces.finding import folder_of
 
@@ -119,24 +126,16 @@ class Templates:
             text = template.render(variables)
             return Rendered(text.strip() + "\n", name, self.version(name))
         except MissingVariable as error:
-            owner = variables if error.owner is missing else error.owner
-            known = sorted(map(str, owner)) if isinstance(owner, Mapping) else []
-            raise UserError(
-                f"prompt template {self._place(error, name)} uses {error.name!r}, which is not defined",
-                hint=near_names(error.name, known) if known else "",
-            ) from error
+            raise undefined(self._place(error, name), error.name, error.owner, variables) from error
         except jinja2.TemplateNotFound as error:
             wanted = str(error.name or name)
             raise UserError(
                 f"prompt template {wanted!r} is not there", hint=near_names(wanted, self.names())
             ) from error
         except jinja2.TemplateSyntaxError as error:
-            raise _unparsable(error, name) from error
+            raise _unparsable(error, self.place(error.name or name)) from error
         except SecurityError as error:
-            place = self._place(error, name)
-            raise UserError(
-                f"prompt template {place} does what templates may not: {error.message}"
-            ) from error
+            raise forbidden(self._place(error, name), str(error.message)) from error
         except RecursionError as error:
             raise UserError(
                 f"prompt template {name} extends or includes itself without end",
@@ -144,6 +143,10 @@ class Templates:
             ) from error
         except (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError) as error:
             raise UserError(f"prompt template {self._place(error, name)}: {error}") from error
+
+    def slips(self, name: str, variables: Mapping[str, Any]) -> list[Slip]:
+        """All that a rendering uses and is not there, or may not be used; `render` stops at the first."""
+        return list(slips(self._environment, name, variables).values())
 
     def version(self, name: str) -> str:
         """Short hash over the resolved sources of `name` and of every template it draws upon."""
@@ -262,8 +265,7 @@ class Templates:
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.endswith(".j2")]
         if not frames:
             return name
-        path = Path(frames[-1].filename)
-        return f"{path.parent.name}/{path.name} line {frames[-1].lineno}".removeprefix("/")
+        return place_of(frames[-1].filename, frames[-1].lineno or 1)
 
 
 def version_of(sources: Iterable[str]) -> str:
@@ -279,10 +281,8 @@ def part_heading(name: str) -> str:
     return f"{{# ======== {name} ======== #}}\n"
 
 
-def _unparsable(error: jinja2.TemplateSyntaxError, name: str) -> UserError:
-    return UserError(
-        f"prompt template {error.name or name} line {error.lineno} cannot be parsed: {error.message}"
-    )
+def _unparsable(error: jinja2.TemplateSyntaxError, place: str) -> UserError:
+    return UserError(f"prompt template {place} line {error.lineno} cannot be parsed: {error.message}")
 
 
 def _find_user_folder(shipped: Path) -> Path | None:

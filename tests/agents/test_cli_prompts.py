@@ -259,8 +259,20 @@ BASE = '{% extends "base/propose.j2" %}\n'
             },
         ),
         (
+            {
+                "convnet/propose.j2": "{{ task.nam }} {{ bests }}\n{{ number2 }}{{ ''.__class__ }}"
+                "{% if comments %}{{ noise.bound }}{% endif %}",
+            },
+            {
+                "convnet/propose.j2 line 1 uses 'nam' of 'task', which is not defined": "name",
+                "convnet/propose.j2 line 1 uses 'bests', which is not defined": "best",
+                "convnet/propose.j2 line 2 uses 'number2', which is not defined": "number",
+                "convnet/propose.j2 line 2 does what templates may not: access to attribute '__class__'": "",
+            },
+        ),
+        (
             {"base/propose.j2": "{% for c in best %}{{ c.scoer }}{% endfor %}"},
-            {"base/propose.j2 line 1 uses 'scoer'": "score"},
+            {"base/propose.j2 line 1 uses 'scoer' of an entry of 'best'": "score"},
         ),
     ],
 )

@@ -121,9 +121,44 @@ def test_an_undefined_variable_is_named_with_its_template_and_near_names(folder:
 )
 def test_an_undefined_field_is_named_however_it_is_used(folder: Path, source: str) -> None:
     put(folder, "base/system.j2", source)
-    with pytest.raises(UserError, match=r"base/system\.j2 line 1 uses 'metrik'") as caught:
+    with pytest.raises(UserError, match=r"base/system\.j2 line 1 uses 'metrik' of 'task'") as caught:
         Templates("convnet").render("system.j2", VARIABLES)
     assert caught.value.hint == "did you mean metric?"
+
+
+def test_all_that_is_undefined_in_one_rendering_is_found(folder: Path) -> None:
+    put(folder, "base/_part.j2", "fine\n{{ nmber }}")
+    lines = [
+        "{{ task.nam }}{% if task.metrik %}x{% endif %}{{ 1 + task.nam }}{{ tusk.name.x | upper }}",
+        "{% for c in best %}{{ loop.fist }}{{ c.scoer | round(2) }}{{ c.lesson.verdct() }}{% endfor %}",
+        "{{ ''.__class__ }}{{ notes.append(1) }}{% for x in task.also.missing %}{{ x.y }}{% endfor %}",
+        "{{ task.maybe | default('none') }}{% if task.maybe is defined %}x{% endif %}{{ task.name }}",
+        '{% include "base/_part.j2" %}{{ 1 > task.big }}{{ "a" in task.all }}{{ notes[9] }}',
+    ]
+    put(folder, "base/system.j2", "\n".join(lines))
+    best = [{"score": 1.0, "lesson": {"verdict": "refuted"}}, {"score": 2.0, "lesson": {"verdict": "x"}}]
+    found = Templates("convnet").slips("system.j2", VARIABLES | {"best": best})
+    told = [slip.error.message.removeprefix("prompt template base/") for slip in found]
+    uses = [each.removesuffix(", which is not defined") for each in told if " uses " in each]
+    assert uses == [
+        "system.j2 line 1 uses 'nam' of 'task'",
+        "system.j2 line 1 uses 'metrik' of 'task'",
+        "system.j2 line 1 uses 'tusk'",
+        "system.j2 line 2 uses 'fist' of 'loop'",
+        "system.j2 line 2 uses 'scoer' of an entry of 'best'",
+        "system.j2 line 2 uses 'verdct' of 'lesson' of an entry of 'best'",
+        "system.j2 line 3 uses 'also' of 'task'",
+        "_part.j2 line 2 uses 'nmber'",
+        "system.j2 line 5 uses 'big' of 'task'",
+        "system.j2 line 5 uses 'all' of 'task'",
+        "system.j2 line 5 uses '9' of 'notes'",
+    ]
+    unsafe = [each for each in told if "line 3 does what templates may not" in each]
+    assert ["__class__" in unsafe[0], "append" in unsafe[1]] == [True, True]
+    assert len(told) == len(uses) + len(unsafe)
+    hints = {slip.error.message.split("'")[1]: slip.error.hint for slip in found}
+    assert hints["nam"] == "did you mean name?" and hints["scoer"] == "did you mean score?"
+    assert [slip.variable for slip in found].count(True) == 2
 
 
 def test_the_template_that_is_at_fault_is_named_not_the_one_that_was_asked_for(folder: Path) -> None:
@@ -138,8 +173,8 @@ def test_the_template_that_is_at_fault_is_named_not_the_one_that_was_asked_for(f
     ("source", "message"),
     [
         ("{% if %}", r"base/system\.j2 line 1 cannot be parsed|system\.j2 line 1 cannot be parsed"),
-        ("{{ ''.__class__.__mro__ }}", "does what templates may not|__class__"),
-        ("{{ notes.append(1) }}", "may not|uses 'append'"),
+        ("{{ ''.__class__.__mro__ }}", r"system\.j2 line 1 does what templates may not: .*'__class__'"),
+        ("{{ notes.append(1) }}", "does what templates may not: .*'append'"),
         ("{{ 1 / 0 }}", "division by zero"),
         ('{% include "base/propse.j2" %}', "'base/propse.j2' is not there"),
         ('{% extends "base/system.j2" %}', "extends or includes itself"),
