@@ -26,12 +26,15 @@ from cambrian.agents.planner.evolution import fingerprint
 from cambrian.agents.population.model import Proposal, candidate_id
 from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.population.view import Population
+from cambrian.agents.sections import LLMSection
 from cambrian.search_spaces import Genotype, Space
 
 log = logging.getLogger(__name__)
 
 AHEAD_KEY = "ahead"
 """Under this key the store keeps what is ready and what is asked for."""
+LAST_ANSWER_S = 30.0
+"""How long the end of a run waits for answers that are under way: most of them are paid for in any case."""
 
 
 @runtime_checkable
@@ -49,6 +52,21 @@ class AsksModels(Protocol):
     def recover(self, context: ProposalContext, n: int) -> list[Proposal]:
         """What a question of an earlier process has brought; nothing where it was not answered."""
         ...
+
+
+def last_answer_s(llm: LLMSection, places_left: float, seconds_left: float) -> float:
+    """How long the end of a run waits for answers under way, in seconds.
+
+    Not at all for a local model whose proposals find no place any more: they cost nothing, and it would be
+    asked in vain.
+
+    Args:
+        llm: `local` and `models` are used.
+        places_left: for proposals.
+        seconds_left: of the run's time budget.
+    """
+    free = llm.local is not None and not llm.models
+    return 0.0 if free and places_left <= 0 else min(LAST_ANSWER_S, max(seconds_left, 0.0))
 
 
 class Stocked:

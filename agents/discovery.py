@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from cambrian.agents.ahead import last_answer_s
 from cambrian.agents.analyst.analyst import Analyst
 from cambrian.agents.budget import Account
 from cambrian.agents.closing import Closing
@@ -32,8 +33,6 @@ from cambrian.agents.trial import TOP
 
 HEARTBEAT_S = 2.0
 REVIEW_POLL_S = 2.0
-LAST_ANSWER_S = 30.0
-"""How long the end of a run waits for answers that are under way: they are paid for in any case."""
 FRUITLESS_LIMIT = 200
 """Proposals in a row that led to no evaluation, after which the space counts as exhausted."""
 PARKED_PER_SLOT = 4
@@ -107,7 +106,9 @@ class Discovery:
                 await asyncio.wait(slots, return_when=asyncio.FIRST_EXCEPTION)
                 for helper in helpers:
                     helper.cancel()
-                await self._proposer.ahead.finish(LAST_ANSWER_S)
+                left_s = self.account.seconds_left()
+                patience_s = last_answer_s(self.services.config.llm, self._places_left(), left_s)
+                await self._proposer.ahead.finish(patience_s)
         except* Exception as errors:
             raise _first(errors) from None
         finally:

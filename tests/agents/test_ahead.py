@@ -15,14 +15,17 @@ from typing import Any
 
 import pytest
 
-from cambrian.agents.ahead import AHEAD_KEY, Ahead, Asked, Stock
+from cambrian.agents.ahead import AHEAD_KEY, LAST_ANSWER_S, Ahead, Asked, Stock, last_answer_s
+from cambrian.agents.discovery import Discovery
 from cambrian.agents.errors import ModelUnavailable
 from cambrian.agents.planner import ProposalContext
 from cambrian.agents.planner.arm import PopulationView
+from cambrian.agents.planner.exchange import ExchangeLog
 from cambrian.agents.population.model import Candidate, CandidateState, Proposal
 from cambrian.agents.population.store import PopulationStore, RunRecord
 from cambrian.agents.population.view import Population
 from cambrian.agents.runfile import RunConfig
+from cambrian.agents.sections import LLMSection, ModelSection
 from cambrian.agents.session import Stopped, Watch, resume, start
 from cambrian.agents.workspace import Workspace
 from cambrian.search_spaces import SPACES
@@ -180,6 +183,48 @@ async def test_a_run_that_wants_its_model_ends_when_its_budget_is_spent(
     store.close()
     arms = arms_of(candidates_of(runs))
     assert arms.count("llm") == len(server.seen) == 3 and len(arms) == 5, "what was paid for was used"
+
+
+@pytest.mark.parametrize("local", [True, False], ids=["local", "paid"])
+async def test_the_end_waits_for_an_answer_that_is_paid_for_but_for_no_other(
+    config: MakeConfig, runs: Path, server: ModelServer, local: bool
+) -> None:
+    """The server answers when the search is over. What the model is was told to the loop alone."""
+    told = threading.Event()
+
+    def held(handler: Handler) -> None:
+        assert told.wait(20) or local, "the run never ended"
+        proposing(handler)
+
+    discoveries: list[Discovery] = []
+
+    def note(discovery: Discovery, _store: PopulationStore) -> None:
+        discoveries.append(discovery)
+        if local:
+            services = discovery.services
+            llm = services.config.llm.model_copy(update={"local": "default"})
+            services.config = services.config.model_copy(update={"llm": llm})
+
+    def tell(_ended: Candidate) -> None:
+        if not local and discoveries[0].account.evaluations == 5:
+            told.set()
+
+    server.says(held)
+    made = of_model(config, server, {}, budget={"evaluations": 5}, slots=1)
+    await start(made, Workspace(runs), Watch(say=lambda _: None, started=note, landed=tell))
+    told.set()
+    (exchange,) = ExchangeLog(Workspace(runs).folder("last")).all()
+    assert (exchange.error, exchange.response is None) == (
+        ("cancelled while waiting for the answer", True) if local else (None, False)
+    )
+
+
+def test_no_answer_is_waited_for_beyond_the_time_of_the_run() -> None:
+    paid, local = LLMSection(), LLMSection(local="default")
+    both = LLMSection(local="default", models=(ModelSection(model="paid"),))
+    assert last_answer_s(paid, 0, math.inf) == last_answer_s(both, 0, math.inf) == LAST_ANSWER_S
+    assert last_answer_s(local, 0, math.inf) == 0 and last_answer_s(local, 2, math.inf) == LAST_ANSWER_S
+    assert last_answer_s(paid, 0, 4.5) == 4.5 and last_answer_s(local, 2, -1.0) == 0
 
 
 # -- what is kept -------------------------------------------------------------------------------------
