@@ -21,12 +21,32 @@ def is_ratio(metric: str) -> bool:
     return any(metric == name or metric.endswith(f"_{name}") for name in RATIO_METRICS)
 
 
+def show_number(value: float, digits: int = 3, *, sign: bool = False) -> str:
+    """`0.123`, `7.5`, `1,140`: so many digits, or all that are before the point."""
+    plus = "+" if sign else ""
+    if abs(value) >= 10**digits - 0.5:
+        return f"{value:{plus},.0f}"
+    return f"{value:{plus}.{digits}g}"
+
+
+def show_percent(percent: float, digits: int = 3) -> str:
+    """`0.9 %`, `110 %`, `1,140 %`."""
+    return f"{show_number(percent, digits)} %"
+
+
+def show_change(percent: float) -> str:
+    """A relative change: `+1.1 %`, `-56.7 %`, `+250 %`; `12.4 times as much` from ten times on."""
+    if percent >= 900:
+        return f"{show_number(1 + percent / 100)} times as much"
+    return f"{show_number(percent, sign=True)} %"
+
+
 def show_score(metric: str, value: float | None) -> str:
     """`97.13 %` for ratios, as the terminal shows them, else four digits; `-` for None."""
     if value is None:
         return "-"
     if not is_ratio(metric):
-        return f"{value:.4g}"
+        return show_number(value, 4)
     return f"{100 * value:.2f} %"
 
 
@@ -36,7 +56,7 @@ def show_count(value: float | None) -> str:
         return "-"
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if abs(value) >= size:
-            return f"{value / size:.3g}{unit}"
+            return f"{show_number(value / size)}{unit}"
     return f"{value:.0f}"
 
 
@@ -45,10 +65,10 @@ def show_cost(cost: str, value: float | None) -> str:
     if value is None:
         return "-"
     if cost.endswith("_ms"):
-        return f"{value:.3g} ms"
+        return f"{show_number(value)} ms"
     if cost.endswith("_ratio"):
         return f"{value:.3g}x"
-    return f"{value:.3g} MiB" if cost.endswith("_mb") else show_count(value)
+    return f"{show_number(value)} MiB" if cost.endswith("_mb") else show_count(value)
 
 
 COST_TITLES: Mapping[str, str] = {
@@ -162,10 +182,10 @@ def latency_facts(latency: Latency, device_name: str = "") -> list[tuple[str, st
         device_name: what the run file calls the device; empty where it has no name.
     """
     place = f"{device_name} ({latency.place})" if device_name else latency.place
-    said = f"{latency.median_ms:.3g} ms"
+    said = f"{show_number(latency.median_ms)} ms"
     if latency.repeats > 1:
-        said += f" (quartiles {latency.q1_ms:.3g} to {latency.q3_ms:.3g} of {latency.repeats} blocks"
-        said += f", batch {latency.batch})"
+        said += f" (quartiles {show_number(latency.q1_ms)} to {show_number(latency.q3_ms)}"
+        said += f" of {latency.repeats} blocks, batch {latency.batch})"
     said += f" on {place}"
     if latency.noisy:
         said += "; noisy: its spread stayed wide"
@@ -173,7 +193,7 @@ def latency_facts(latency: Latency, device_name: str = "") -> list[tuple[str, st
         said += "; not alone on its cores"
     facts = [("latency", said)]
     if latency.ratio is not None:
-        by = f" ({latency.reference_ms:.3g} ms)" if latency.reference_ms is not None else ""
+        by = f" ({show_number(latency.reference_ms)} ms)" if latency.reference_ms is not None else ""
         facts.append(("latency ratio", f"{latency.ratio:.3g} times that of {latency.reference}{by}"))
     if latency.throughput is not None:
         batch = f" in batches of {latency.throughput_batch}" if latency.throughput_batch else ""

@@ -30,7 +30,7 @@ from typing import Literal
 
 from cambrian.agents.analyst.differences import Difference, Readings
 from cambrian.agents.population.model import Candidate, Expectation, Measure, Verdict
-from cambrian.agents.wording import clean, show_cost, show_score
+from cambrian.agents.wording import clean, show_change, show_cost, show_number, show_percent, show_score
 from cambrian.search_spaces import Task
 
 ENOUGH = 0.5
@@ -176,11 +176,11 @@ def _in_words(difference: Difference, other: str, task: Task) -> str:
         epochs = task.rungs[rung].epochs
         said += f", both after {epochs} epoch{'' if epochs == 1 else 's'}"
     change = difference.percent(difference.change)
-    said += f": {change:+.3g} %" if change is not None else f": {difference.change:+.3g}"
+    said += f": {show_number(difference.change, sign=True) if change is None else show_change(change)}"
     if difference.bound is None:
         return f"{said} (its noise is not known)"
     if difference.bound == 0:
         return said
     bound = difference.percent(difference.bound)
-    most = f"{bound:.2g} %" if bound is not None else f"{difference.bound:.2g}"
+    most = show_number(difference.bound, 2) if bound is None else show_percent(bound, 2)
     return f"{said} (chance makes up to {most})"

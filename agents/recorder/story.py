@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from cambrian.agents.population.model import Candidate
 from cambrian.agents.population.store import RunRecord
-from cambrian.agents.wording import clean, escape_markdown, one_line, show_cost, show_score
+from cambrian.agents.wording import clean, escape_markdown, one_line, show_change, show_cost, show_score
 
 GAP = "\n&nbsp;\n"
 """Goes behind a table where something follows: MLflow leaves no room there."""
@@ -51,7 +51,7 @@ def outcome_rows(candidate: Candidate, parent: Candidate, metric: str) -> list[t
         mine, before = ours.get(name), theirs.get(name)
         if mine is None or before is None:
             continue
-        change = f"{100 * (mine - before) / abs(before):+.1f} %" if before else "-"
+        change = show_change(100 * (mine - before) / abs(before)) if before else "-"
         title = name
         if name == "score":
             title = metric + (f" (rung {rung})" if rung >= 0 and rung != candidate.rung else "")

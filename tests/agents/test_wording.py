@@ -8,8 +8,10 @@ from cambrian.agents.wording import (
     flatten_config,
     flatten_genes,
     one_line,
+    show_change,
     show_cost,
     show_count,
+    show_percent,
     show_score,
 )
 
@@ -30,13 +32,47 @@ def test_scores(metric: str, value: float | None, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(950, "950"), (23_400, "23.4k"), (1_234_567, "1.23M"), (2.5e9, "2.5G"), (None, "-")]
+    ("value", "text"),
+    [
+        (950, "950"),
+        (23_400, "23.4k"),
+        (999_999, "1,000k"),
+        (1_234_567, "1.23M"),
+        (2.5e9, "2.5G"),
+        (None, "-"),
+    ],
 )
 def test_counts(value: float | None, text: str) -> None:
     assert show_count(value) == text
 
 
+@pytest.mark.parametrize(
+    ("percent", "text"),
+    [
+        (0.0, "+0 %"),
+        (0.123456, "+0.123 %"),
+        (-5.5556, "-5.56 %"),
+        (110.4, "+110 %"),
+        (-1140.0, "-1,140 %"),
+        (1140.0, "12.4 times as much"),
+        (5e6, "50,001 times as much"),
+    ],
+)
+def test_changes_need_no_powers_of_ten(percent: float, text: str) -> None:
+    assert show_change(percent) == text
+
+
+@pytest.mark.parametrize(
+    ("percent", "text"),
+    [(0.9, "0.9 %"), (12.34, "12 %"), (99.7, "100 %"), (110.0, "110 %"), (2e4, "20,000 %")],
+)
+def test_per_cents_need_no_powers_of_ten(percent: float, text: str) -> None:
+    assert show_percent(percent, 2) == text
+
+
 def test_costs_have_units() -> None:
+    assert show_cost("latency_ms", 1234.5) == "1,234 ms" and show_cost("memory_mb", 999.7) == "1,000 MiB"
+    assert show_score("mse", 12345.6) == "12,346"
     assert show_cost("latency_ms", 0.12345) == "0.123 ms"
     assert show_cost("memory_mb", 7.5) == "7.5 MiB"
     assert show_cost("params", 12_000) == "12k"

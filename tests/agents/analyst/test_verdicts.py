@@ -140,6 +140,16 @@ def test_without_noise_there_is_no_verdict_on_scores(tmp_path: Path) -> None:
     world.close()
 
 
+def test_large_differences_are_told_in_numbers_for_people(world: World) -> None:
+    parent = world.add(0.5, parameters=1000, latency=timed(1.0, 0.4))
+    wanted = Expectation(measure="params", change="higher", by_percent=10)
+    child = world.add(0.5, parameters=12_400, latency=timed(2.0, 0.9), parents=(parent.id,), expect=wanted)
+    analyst_of(world).look_at(child.id)
+    lesson = world.get(child.id).lesson
+    assert lesson is not None and "params 12.4k against 1k of c-0001: 12.4 times as much" in lesson.measured
+    assert "+100 % (chance makes up to 130 %)" in lesson.measured and "e+0" not in lesson.measured
+
+
 def test_what_is_exact_needs_no_noise(world: World) -> None:
     parent = world.add(0.5, parameters=1000)
     wanted = Expectation(measure="params", change="lower", by_percent=10)

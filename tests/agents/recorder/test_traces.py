@@ -122,7 +122,7 @@ def test_a_trace_knows_its_candidates_and_their_pages_know_it(
     for exchange in ("x-0001", "x-0002", "x-0004"):
         assert f"traces/{found[exchange].info.trace_id}" in note
     assert "2,400 in (800 cached), 160 out: $0.0042, shared by 2 candidates" in note
-    assert "| accuracy | 90.00 % | 95.00 % | +5.6 % |" in note
+    assert "| accuracy | 90.00 % | 95.00 % | +5.56 % |" in note
     assert "**Verdict: borne out**\n\naccuracy rose by 5.6 %" in note and "> Width \\[pays\\]\\(x\\)." in note
     assert (run.data.tags["verdict"], run.data.tags["model"]) == ("borne out", "test-model")
     assert {"prompt.md", "answer.json", "analysis-prompt.md", "analysis-answer.txt"} <= {*artifacts(run)}
