@@ -16,6 +16,7 @@ from cambrian.agents.evaluator.latency_devices import Table, known_devices
 from cambrian.agents.evaluator.latency_model import MIN_SAMPLES, LatencyError, LatencyModel, error_of
 from cambrian.agents.population.model import Candidate, Evaluation
 from cambrian.agents.sections import Constraint, PredictorSection
+from cambrian.agents.wording import show_number
 from cambrian.sandbox import JobState
 from cambrian.search_spaces import Space
 
@@ -175,9 +176,9 @@ class LatencyScreen:
             if limit.holds(bound) or not self._trusted(model):
                 return LatencyVerdict(predicted=mean)
             said = (
-                f"predicted {_named(limit, mean)} ± {std:.2g} on {self._measured[-1].device}; even the lower "
-                f"bound {bound:.3g} is beyond the limit {limit} (the model's error on held-out measurements: "
-                f"{model.error})"
+                f"predicted {_named(limit, mean)} ± {show_number(std, 2)} on {self._measured[-1].device}; "
+                f"even the lower bound {show_number(bound)} is beyond the limit {limit} "
+                f"(the model's error on held-out measurements: {model.error})"
             )
             return LatencyVerdict(predicted=mean, keep=False, reason=said)
 
@@ -292,4 +293,5 @@ def running_error(pairs: Sequence[tuple[float, float]]) -> LatencyError | None:
 
 def _named(limit: Constraint, value: float) -> str:
     """`3.1 ms`, or `3.1 times the latency of the reference network`."""
-    return f"{value:.3g} ms" if limit.name == "latency_ms" else f"{value:.3g} times the reference's latency"
+    said = show_number(value)
+    return f"{said} ms" if limit.name == "latency_ms" else f"{said} times the reference's latency"

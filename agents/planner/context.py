@@ -33,6 +33,7 @@ from cambrian.agents.planner.showing import (
 from cambrian.agents.population.archive import diverse
 from cambrian.agents.population.model import BASELINE_ARM, FACTORIAL_ARM, Author, Candidate, CandidateState
 from cambrian.agents.spaces.fit import inputs_in_words
+from cambrian.agents.wording import show_number
 from cambrian.search_spaces import Task
 from cambrian.search_spaces.recipes import task_in_words
 
@@ -183,7 +184,7 @@ def _paid(context: ProposalContext) -> list[str]:
         if len(rates) < 2:
             continue  # one alone cannot be compared
         for name in sorted(rates, key=lambda name: (-rates[name], name))[:OPERATORS]:
-            lines.append(f"{by} {quoted(name, 60)}: {rates[name]:.2f} ({spent[name]:.3g} tried)")
+            lines.append(f"{by} {quoted(name, 60)}: {rates[name]:.2f} ({show_number(spent[name])} tried)")
     return lines
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from cambrian.agents.planner.arm import PopulationView, ProposalContext
 from cambrian.agents.planner.quoting import quoted, quoted_block
 from cambrian.agents.population.model import Candidate, CandidateState, Verdict
-from cambrian.agents.wording import show_nearest
+from cambrian.agents.wording import show_nearest, show_number
 from cambrian.search_spaces import Genotype, Space, Task
 
 ALIKE = 0.6
@@ -218,7 +218,7 @@ def _nearest(candidate: Candidate) -> str:
 
 
 def _change(value: float) -> str:
-    return f"{value:+.3g}"
+    return show_number(value, sign=True)
 
 
 def is_duplicate(candidate: Candidate) -> bool:

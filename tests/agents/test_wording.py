@@ -11,6 +11,7 @@ from cambrian.agents.wording import (
     show_change,
     show_cost,
     show_count,
+    show_number,
     show_percent,
     show_score,
 )
@@ -68,6 +69,16 @@ def test_changes_need_no_powers_of_ten(percent: float, text: str) -> None:
 )
 def test_per_cents_need_no_powers_of_ten(percent: float, text: str) -> None:
     assert show_percent(percent, 2) == text
+
+
+def test_numbers_have_all_digits_before_the_point() -> None:
+    assert [show_number(value, 2) for value in (0.0123, 99.4, 99.6, 1234.5)] == [
+        "0.012",
+        "99",
+        "100",
+        "1,234",
+    ]
+    assert show_number(12_345.6, sign=True) == "+12,346" and show_number(-0.25, sign=True) == "-0.25"
 
 
 def test_costs_have_units() -> None:
