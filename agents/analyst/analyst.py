@@ -33,6 +33,7 @@ from cambrian.agents.analyst.weighing import LLM_ARM, Weigher
 from cambrian.agents.errors import CambrianError, LimitReached, ModelUnavailable, ProposalError
 from cambrian.agents.evaluator.noise import NoiseFloor
 from cambrian.agents.lifecycle import Lifecycle, Services
+from cambrian.agents.planner.client import ModelRequest
 from cambrian.agents.planner.models import Models
 from cambrian.agents.planner.quoting import quoted
 from cambrian.agents.planner.templates import Templates
@@ -173,14 +174,7 @@ class Analyst:
         candidate = self._do.population.get(candidate_id)
         if not self._is_wanted(candidate):
             return
-        templates = self._templates = self._templates or Templates.of(self._do.space)
-        self._weigher.readings.refresh()
-        # without what it said itself, if it was asked before: the same question finds the answer that is paid
-        notes = self._book.current(lambda cid: cid != candidate_id and self._is_believed(cid))
-        notes = notes[: self._section.notes]
-        subject = self._subject(candidate, notes)
-        variables = lesson_variables(subject, self._do.space, self._do.task)
-        question = lesson_question(templates, variables, self._limit, candidate_id)
+        subject, question = self.question(candidate)
         self._do.store.note("analyse", candidate_id)
         again = candidate_id in self._again
         self._again.discard(candidate_id)  # before the question: another verdict may come while we wait
@@ -194,7 +188,7 @@ class Analyst:
         try:
             if exchange.refusal:
                 raise ProposalError(f"the model refused: {quoted(exchange.refusal)}")
-            text, changes = parse_lesson(exchange.response or "", notes)
+            text, changes = parse_lesson(exchange.response or "", subject.notes)
         except ProposalError as error:
             log.info("exchange %s holds no lesson: %s", exchange.id, error.message)
             self._models.note_unusable(exchange.model, error.message)
@@ -209,6 +203,20 @@ class Analyst:
         self._do.teach(candidate_id, taught, "lesson")
         if taught.verdict is not subject.assessment.verdict:
             self._ask_again(candidate_id)
+
+    def question(self, candidate: Candidate) -> tuple[Subject, ModelRequest]:
+        """What a model is asked about a candidate with a score.
+
+        Raises:
+            UserError: the prompt template cannot be rendered.
+        """
+        templates = self._templates = self._templates or Templates.of(self._do.space)
+        self._weigher.readings.refresh()
+        # without what it said itself, if it was asked before: the same question finds the answer that is paid
+        notes = self._book.current(lambda cid: cid != candidate.id and self._is_believed(cid))
+        subject = self._subject(candidate, notes[: self._section.notes])
+        variables = lesson_variables(subject, self._do.space, self._do.task)
+        return subject, lesson_question(templates, variables, self._limit, candidate.id)
 
     async def _learn(self, candidate_id: str, changes: Changes) -> None:
         """Note what a candidate says for and against claims. It says it once, however often it is noted."""

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cambrian.agents.cli.app import emit
-from cambrian.agents.cli.prompts_shown import Subject, is_run_file, subject, wide_console
+from cambrian.agents.cli.prompts_shown import Subject, is_run_file, print_whole, subject, wide_console
 from cambrian.agents.errors import CambrianError, UnknownNameError, UserError
 from cambrian.agents.planner.kept_prompts import templates_of_run
 from cambrian.agents.planner.prompt_check import PromptReport, inspect_prompts, variables_of
@@ -53,7 +53,8 @@ def _print(reports: list[PromptReport], broken: dict[str, str], alone: bool) -> 
         if alone:
             _print_sections(report)
         told = _totals(report)
-        state = f"{len(report.errors)} errors" if report.errors else "sound"
+        n = len(report.errors)
+        state = f"{n} error{'' if n == 1 else 's'}" if n else "sound"
         style = "red" if report.errors else "green"
         console.print(
             Text.assemble((report.space, "bold"), ": ", (state, style), f"; {told}" if told else "")
@@ -82,23 +83,27 @@ def _print_sections(report: PromptReport) -> None:
     """Tokens by section, one column for each made-up moment."""
     if not report.measured:
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("tokens of", no_wrap=True)
-    rows: dict[tuple[str, str], list[int]] = {}
+    rows: dict[str, dict[str, list[int]]] = {}
     for column, measured in enumerate(report.measured):
-        table.add_column(str(column + 1), justify="right")
+        table.add_column(str(column + 1), justify="right", no_wrap=True)
         for name, parts in measured.sections.items():
             for part in parts:
                 title = _NUMBER.sub("N", part.title)
-                rows.setdefault((name, title), [0] * len(report.measured))[column] += part.tokens
-    for (name, title), tokens in rows.items():
-        cells = [f"{each:,}" if each else "" for each in tokens]
-        table.add_row(Text(f"{name}  {title or '(before the first heading)'}"), *cells)
-    table.add_row("all", *(f"{measured.tokens:,}" for measured in report.measured), style="bold")
+                counts = rows.setdefault(name, {}).setdefault(title, [0] * len(report.measured))
+                counts[column] += part.tokens
+    for name, by_title in rows.items():
+        table.add_row(name, style="cyan")
+        for title, tokens in by_title.items():
+            cells = [str(each) if each else "" for each in tokens]
+            table.add_row(Text(f" {title or '(before the first heading)'}"), *cells)
+    table.add_row("all", *(str(measured.tokens) for measured in report.measured), style="bold")
     if any(measured.left_out for measured in report.measured):
-        table.add_row("after cuts", *(f"{measured.sent:,}" for measured in report.measured))
-    wide_console().print(table)
-    print("; ".join(f"{number}: {each.world}" for number, each in enumerate(report.measured, 1)))
+        table.add_row("after cuts", *(str(measured.sent) for measured in report.measured))
+    print_whole(table)
+    for number, each in enumerate(report.measured, 1):
+        print(f"{number}: {each.world}")
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from cambrian.agents.cli.prompts_shown import Subject
 from cambrian.agents.planner.arm import ProposalContext
+from cambrian.agents.planner.client import ModelRequest
 from cambrian.agents.population.model import Candidate
 from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.population.view import Population
 from cambrian.agents.workspace import Workspace, kept_space, space_of
+
+if TYPE_CHECKING:  # heavy, and not needed for --help
+    from cambrian.agents.analyst.analyst import Analyst
+    from cambrian.agents.lifecycle import Services
 
 
 def open_run(store: PopulationStore) -> Subject:
@@ -39,9 +44,33 @@ def context_of(
         candidates: the population; None takes all that the run has.
         draw: number of the draw; None takes the next.
     """
-    from cambrian.agents.analyst.analyst import Analyst
     from cambrian.agents.asking import proposal_context
     from cambrian.agents.budget import Account
+
+    assert found.config is not None
+    services, _ = _looking(store, found, workspace, store.candidates() if candidates is None else candidates)
+    evaluations, elapsed_s = len(store.evaluations()), store.run.elapsed_s
+    account = Account(found.config.budget, evaluations=evaluations, elapsed_s=elapsed_s)
+    number = int(store.get_meta("draws") or 0) if draw is None else draw
+    return proposal_context(services, number, "llm", account.left())
+
+
+def lesson_question_of(
+    store: PopulationStore, found: Subject, workspace: Workspace, candidate: Candidate
+) -> ModelRequest:
+    """What the analyst of a run would ask about a candidate with a score; nothing is written.
+
+    Raises:
+        UserError: the prompt template cannot be rendered.
+    """
+    return _looking(store, found, workspace, store.candidates())[1].question(candidate)[1]
+
+
+def _looking(
+    store: PopulationStore, found: Subject, workspace: Workspace, known: list[Candidate]
+) -> tuple[Services, Analyst]:
+    """A run's services and analyst, which know this population and write nothing."""
+    from cambrian.agents.analyst.analyst import Analyst
     from cambrian.agents.evaluator.admission import Admission
     from cambrian.agents.evaluator.earlier import KEY, Earlier, earlier_runs
     from cambrian.agents.lifecycle import Services
@@ -54,7 +83,6 @@ def context_of(
 
     config, space, task = found.config, found.space, found.task
     assert config is not None
-    known = store.candidates() if candidates is None else candidates
     told = store.get_meta(KEY) is not None
     earlier = earlier_runs(config, store, space, task, workspace) if told else Earlier()
     services = Looking(
@@ -70,6 +98,4 @@ def context_of(
     for candidate in known:
         if candidate.state.ended:
             analyst.look_at(candidate.id)
-    account = Account(config.budget, evaluations=len(store.evaluations()), elapsed_s=store.run.elapsed_s)
-    number = int(store.get_meta("draws") or 0) if draw is None else draw
-    return proposal_context(services, number, "llm", account.left())
+    return services, analyst

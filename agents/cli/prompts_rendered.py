@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from cambrian.agents.cli.app import emit
-from cambrian.agents.cli.prompts_context import context_of, open_run
-from cambrian.agents.cli.prompts_shown import Subject, is_run_file, subject, wide_console
+from cambrian.agents.cli.prompts_context import context_of, lesson_question_of, open_run
+from cambrian.agents.cli.prompts_shown import Subject, is_run_file, print_whole, subject, wide_console
 from cambrian.agents.errors import UnknownNameError, UserError
 from cambrian.agents.evaluator.prompt_questions import exchanges_of
 from cambrian.agents.planner.arm import ProposalContext
@@ -156,7 +156,10 @@ def _question(
 def _lesson(templates: Templates, variables: dict[str, Any], llm: LLMSection, about: str) -> Shown:
     from cambrian.agents.analyst.lessons import lesson_question
 
-    request = lesson_question(templates, variables, llm.prompt_tokens, "")
+    return _asked(lesson_question(templates, variables, llm.prompt_tokens, ""), about)
+
+
+def _asked(request: ModelRequest, about: str) -> Shown:
     return Shown(
         about=about,
         role="analyse",
@@ -165,6 +168,26 @@ def _lesson(templates: Templates, variables: dict[str, Any], llm: LLMSection, ab
         schema=request.schema,
         note=request.schema_note,
     )
+
+
+def _coming_lesson(store: PopulationStore, workspace: Workspace, candidate: Candidate) -> Shown:
+    """What the analyst would ask now about a candidate, whether or not the run lets it ask."""
+    run = store.run.run_id
+    if candidate.score is None:
+        raise UserError(
+            f"{candidate.id} has no score ({candidate.state.value}), so the analyst asks nothing about it",
+            hint="name a candidate that was evaluated: cambrian show RUN lists them",
+        )
+    found = open_run(store)
+    assert found.config is not None
+    request = lesson_question_of(store, found, workspace, candidate)
+    shown = _asked(request, f"what the analyst would ask about {run}/{candidate.id}")
+    lessons = found.config.analyst.lessons
+    if lessons == "off" or (lessons != "all" and candidate.proposal.arm != "llm"):
+        shown.remarks.append(
+            f"it is not asked: 'analyst: {{lessons: {lessons}}}' leaves out arm {candidate.proposal.arm}"
+        )
+    return shown
 
 
 def _of_run(
@@ -189,11 +212,11 @@ def _of_run(
     if candidate_id not in known:
         raise UserError(f"run {run} has no candidate {candidate_id!r}", hint=near_names(candidate_id, known))
     candidate = store.candidate(candidate_id)
+    if role == "analyse" and (again or candidate.lesson is None or candidate.lesson.exchange is None):
+        return _coming_lesson(store, workspace, candidate)
     sent = _sent(store, candidate, role)
     if not again:
         return _recorded(sent, f"sent to {sent.model} for {run}/{candidate.id}")
-    if sent.role == "analyse":
-        raise UserError("--again shows questions for proposals only", hint="leave out --again, or --role")
     found = open_run(store)
     assert found.config is not None
     draw = _draw(sent.place)
@@ -299,7 +322,7 @@ def _print(shown: Shown, parts: list[tuple[str, Message]]) -> None:
     total = sum(estimated_tokens(message.content) for _, message in parts)
     table.add_row("all", "", f"{total:,}", style="bold")
     console.print()
-    console.print(table)
+    print_whole(table)
     exchange = shown.exchange
     if exchange is not None:
         counted = "estimated" if exchange.usage.estimated else "counted by the server"

@@ -8,12 +8,12 @@ from rich.table import Table
 from rich.text import Text
 
 from cambrian.agents.cli.app import emit
-from cambrian.agents.cli.prompts_shown import wide_console
+from cambrian.agents.cli.prompts_shown import print_whole, wide_console
 from cambrian.agents.errors import CambrianError, UserError
 from cambrian.agents.evaluator.noise import groups_of, noise_at, repeats_by_candidate, sampling_noise
 from cambrian.agents.evaluator.prompt_questions import exchanges_of, questions_of
 from cambrian.agents.evaluator.prompt_report import RunPrompts, prompts_report
-from cambrian.agents.evaluator.prompt_rows import PromptsReport, RateName, VersionRow
+from cambrian.agents.evaluator.prompt_rows import Comparison, PromptsReport, RateName, VersionRow
 from cambrian.agents.evaluator.shares import Rate
 from cambrian.agents.planner.kept_prompts import kept_prompts
 from cambrian.agents.population.model import Candidate
@@ -21,6 +21,8 @@ from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.workspace import Workspace
 from cambrian.search_spaces import near_names
 
+SIDE_BY_SIDE = 2
+"""Versions that stand side by side: more would not fit into 80 columns."""
 _WORDS: dict[RateName, str] = {
     "valid_first": "valid at first",
     "valid": "valid after repair",
@@ -63,7 +65,7 @@ def report_command(names: list[str], template: str | None, as_json: bool, runs: 
     if not report.rows:
         print(f"no run in {workspace.root} has asked a model anything")
     else:
-        _print(report, all_rows=template is not None)
+        _print(report)
     for name, problem in skipped.items():
         print(f"left out {name}: {problem}")
 
@@ -120,50 +122,68 @@ def _against_parents(store: PopulationStore, candidates: list[Candidate]) -> tup
     return compared, improved
 
 
-def _print(report: PromptsReport, all_rows: bool) -> None:
+def _print(report: PromptsReport) -> None:
     console = wide_console()
     groups: dict[tuple[str, str, str], dict[str, list[VersionRow]]] = {}
     for row in report.rows:
         groups.setdefault((row.space, row.task, row.model), {}).setdefault(row.template, []).append(row)
     for (space, task, model), templates in groups.items():
         console.print(Text(f"{space} / {task}, model {model}", style="bold"), soft_wrap=True)
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in ("template", "version", "from"):
-            table.add_column(column, no_wrap=True)
-        for column in ("runs", "asked", *_WORDS.values(), "gain over control", "tokens", "US$"):
-            table.add_column(column, justify="right")
         for template, rows in templates.items():
-            # of templates that never changed, the question's own stands for all
-            if all_rows or len(rows) > 1 or template in ("propose.j2", "repair.j2", "analyse.j2"):
-                for row in rows:
-                    table.add_row(template, row.version, row.origin, *_cells(row))
-        console.print(table)
-        for each in report.comparisons:
-            if (each.space, each.task, each.model) == (space, task, model):
-                together = f"; changed as well: {', '.join(each.together_with)}" if each.together_with else ""
-                style = {"better": "green", "worse": "red"}.get(each.verdict, "dim")
-                low, high = 100 * each.low, 100 * each.high
-                said = f"{each.template} {each.newer} against {each.older}, {_WORDS[each.rate]}: "
-                said += (
-                    f"{each.verdict} ({100 * each.difference:+.0f} points, 95 % {low:+.0f} to {high:+.0f})"
-                )
-                console.print(Text(said + together, style=style), soft_wrap=True)
+            for start in range(0, len(rows), SIDE_BY_SIDE):
+                print_whole(_versions(template, rows[start : start + SIDE_BY_SIDE]))
+                print()
+        of_these = [c for c in report.comparisons if (c.space, c.task, c.model) == (space, task, model)]
+        _print_comparisons(of_these)
     print(
-        "below each rate its 95 % Wilson interval; gain at the lowest rung, in per cent of the run's own "
-        "control arm; tokens and US$ for each evaluated proposal, repair turns included"
+        "in brackets 95 % intervals, of rates by Wilson's method; gain at the lowest\n"
+        "rung, against the run's own control arm; tokens and US$ for each evaluated\n"
+        "proposal, repair turns included"
     )
 
 
-def _cells(row: VersionRow) -> list[str]:
+def _versions(template: str, rows: list[VersionRow]) -> Table:
+    """Versions of one template side by side, what was measured of them one under the other."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(template, no_wrap=True)
+    for row in rows:
+        table.add_column(row.version, no_wrap=True)
+    lines = [_lines(row) for row in rows]
+    for name in lines[0]:
+        if any(each[name] for each in lines):
+            table.add_row(f"  {name}", *(each[name] for each in lines))
+    return table
+
+
+def _print_comparisons(comparisons: list[Comparison]) -> None:
+    console, headed = wide_console(), ""
+    for each in comparisons:
+        heading = f"{each.template} {each.newer} against {each.older}"
+        if heading != headed:
+            console.print(Text(heading), soft_wrap=True)
+            if each.together_with:
+                console.print(Text(f"  changed as well: {', '.join(each.together_with)}"), soft_wrap=True)
+            headed = heading
+        low, high = 100 * each.low, 100 * each.high
+        said = f"  {_WORDS[each.rate]}: {each.verdict}, {100 * each.difference:+.0f} points"
+        style = {"better": "green", "worse": "red"}.get(each.verdict, "dim")
+        console.print(Text(f"{said} ({low:+.0f} to {high:+.0f})", style=style), soft_wrap=True)
+
+
+def _lines(row: VersionRow) -> dict[str, str]:
+    """What is told of one version, each under its name; empty where there is nothing to tell."""
     gain = row.gain
-    told = "" if gain.mean is None else f"{gain.mean:+.1f} %\n{gain.low:+.1f} to {gain.high:+.1f}"
-    money = "" if row.money_per_evaluated is None else f"{row.money_per_evaluated:.4f}"
-    tokens = "" if row.tokens_per_evaluated is None else f"{row.tokens_per_evaluated:,.0f}"
-    rates = [_rate(getattr(row, name)) for name in _WORDS]
-    return [str(len(row.runs)), str(row.questions), *rates, told, tokens, money]
+    return {
+        "from": row.origin,
+        "asked": f"{row.questions} in {len(row.runs)} run{'' if len(row.runs) == 1 else 's'}",
+        **{words: _rate(getattr(row, name)) for name, words in _WORDS.items()},
+        "gain": "" if gain.mean is None else f"{gain.mean:+.1f} % ({gain.low:+.1f} to {gain.high:+.1f})",
+        "tokens": "" if row.tokens_per_evaluated is None else f"{row.tokens_per_evaluated:,.0f}",
+        "US$": "" if row.money_per_evaluated is None else f"{row.money_per_evaluated:.4f}",
+    }
 
 
 def _rate(rate: Rate) -> str:
     if rate.share is None or rate.low is None or rate.high is None:
         return ""
-    return f"{100 * rate.share:.0f} % ({rate.k}/{rate.n})\n{100 * rate.low:.0f} to {100 * rate.high:.0f}"
+    return f"{100 * rate.share:.0f} % of {rate.n} ({100 * rate.low:.0f} to {100 * rate.high:.0f})"

@@ -67,28 +67,24 @@ def list_command(name: str, as_json: bool) -> None:
         emit({"space": found.space.name, "user_folder": templates.user_folder, "templates": rows})
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("template", "version", "roles", "from", "extends", "overrides", "tokens"):
-        table.add_column(
-            column,
-            overflow="fold",
-            justify="right" if column == "tokens" else "left",
-            no_wrap=column in ("template", "version"),
-        )
+    for column in ("template", "version", "from"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("tokens", justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(
-            row["name"],
-            row["version"],
-            ", ".join(row["roles"]) or "a part",
-            f"{row['origin']}: {row['place']}",
-            ", ".join(row["extends"]),
-            ", ".join(row["overrides"]),
-            "" if row["tokens"] is None else f"{row['tokens']:,}",
-        )
-    wide_console().print(table)
+        tokens = "" if row["tokens"] is None else f"{row['tokens']:,}"
+        table.add_row(row["name"], row["version"], f"{row['origin']}: {row['place']}", tokens)
+    print_whole(table)
+    print()
+    for row in rows:
+        said = f"sent to {', '.join(row['roles'])}" if row["roles"] else "a part of others"
+        print(f"{row['name']}: {said}")
+        for key in ("extends", "overrides"):
+            if row[key]:
+                print(f"  {key} {', '.join(row[key])}")
     for row in rows:
         if row["problem"]:
             print(f"{row['name']}: {row['problem']}")
-    print("tokens: rendered for a made-up population in the middle of a run, four characters each")
+    print("tokens: for a made-up population in the middle of a run, four characters each")
     if templates.user_folder is None:
         print(f"ours lie in {templates.shipped}; copy one into prompts/{found.space.name}/ here to edit it")
     else:
@@ -117,13 +113,19 @@ def template_rows(templates: Templates, world: World) -> list[dict[str, Any]]:
             row["version"] = templates.version(name)
             row["draws_on"] = list(templates.sources(name))[1:]
             row |= {key: list(value) for key, value in parentage(templates, name)}
-            if name in ROLES and name != "analyse.j2":
-                text = templates.render(name, variables_of(world, name)).text
-                row["tokens"] = estimated_tokens(text)
+            if name in ROLES:
+                row["tokens"] = estimated_tokens(templates.render(name, variables_of(world, name)).text)
         except UserError as error:
             row["problem"] = error.message
         rows.append(row)
     return rows
+
+
+def print_whole(table: Table) -> None:
+    """Print a table so that no cell is broken or cut, also where it is wider than the terminal."""
+    endless = Console(width=10_000)
+    needed = endless.measure(table).maximum
+    Console(width=max(needed, 1)).print(table)
 
 
 def wide_console() -> Console:

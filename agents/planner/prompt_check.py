@@ -120,7 +120,10 @@ def inspect_prompts(
 
 
 def variables_of(world: World, name: str) -> dict[str, Any]:
-    """What the template `name` of a proposal's question is given at that moment."""
+    """What the template `name` is given at that moment."""
+    if name == LESSON:
+        context = world.context()
+        return lesson_moments(context.space, context.task)[0]
     if name == "repair.j2":
         return world.variables | {"problem": "an invented problem", "objected": False}
     if name == "schema.j2":

@@ -98,7 +98,7 @@ def never_taken(templates: Templates, rendered: Collection[str]) -> Iterator[Fin
         if path in used:
             continue
         label = f"{path.parent.name}/{path.name}"
-        known = [*ROLES, *sorted({p.name for p in used if p is not None})]
+        known = list(dict.fromkeys([*ROLES, *sorted(p.name for p in used if p is not None)]))
         first = path.name in known
         hint = f"{_first(used, path.name)} comes first" if first else near_names(path.name, known)
         yield Finding(

@@ -150,6 +150,11 @@ async def test_the_whole_way(
     assert told["valid"]["older"] == versions[0] and told["valid"]["low"] < told["valid"]["high"]
     text = cli(capsys, "report", "--runs", runs)
     assert all(version in text for version in versions) and "against" in text
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 80 and "\u2026" not in text
+    told = {(row["template"], row["version"]) for row in as_json(capsys, "report", "--runs", runs)["rows"]}
+    heads = [line.split() for line in lines if ".j2 " in line and "against" not in line]
+    assert {(name, version) for name, *found in heads for version in found} == told
     look_at_questions(second, asked, mine, capsys)
 
 
@@ -182,6 +187,30 @@ def look_at_questions(
         capsys, "render", folder.name, "--candidate", candidate.id, "--role", "analyse", "--runs", runs
     )
     assert lesson["role"] == "analyse" and candidate.id in lesson["messages"][0]["content"]
+    look_at_lessons(folder, capsys)
+
+
+def look_at_lessons(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the analyst asked is what it would ask again; what it never asked can be seen too."""
+    runs = folder.parent
+    store = Workspace(runs).open(folder.name)
+    candidates = store.candidates()
+    store.close()
+
+    def render(cid: str, *more: str) -> Any:
+        told = ("--candidate", cid, "--role", "analyse", "--runs", str(runs))
+        return as_json(capsys, "render", folder.name, *told, *more)
+
+    asked = next(c for c in candidates if c.lesson is not None and c.lesson.exchange is not None)
+    unasked = next(c for c in candidates if c.proposal.arm == "random" and c.score is not None)
+    sent, again = render(asked.id), render(asked.id, "--again")
+    assert sent["exchange"] is not None and again["exchange"] is None
+    assert f"# Network {asked.id}" in again["messages"][0]["content"]
+    coming = render(unasked.id)
+    assert coming["exchange"] is None and coming["schema"]["required"] == ["lesson", "notes"]
+    assert f"# Network {unasked.id}" in coming["messages"][0]["content"]
+    assert f"would ask about {folder.name}/{unasked.id}" in coming["about"]
+    assert any("lessons" in remark for remark in coming["remarks"])
 
 
 def _draws(folder: Path) -> int:
@@ -222,7 +251,10 @@ def test_the_list_says_where_templates_lie_and_what_they_override(
     assert own["extends"] == ["shipped/convnet/propose.j2", "base/propose.j2"] and own["tokens"] > 500
     assert rows["system.j2"]["origin"] == "shipped" and rows["_candidates.j2"]["roles"] == []
     assert own["version"] == Templates("convnet").version("propose.j2")
-    assert "a part" in cli(capsys, "list", "convnet")
+    assert rows["analyse.j2"]["tokens"] > 100
+    text = cli(capsys, "list", "convnet")
+    assert "_candidates.j2: a part" in text and "yours: convnet/propose.j2" in text
+    assert max(len(line) for line in text.splitlines() if "ours lie in" not in line) <= 80
 
 
 BASE = '{% extends "base/propose.j2" %}\n'
@@ -305,6 +337,14 @@ def test_what_is_odd_is_warned_of(mine: Path, capsys: pytest.CaptureFixture[str]
         "shows words of candidates, models or reviewers outside a fenced block": "```",
     }.items():
         assert any(message in said and hint in told[said] for said in told), (message, told)
+    (near,) = (told[said] for said in told if "base/propos.j2" in said)
+    assert near.count("propose.j2") == 1, "each name once"
+
+
+def test_errors_are_counted_in_english(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for source, said in (("{{ bst }}", "1 error\n"), ("{{ bst }}{{ tusk }}", "2 errors\n")):
+        put(mine, "base/system.j2", source)
+        assert f"convnet: {said}" in cli(capsys, "check", "convnet", code=2)
 
 
 def test_a_prompt_without_room_is_told_with_its_longest_section(
