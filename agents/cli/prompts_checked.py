@@ -207,7 +207,7 @@ def _differences(left: _Side, right: _Side, name: str, world: World) -> tuple[st
         _unified(sources[0].get(part, ""), sources[1].get(part, ""), *label)
         for part, label in zip(parts, labels, strict=True)
     )
-    if name not in ROLES or name == "analyse.j2":
+    if name not in ROLES:
         return text, ""
     made = []
     for side in (left, right):

@@ -341,6 +341,14 @@ def test_what_is_odd_is_warned_of(mine: Path, capsys: pytest.CaptureFixture[str]
     assert near.count("propose.j2") == 1, "each name once"
 
 
+def test_a_lessons_question_is_compared_as_it_is_rendered(
+    mine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(mine, "base/analyse.j2", "What does {{ candidate.id }} teach?")
+    (row,) = as_json(capsys, "diff", "convnet")["templates"]
+    assert row["template"] == "analyse.j2" and "+What does c-0003 teach?" in row["rendered"]
+
+
 def test_errors_are_counted_in_english(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for source, said in (("{{ bst }}", "1 error\n"), ("{{ bst }}{{ tusk }}", "2 errors\n")):
         put(mine, "base/system.j2", source)
