@@ -22,11 +22,17 @@ from cambrian.agents.lifecycle import Services
 from cambrian.agents.planner import Arm
 from cambrian.agents.planner.credit import merits
 from cambrian.agents.planner.portfolio import Portfolio
-from cambrian.agents.population.model import BASELINE_ARM, Candidate, CandidateState, Proposal, candidate_id
+from cambrian.agents.population.model import (
+    BASELINE_ARM,
+    LLM_ARM,
+    Candidate,
+    CandidateState,
+    Proposal,
+    candidate_id,
+)
 from cambrian.agents.schedule import Schedule, Work
 from cambrian.search_spaces import TabularTask
 
-LLM_ARM = "llm"
 WAITING = "waiting for a model"
 
 

@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from cambrian.agents.errors import RunFileError, UnknownNameError, UserError
+from cambrian.agents.population.model import CONTROL_ARM, LLM_ARM
 from cambrian.agents.sections import (
     AnalystSection,
     ArmSection,
@@ -157,7 +158,7 @@ class RunConfig(Section):
         """Whether the run is of no use without its models: that was said, or no other arm is guided."""
         if self.llm.required is not None:
             return self.llm.required
-        return [n for n, arm in self.arms.items() if arm.weight > 0 and n != "random"] == ["llm"]
+        return [n for n, arm in self.arms.items() if arm.weight > 0 and n != CONTROL_ARM] == [LLM_ARM]
 
     @property
     def target_ms(self) -> float | None:

@@ -27,6 +27,7 @@ from cambrian.agents.errors import CambrianError, InfrastructureError
 from cambrian.agents.evaluator.admission import Admission
 from cambrian.agents.evaluator.earlier import earlier_runs
 from cambrian.agents.lifecycle import Lifecycle, Services
+from cambrian.agents.planner import Arm
 from cambrian.agents.planner.endpoint import endpoint_status
 from cambrian.agents.planner.exchange import ExchangeLog
 from cambrian.agents.planner.kept_prompts import keep_prompts
@@ -220,10 +221,7 @@ async def _organs(
     models.answered = lambda exchange: store.note("answered", exchange.place)
     store.set_meta(LLM_KEY, config.llm.model_dump_json())
     templates = _templates(config, space, watch.say, store.folder)
-    arms = build_arms(config, models)
-    for arm in arms.values():
-        if isinstance(arm, LLMArm):
-            arm.templates = templates
+    arms = _arms(config, models, templates)
     desks: list[ReviewDesk] = [FolderDesk(store.folder / "review")]
     # The predictors' libraries take seconds to import: now, beside the sandbox, rather than in a slot's way.
     warming = asyncio.create_task(asyncio.to_thread(importlib.import_module, PREDICTOR_LIBRARY))
@@ -352,6 +350,14 @@ def _recorder(
         tracking_uri=uri or workspace.tracking_uri,
         artifact_root=None if uri else workspace.artifacts,
     )
+
+
+def _arms(config: RunConfig, models: Models, templates: Templates) -> dict[str, Arm]:
+    arms = build_arms(config, models)
+    for arm in arms.values():
+        if isinstance(arm, LLMArm):
+            arm.templates = templates
+    return arms
 
 
 def _templates(config: RunConfig, space: Space, say: Say, folder: Path) -> Templates:

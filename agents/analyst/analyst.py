@@ -29,7 +29,7 @@ from cambrian.agents.analyst.lessons import (
 from cambrian.agents.analyst.notes import NOTES_KEY, Changes, Note, Notebook
 from cambrian.agents.analyst.sameness import saying_the_same
 from cambrian.agents.analyst.tallies import tally_lines
-from cambrian.agents.analyst.weighing import LLM_ARM, Weigher
+from cambrian.agents.analyst.weighing import Weigher
 from cambrian.agents.errors import CambrianError, LimitReached, ModelUnavailable, ProposalError
 from cambrian.agents.evaluator.noise import NoiseFloor
 from cambrian.agents.lifecycle import Lifecycle, Services
@@ -37,7 +37,7 @@ from cambrian.agents.planner.client import ModelRequest
 from cambrian.agents.planner.models import Models
 from cambrian.agents.planner.quoting import quoted
 from cambrian.agents.planner.templates import Templates
-from cambrian.agents.population.model import Candidate, Evaluation
+from cambrian.agents.population.model import LLM_ARM, Candidate, Evaluation
 from cambrian.agents.runfile import RunConfig
 
 log = logging.getLogger(__name__)

@@ -12,9 +12,7 @@ from cambrian.agents.analyst.differences import Readings
 from cambrian.agents.analyst.lessons import lesson_of_a_setback
 from cambrian.agents.analyst.verdicts import SIBLINGS, Assessment, Effect, assess
 from cambrian.agents.lifecycle import Services
-from cambrian.agents.population.model import Candidate, Lesson
-
-LLM_ARM = "llm"
+from cambrian.agents.population.model import LLM_ARM, Candidate, Lesson
 
 
 class Weigher:

@@ -9,10 +9,8 @@ from dataclasses import dataclass, field
 from pydantic import BaseModel, ConfigDict, Field
 
 from cambrian.agents.planner.exchange import Exchange, ExchangeLog, Spent
-from cambrian.agents.population.model import Candidate
+from cambrian.agents.population.model import LLM_ARM, Candidate
 
-ASKS = "llm"
-"""The arm that questions belong to which led to no candidate, where nothing tells whose they were."""
 _ROLES = ("propose", "repair")
 """What arms ask for; the analyst's questions are no arm's."""
 
@@ -110,13 +108,13 @@ def _by_arm(exchanges: ExchangeLog, candidates: Sequence[Candidate]) -> dict[str
     roles = exchanges.by_role()
     total = sum((roles[role] for role in _ROLES if role in roles), Spent())
     if len(asking) <= 1:
-        return {next(iter(asking), ASKS): total} if total.exchanges else {}
+        return {next(iter(asking), LLM_ARM): total} if total.exchanges else {}
     arm_of = {c.proposal.exchange: c.proposal.arm for c in candidates}
     records = [record for record in exchanges.all() if record.role in _ROLES]
     draws = {r.place.partition(".")[0]: arm_of[r.id] for r in records if r.place and r.id in arm_of}
     found: dict[str, Spent] = {}
     for record in records:
-        arm = arm_of.get(record.id) or draws.get(record.place.partition(".")[0], ASKS)
+        arm = arm_of.get(record.id) or draws.get(record.place.partition(".")[0], LLM_ARM)
         money = record.money if record.usage.tokens else 0.0
         spent = Spent(exchanges=1, calls=record.calls, usage=record.usage, money=money)
         found[arm] = found.get(arm, Spent()) + spent

@@ -18,6 +18,8 @@ class _Data(BaseModel):
 
 CONTROL_ARM = "random"
 """The arm that the others are measured against: a reserved share, never guided, never screened."""
+LLM_ARM = "llm"
+"""The arm that asks models."""
 BASELINE_ARM = "baseline"
 """Author of the known networks that a run evaluates for comparison; no arm of the portfolio."""
 
