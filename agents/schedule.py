@@ -118,7 +118,9 @@ class Schedule:
             )
         before = self._account.elapsed_s
         async with self._changed:
+            # no task of its own: one that is cancelled twice would leave the lock to nobody
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), timeout=1.0)
+                async with asyncio.timeout(1.0):
+                    await self._changed.wait()
         if slot == 0 and self._population.parked() and not what and not self.busy and not self.queue:
             self._account.excuse(self._account.elapsed_s - before)

@@ -332,7 +332,10 @@ async def test_a_hostile_model_changes_no_limit_no_review_and_no_ledger(
     record = store.run
     assert RunConfig.model_validate(record.config) == made
     exchanges = ExchangeLog(store.folder)
-    assert exchanges.tokens == server.tokens and exchanges.calls == len(server.seen)
+    assert exchanges.calls == len(server.seen)
+    # who was interrupted while a question was under way has only an estimate of it
+    unheard = sum(each.usage.estimated_tokens for each in exchanges.all())
+    assert exchanges.tokens - unheard <= server.tokens and (unheard or exchanges.tokens == server.tokens)
     for seen in server.seen:
         assert not {"tools", "tool_choice", "functions", "function_call"} & set(seen.body)
         assert [turn["role"] for turn in seen.turns][:2] == ["system", "user"]
