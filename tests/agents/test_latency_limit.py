@@ -50,7 +50,7 @@ def timed(config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(
         MutationArm,
         "_draft",
-        lambda self, context, parents: Proposal(arm=self.name, genotype=context.space.sample(context.rng)),
+        lambda self, context, *_: Proposal(arm=self.name, genotype=context.space.sample(context.rng)),
     )
 
     def make(evaluations: int) -> RunConfig:

@@ -103,7 +103,7 @@ def test_the_planners_answer_refers_to_definitions_at_the_root(tmp_path: Path) -
     rng = random.Random(1)
     answer = {
         "hypothesis": "",
-        "expected_effect": "",
+        "expectation": {"measure": "score", "change": "higher", "by_percent": 1},
         "parents": [],
         "edit": "",
         "genotype": sample(space, rng),
