@@ -27,7 +27,7 @@ def proposal_context(do: Services, draw: int, arm: str, left: float) -> Proposal
         constraints=do.config.constraints,
         cost=do.config.cost,
         budget_left=left,
-        notes=do.notes(),
+        notes=do.notes,
         noise=do.noise(),
         objection=do.admission.objection,
         predictor_view=do.admission.screen.what_matters,

@@ -93,39 +93,42 @@ class Admission:
 
         What it is compared with may still change; what it is does not.
         """
-        if self._space.kind == "code":
-            return
-        with contextlib.suppress(ProposalError):  # `admit` will say so
-            genotype = self._space.validate(genotype)
-            recipe = recipe_for(self._space, genotype, self._task.recipe)
-            changes = recipe_changes(self._space, genotype, self._task.recipe)
-            signature = self._task.signature
-            facts = check(self._space, genotype, signature, recipe.batch_size)
-            own = identity(self._space, genotype, signature, changes)
-            self._foreseen[fingerprint(genotype)] = facts, own
+        if self._space.kind != "code":
+            with contextlib.suppress(ProposalError):  # `admit` will say so
+                self._look_at(self._space.validate(genotype))
 
     def objection(self, genotype: Genotype) -> str:
         """What `admit` would end a proposal for, in words for its author; empty when nothing is known yet.
 
-        Nothing is claimed: whoever is proposed first is the original. Of code only its text is looked at.
+        Nothing is claimed: whoever is proposed first is the original. Of code only the form is looked at.
         """
         try:
             genotype = self._space.validate(genotype)
             if self._space.kind == "code":
                 return ""
-            self.foresee(genotype)
-            recipe = recipe_for(self._space, genotype, self._task.recipe)
-            foreseen = self._foreseen.get(fingerprint(genotype))
-            if foreseen is None:
-                check(self._space, genotype, self._task.signature, recipe.batch_size)
-                return ""
+            facts, own = self._look_at(genotype)
         except ProposalError as error:
             return error.message
-        facts, own = foreseen
         if faults := broken(self._config.constraints, facts.limited()):
             return f"outside the limits: {'; '.join(faults)}"
         owner = self._store.owner(own)
         return f"it computes the same as {owner}, which is known already" if owner is not None else ""
+
+    def _look_at(self, genotype: Genotype) -> tuple[StaticFacts, str]:
+        """Static facts and identity of a canonical genotype, worked out once and kept for `admit`.
+
+        Raises:
+            ProposalError: its shapes do not fit.
+        """
+        key = fingerprint(genotype)
+        found = self._foreseen.get(key)
+        if found is None:
+            recipe = recipe_for(self._space, genotype, self._task.recipe)
+            changes = recipe_changes(self._space, genotype, self._task.recipe)
+            signature = self._task.signature
+            facts = check(self._space, genotype, signature, recipe.batch_size)
+            found = self._foreseen[key] = facts, identity(self._space, genotype, signature, changes)
+        return found
 
     def admit(self, candidate: Candidate) -> Candidate:
         """The candidate after the steps that need no sandbox: ended with a reason, or to be examined.

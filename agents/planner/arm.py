@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from cambrian.agents.evaluator.encoding import Encoding
@@ -69,7 +69,7 @@ class ProposalContext:
     Attributes:
         index: number of the candidate that the proposal will become.
         rng: seeded by run and index; an arm that uses no other randomness can be replayed.
-        notes: what the run has learned so far, the best supported first.
+        notes: tells what the run has learned so far, the best supported first; few arms ask.
         noise: what two scores of one network differ by; None while nothing is known of it.
         budget_left: share of the budget not yet spent, 0 to 1.
         encode: what a predictor sees of a canonical genotype, where more is known of it than its space tells
@@ -90,7 +90,7 @@ class ProposalContext:
     constraints: Sequence[Constraint] = ()
     cost: str = "latency_ms"
     budget_left: float = 1.0
-    notes: Sequence[str] = field(default_factory=tuple)
+    notes: Callable[[], Sequence[str]] = tuple
     noise: NoiseFloor | None = None
     encode: Callable[[Genotype], Encoding] | None = None
     objection: Callable[[Genotype], str] = lambda _genotype: ""

@@ -110,7 +110,7 @@ def prompt_variables(context: ProposalContext, n: int = 1) -> dict[str, Any]:
         "comments": _comments(context),
         "setbacks": [setback(c) for c in telling],
         "predictor_view": [quoted(line, 160) for line in context.predictor_view()],
-        "notes": [quoted(note, 500) for note in context.notes],
+        "notes": [quoted(note, 500) for note in context.notes()],
         "focus": focuses[0],
         "focuses": focuses,
     }

@@ -162,7 +162,7 @@ class _Maker:
             constraints=limits,
             cost=config.cost if config is not None else "latency_ms",
             budget_left=1.0 if bare else 0.5,
-            notes=notes,
+            notes=lambda: notes,
             noise=None if bare else _NOISE,
             predictor_view=lambda: view,
         )

@@ -237,6 +237,6 @@ def test_notes_of_any_number_are_cut_in_few_renderings() -> None:
         return whole(variables)
 
     notes: Sequence[str] = [f"lesson {i}" for i in range(1000)]
-    variables = prompt_variables(replace(asked(), notes=notes))
+    variables = prompt_variables(replace(asked(), notes=lambda: notes))
     fit(render, variables, 3500)
     assert calls < 40

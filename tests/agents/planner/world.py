@@ -182,6 +182,6 @@ def context(
         population=Population(maximize, candidates),
         constraints=[Constraint.parse(text) for text in constraints],
         budget_left=budget_left,
-        notes=notes,
+        notes=lambda: notes,
         predictor_view=lambda: predictor_view,
     )
