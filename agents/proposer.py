@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import random
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 
@@ -26,9 +25,7 @@ from cambrian.agents.population.model import (
     BASELINE_ARM,
     LLM_ARM,
     Candidate,
-    CandidateState,
     Proposal,
-    candidate_id,
 )
 from cambrian.agents.schedule import Schedule, Work
 from cambrian.search_spaces import TabularTask
@@ -77,9 +74,6 @@ class Proposer:
         self._asked: Counter[str] = Counter()
         self._told: set[str] = set()
         self._waiting: set[int] = set()
-        self._weights = {
-            name: services.config.arms[name].weight if name in services.config.arms else 0.0 for name in arms
-        }
         self._recover()
 
     @property
@@ -123,15 +117,7 @@ class Proposer:
 
     def enter(self, proposal: Proposal, slot: int, rung: int = 0, draw: str = "") -> Work:
         """Take a proposal into the population, on its way to `rung`; `draw` is where it is from."""
-        index = len(self._do.population)
-        candidate = Candidate(
-            id=candidate_id(index),
-            index=index,
-            proposal=proposal,
-            genotype=proposal.genotype,
-            state=CandidateState.PROPOSED,
-            created_s=time.time(),
-        )
+        candidate = Candidate.newcomer(len(self._do.population), proposal)
         self._do.store.add(candidate, draws=self._draws, rung=rung, draw=draw)
         self._do.population.update(candidate)
         self._schedule.doing[slot] = f"{candidate.id} {proposal.arm}"
@@ -143,7 +129,7 @@ class Proposer:
         if not self.is_ahead:
             return
         for name, arm in self._arms.items():
-            if arm.cheap or not self._weights[name] or not self._is_active(name):
+            if arm.cheap or not self.portfolio.weights[name] or not self._is_active(name):
                 continue
             wanted = self._wanted(name)
             self._order(arm, wanted - self.ahead.ready(name) - self.ahead.under_way(name), wanted)
@@ -173,7 +159,7 @@ class Proposer:
                 awaited, turn = self._arms.get(LLM_ARM), None
                 if (ready := self.ahead.take(LLM_ARM)) is not None:
                     return ready
-            if awaited is not None and (turn is None or not self._weights[turn.name]):
+            if awaited is not None and (turn is None or not self.portfolio.weights[turn.name]):
                 # who has no share does not get another's place because it is quicker
                 self._waiting.add(slot)
                 if self.is_ahead and awaited.ready(do.population):
@@ -261,15 +247,8 @@ class Proposer:
 
     def _share(self, name: str, spent: Mapping[str, float]) -> float:
         """About the share of the places to come that an arm will get."""
-        arms, merit = self._arms, merits(spent, self._do.population.credits())
-        reserved = sum(self._weights[n] for n, arm in arms.items() if arm.control)
-        guided = {
-            n: self._weights[n] * merit.get(n, 1.0)
-            for n, arm in arms.items()
-            if not arm.control and self._is_active(n)
-        }
-        total = sum(guided.values())
-        return (1 - reserved / sum(self._weights.values())) * guided[name] / total if total else 0.0
+        active = [n for n, arm in self._arms.items() if arm.control or self._is_active(n)]
+        return self.portfolio.shares(active, merits(spent, self._do.population.credits())).get(name, 0.0)
 
     def _order(self, arm: Arm, missing: int, wanted: int) -> None:
         """Ask for `missing` proposals, in as many calls as are cheapest."""
@@ -298,7 +277,7 @@ class Proposer:
             return False
         spent = self._spent()
         total = sum(spent.get(arm, 0) for arm in self._arms) + 1
-        share = self._weights[name] / (sum(self._weights.values()) or 1.0)
+        share = self.portfolio.weights[name]
         return spent.get(name, 0) + 1 > max(self.portfolio.warmup, 1, math.ceil(share * total))
 
     # -- runs that want their model -----------------------------------------------------------------

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from cambrian.agents.planner import ARMS
 from cambrian.agents.planner.arm import Arm, PopulationView
@@ -42,6 +42,9 @@ class Portfolio:
         config: weights (`arms`) and `warmup`.
         arms: by name; one that has no weight proposes only when nothing else is ready.
         clock: seconds, monotonic; pauses end by it.
+
+    Attributes:
+        weights: of the arms, adding up to 1; 0 for one that has none.
     """
 
     def __init__(
@@ -51,7 +54,7 @@ class Portfolio:
         self.warmup = config.warmup
         weights = {name: config.arms[name].weight if name in config.arms else 0.0 for name in self.arms}
         total = sum(weights.values()) or 1.0
-        self._shares = {name: weight / total for name, weight in weights.items()}
+        self.weights = {name: weight / total for name, weight in weights.items()}
         self._clock = clock
         self._retired: dict[str, str] = {}
         self._paused: dict[str, tuple[float, str]] = {}
@@ -80,7 +83,7 @@ class Portfolio:
         control = next((name for name in ready if self.arms[name].control), None)
         if control is not None and total <= self.warmup:
             return self.arms[control]
-        shares = self._active_shares(ready, merits(spent, population.credits()))
+        shares = self.shares(ready, merits(spent, population.credits()))
         if not shares:
             return None
         if control is not None and shares.get(control, 0.0) * total - taken[control] >= 1:
@@ -141,11 +144,11 @@ class Portfolio:
             return False
         return True
 
-    def _active_shares(self, ready: list[str], merit: Mapping[str, float]) -> dict[str, float]:
+    def shares(self, ready: Sequence[str], merit: Mapping[str, float]) -> dict[str, float]:
         """Shares of those who are ready: the control keeps its own, the others split the rest."""
-        reserved = {name: self._shares[name] for name in ready if self.arms[name].control}
+        reserved = {name: self.weights[name] for name in ready if self.arms[name].control}
         guided = {
-            name: self._shares[name] * merit.get(name, 1.0) for name in ready if not self.arms[name].control
+            name: self.weights[name] * merit.get(name, 1.0) for name in ready if not self.arms[name].control
         }
         weight = sum(guided.values())
         if weight <= 0:

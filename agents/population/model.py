@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -283,6 +284,18 @@ class Candidate(_Data):
         if lesson is None or expectation is None or expectation.measure not in ranked:
             return None
         return lesson.verdict if lesson.verdict is not Verdict.NO_EVIDENCE else None
+
+    @classmethod
+    def newcomer(cls, index: int, proposal: Proposal) -> Candidate:
+        """What a proposal is as it enters the population as number `index`, from 0."""
+        return cls(
+            id=candidate_id(index),
+            index=index,
+            proposal=proposal,
+            genotype=proposal.genotype,
+            state=CandidateState.PROPOSED,
+            created_s=time.time(),
+        )
 
     def values(self) -> dict[str, float]:
         """Every number of the candidate by the name that constraints and objectives use."""

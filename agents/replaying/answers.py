@@ -56,7 +56,7 @@ class RecordedAnswers:
             gate = self._gates[request.place]
             gate.reached.set()
             await gate.opened.wait()
-        copy = self._exchanges.begin(
+        begun = self._exchanges.begin(
             key=recorded.key,
             role=recorded.role,
             place=recorded.place,
@@ -65,9 +65,8 @@ class RecordedAnswers:
             schema_name=recorded.schema_name,
             templates=request.templates,
         )
-        kept = {"id", "templates", "created"}
-        changes = {name: getattr(recorded, name) for name in Exchange.model_fields if name not in kept}
-        exchange = copy.model_copy(update=changes)
+        changes = {"id": begun.id, "templates": begun.templates, "created": begun.created}
+        exchange = recorded.model_copy(update=changes)
         self._exchanges.write(exchange)
         if recorded.response is None:
             raise ModelUnavailable(recorded.error or "the run ended while it waited for the answer")

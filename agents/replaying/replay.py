@@ -10,7 +10,6 @@ at the first thing that differs and names it.
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -157,15 +156,7 @@ class Replayer:
         draw = entry.data["draw"]
         proposal = self._proposed(draw, recorded) if draw else recorded.proposal
         do = self._do
-        index = len(do.population)
-        candidate = Candidate(
-            id=recorded.id,
-            index=index,
-            proposal=proposal,
-            genotype=proposal.genotype,
-            state=CandidateState.PROPOSED,
-            created_s=time.time(),
-        )
+        candidate = Candidate.newcomer(len(do.population), proposal)
         do.store.add(candidate, rung=entry.data["rung"], draw=draw)
         do.population.update(candidate)
 
