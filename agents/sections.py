@@ -199,6 +199,8 @@ class LLMSection(Section):
         timeout_s: for one request.
         retries: further tries after a transient failure.
         repairs: further turns after an answer that is no member of the space.
+        answers: what a model writes: a whole `genotype`, or `changes` of a parent's genes, which small models
+            do better; `auto` asks for changes where the model is `local`. Source is always written whole.
         prompt_tokens: most tokens of a question; the history is cut to fit.
         batch: proposals per call; `auto` asks for several where the prompt is what costs.
         ahead: proposals asked for before a slot needs them, so that none waits; `auto` is one a slot.
@@ -219,6 +221,7 @@ class LLMSection(Section):
     roles: dict[Role, RoleSection] = Field(default_factory=dict)
     temperature: float | None = Field(default=None, ge=0, le=2)
     max_tokens: int = Field(default=2048, ge=16)
+    answers: Literal["auto", "genotype", "changes"] = "auto"
     prompt_tokens: int = Field(default=8000, ge=500)
     timeout_s: Duration = 120.0
     retries: int = Field(default=2, ge=0)
@@ -237,6 +240,11 @@ class LLMSection(Section):
         if self.local is not None and self.base_url is not None:
             raise ValueError("'local' and 'base_url' exclude each other")
         return self
+
+    @property
+    def by_changes(self) -> bool:
+        """Whether a model is asked for changes of a parent rather than for a whole genotype."""
+        return self.answers == "changes" or (self.answers == "auto" and self.local is not None)
 
     def role(self, role: Role) -> RoleSection:
         """The settings of `role`."""

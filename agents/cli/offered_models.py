@@ -184,7 +184,13 @@ def _question_tokens(config: RunConfig | None, llm: LLMSection) -> int:
     try:
         space, task = SPACES.open(config.space), make_task(config, "run file")
         asked = [
-            Questions(Templates.of(space), world.context(), world.n, limit=llm.prompt_tokens).cuts.tokens
+            Questions(
+                Templates.of(space),
+                world.context(),
+                world.n,
+                by_changes=llm.by_changes,
+                limit=llm.prompt_tokens,
+            ).cuts.tokens
             for world in few_worlds(space, task, config)
         ]
     except CambrianError:

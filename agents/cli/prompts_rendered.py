@@ -137,7 +137,7 @@ def _question(
     templates: Templates, context: ProposalContext, n: int, llm: LLMSection, role: Role, about: str
 ) -> Shown:
     """What the planner would send in this context."""
-    questions = Questions(templates, context, n, limit=llm.prompt_tokens)
+    questions = Questions(templates, context, n, by_changes=llm.by_changes, limit=llm.prompt_tokens)
     request: ModelRequest = questions.question()
     if role == "repair":
         request = questions.repair(request, SAID, PROBLEM)

@@ -6,18 +6,23 @@ Every problem is told in words for the model, because they are what a repair tur
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import from_json
 
 from cambrian.agents.errors import ProposalError
+from cambrian.agents.evaluator.difference import difference
+from cambrian.agents.planner.changes import Change, Start, changed, changes_schema, genes
 from cambrian.agents.planner.evolution import fingerprint
 from cambrian.agents.population.model import Expectation, Measure
 from cambrian.search_spaces import Genotype, Space
 
 MOST = 16
 """Proposals that one answer may hold."""
+CHANGES = 4
+"""Changes that a server is asked to let a proposal have at most; more are taken all the same."""
 _THINKING = re.compile(r"^.*</think(?:ing)?>", re.DOTALL)
 _FENCED = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL | re.IGNORECASE)
 _TEXT_LIMIT = 600
@@ -30,6 +35,9 @@ class ProposalAnswer(BaseModel):
 
     Attributes:
         expected_effect: in words, as models were once asked for it; instead of `expectation`.
+        edit: what was changed from the parents; of an answer by changes, these tell it.
+        genotype: all of it, or else `changes`.
+        changes: of the first parent.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -38,8 +46,9 @@ class ProposalAnswer(BaseModel):
     expectation: Expectation | None = None
     expected_effect: str = ""
     parents: tuple[str, ...] = Field(default=(), max_length=16)
-    edit: str
-    genotype: dict[str, Any]
+    edit: str = ""
+    genotype: dict[str, Any] | None = None
+    changes: tuple[Change, ...] | None = Field(default=None, max_length=64)
 
     @field_validator("hypothesis", "expected_effect", "edit")
     @classmethod
@@ -63,13 +72,24 @@ class ProposalAnswer(BaseModel):
             raise ValueError("the field expectation is missing")
         return self
 
+    @model_validator(mode="after")
+    def _there_is_one_network(self) -> ProposalAnswer:
+        if self.changes is not None and self.genotype is not None:
+            raise ValueError("genotype and changes exclude each other")
+        if self.changes is None and self.genotype is None:
+            raise ValueError("the field genotype is missing")
+        if self.genotype is not None and not self.edit:
+            raise ValueError("the field edit is missing")
+        return self
 
-def answer_schema(space: Space, n: int = 1) -> dict[str, Any]:
+
+def answer_schema(space: Space, n: int = 1, start: Start | None = None) -> dict[str, Any]:
     """JSON schema of the answer around the space's own, fit for strict structured output.
 
     Args:
         space: whose genotypes are proposed.
         n: proposals that are asked for; of more than one the answer is `{"proposals": [...]}`.
+        start: what one proposal is to be given as changes of; None asks for whole genotypes.
     """
     genotype = dict(space.schema())
     definitions = genotype.pop("$defs", None)
@@ -85,23 +105,27 @@ def answer_schema(space: Space, n: int = 1) -> dict[str, Any]:
         },
         "what will be measured, against the first parent, if the hypothesis is right",
     )
-    schema = _object(
-        {
-            "hypothesis": {
-                "type": "string",
-                "description": "why this should be better, in one or two sentences",
-            },
-            "expectation": expectation,
-            "parents": {
-                "type": "array",
-                "items": {"type": "string"},
-                "description": "ids of the candidates this was derived from, such as c-0001; "
-                "empty if from none",
-            },
-            "edit": {"type": "string", "description": "what was changed from the parents, in a few words"},
-            "genotype": genotype,
+    reasons = {
+        "hypothesis": {
+            "type": "string",
+            "description": "why this should be better, in one or two sentences",
+        },
+        "expectation": expectation,
+    }
+    if start is not None:
+        parents = {"type": "array", "items": {"type": "string", "enum": list(start.ids)}}
+        changes = changes_schema(genes(space, start.genotype)) | {
+            "description": f"what is changed in {start.ids[0]}, each gene with its new value"
         }
-    )
+        schema = _object(reasons | {"parents": parents, "changes": changes})
+    else:
+        parents = {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "ids of the candidates this was derived from, such as c-0001; empty if from none",
+        }
+        edit = {"type": "string", "description": "what was changed from the parents, in a few words"}
+        schema = _object(reasons | {"parents": parents, "edit": edit, "genotype": genotype})
     if n > 1:
         proposals = {"type": "array", "items": schema, "description": f"{n} proposals, no two alike"}
         schema = _object({"proposals": proposals})
@@ -110,7 +134,7 @@ def answer_schema(space: Space, n: int = 1) -> dict[str, Any]:
     return schema
 
 
-def answer_bounds(space: Space, n: int = 1) -> dict[str, dict[str, Any]]:
+def answer_bounds(space: Space, n: int = 1, start: Start | None = None) -> dict[str, dict[str, Any]]:
     """What a server is asked to hold the model to, where it can: see `ModelRequest.bounds`."""
     one = answer_schema(space)["properties"]
     size = one["expectation"]["properties"]["by_percent"] | {"minimum": 0, "maximum": 1000}
@@ -120,6 +144,11 @@ def answer_bounds(space: Space, n: int = 1) -> dict[str, dict[str, Any]]:
         "parents": {"maxItems": 3, "items": {"type": "string", "pattern": "^c-[0-9]{4,6}$"}},
         "edit": {"maxLength": 150},
     }
+    if start is not None:
+        del bounds["edit"]
+        ids = {"type": "string", "enum": list(start.ids)}
+        bounds["parents"] = {"minItems": len(start.ids), "maxItems": len(start.ids), "items": ids}
+        return bounds | {"changes": {"minItems": 1, "maxItems": CHANGES}}
     if n == 1:
         return bounds
     item = answer_schema(space, n)["properties"]["proposals"]["items"]
@@ -127,19 +156,14 @@ def answer_bounds(space: Space, n: int = 1) -> dict[str, dict[str, Any]]:
     return {"proposals": {"minItems": n, "maxItems": n, "items": item | {"properties": bounded}}}
 
 
-def parse_answer(text: str, space: Space) -> tuple[ProposalAnswer, Genotype]:
-    """The first usable proposal of an answer as the model wrote it, and the canonical genotype it stands for.
-
-    Raises:
-        ProposalError: as `parse_answers`.
-    """
-    return parse_answers(text, space)[0][0]
+Lookup = Callable[[str], Genotype | None]
+"""The canonical genotype of a candidate, by its id; None where there is no such candidate."""
 
 
 def parse_answers(
-    text: str, space: Space, n: int = 1
+    text: str, space: Space, n: int = 1, lookup: Lookup = lambda _id: None
 ) -> tuple[list[tuple[ProposalAnswer, Genotype]], list[str]]:
-    """The usable proposals of an answer with their canonical genotypes, and what is wrong with the others.
+    """The usable proposals of an answer, and what is wrong with the others.
 
     A single proposal is taken where several were asked for, and the other way round: servers without
     structured output make nobody keep to a form.
@@ -148,9 +172,11 @@ def parse_answers(
         text: the answer.
         space: judge of the genotypes.
         n: proposals that were asked for; further ones are left out.
+        lookup: finds the parents that changes are made to.
 
     Returns:
-        At least one proposal, no two of the same genotype; one line for each that cannot be used.
+        At least one proposal as the model wrote it, with its canonical genotype, no two of the same; one line
+        for each that cannot be used.
 
     Raises:
         ProposalError: none can be used: no JSON, other fields than asked for, no member of the space.
@@ -158,14 +184,14 @@ def parse_answers(
     data = find_json(text)
     several = data.get("proposals")
     if set(data) != {"proposals"} or not isinstance(several, list):
-        return [_proposal(data, space)], []
+        return [_proposal(data, space, lookup)], []
     found: dict[str, tuple[ProposalAnswer, Genotype]] = {}
     problems = []
     for number, item in enumerate(several[:MOST], start=1):
         try:
             if not isinstance(item, dict):
                 raise ProposalError("is no JSON object")
-            answer, genotype = _proposal(item, space)
+            answer, genotype = _proposal(item, space, lookup)
             if fingerprint(genotype) in found:
                 raise ProposalError("has the genotype of an earlier one of this answer")
         except ProposalError as error:
@@ -189,7 +215,7 @@ def _object(properties: dict[str, Any], description: str = "") -> dict[str, Any]
     }
 
 
-def _proposal(data: dict[str, Any], space: Space) -> tuple[ProposalAnswer, Genotype]:
+def _proposal(data: dict[str, Any], space: Space, lookup: Lookup) -> tuple[ProposalAnswer, Genotype]:
     try:
         answer = ProposalAnswer.model_validate(data)
     except ValidationError as error:
@@ -198,7 +224,15 @@ def _proposal(data: dict[str, Any], space: Space) -> tuple[ProposalAnswer, Genot
             for item in error.errors(include_url=False, include_input=False)[:5]
         ]
         raise ProposalError("; ".join(problems)) from None
-    return answer, space.validate(answer.genotype)
+    if answer.changes is None:
+        return answer, space.validate(answer.genotype)
+    parent = lookup(answer.parents[0]) if answer.parents else None
+    if parent is None:
+        raise ProposalError("parents: changes need a known network that they are made to, as its first entry")
+    if space.kind == "code":
+        raise ProposalError("changes: source is not changed by genes, write all of it as genotype")
+    genotype = changed(space, parent, answer.changes)
+    return answer.model_copy(update={"edit": difference(parent, genotype)}), genotype
 
 
 def find_json(text: str) -> dict[str, Any]:

@@ -153,7 +153,7 @@ def fit(
     if any(focus["ids"] for focus in now["focuses"]):
         # parents that are too long to show cannot be changed; a run does not end for that
         focuses = [{"kind": "explore", "ids": []} for _ in now["focuses"]]
-        now |= {"best": [], "focuses": focuses, "focus": focuses[0]}
+        now |= {"best": [], "focuses": focuses, "focus": focuses[0], "answer": "genotype", "genes": []}
         tokens = count(render(now))
     least = estimated_tokens(render(now))
     if least > limit:

@@ -14,6 +14,7 @@ from typing import Any, get_args
 
 from cambrian.agents.evaluator.noise import NoiseFloor
 from cambrian.agents.planner.arm import ProposalContext
+from cambrian.agents.planner.changes import genes
 from cambrian.agents.planner.credit import relative_merits
 from cambrian.agents.planner.evolution import Parents
 from cambrian.agents.planner.knowledge import retrieve
@@ -21,6 +22,7 @@ from cambrian.agents.planner.quoting import quoted
 from cambrian.agents.planner.showing import (
     comment,
     effect,
+    gene,
     genotype_and_source,
     genotype_json,
     is_change,
@@ -55,7 +57,7 @@ LEAST_TRIED = 2.0
 _SHARES = {"refine": 0.5, "combine": 0.2, "explore": 0.3}
 
 
-def prompt_variables(context: ProposalContext, n: int = 1) -> dict[str, Any]:
+def prompt_variables(context: ProposalContext, n: int = 1, by_changes: bool = False) -> dict[str, Any]:
     """Everything that the templates `system`, `propose` and `repair` may use, as plain data.
 
     The result is a function of the context alone, and what changes from moment to moment (the budget that is
@@ -64,10 +66,13 @@ def prompt_variables(context: ProposalContext, n: int = 1) -> dict[str, Any]:
     Args:
         context: of the proposals; its generator is drawn from.
         n: how many proposals are asked for.
+        by_changes: one is asked for as changes of a parent, where the space has genes and there is a parent.
     """
     population, task, space = context.population, context.task, context.space
     front = list(population.front())
-    focuses = _focuses(context, n)
+    by_changes = by_changes and n == 1 and space.kind != "code"
+    focuses = _focuses(context, n, from_parents=by_changes)
+    by_changes = by_changes and bool(focuses[0]["ids"])
     # what is to be changed must be seen, however many are better
     asked_for = [population.get(cid) for focus in focuses for cid in focus["ids"]]
     best = {c.id: c for c in (*population.elite(ELITE), *_spread(front, FRONT), *asked_for)}
@@ -113,6 +118,8 @@ def prompt_variables(context: ProposalContext, n: int = 1) -> dict[str, Any]:
         "notes": [quoted(note, 500) for note in context.notes()],
         "focus": focuses[0],
         "focuses": focuses,
+        "answer": "changes" if by_changes else "genotype",
+        "genes": [gene(g) for g in genes(space, asked_for[0].genotype)] if by_changes else [],
     }
 
 
@@ -222,20 +229,26 @@ def _examples(context: ProposalContext) -> list[dict[str, str]]:
     return found
 
 
-def _focuses(context: ProposalContext, n: int) -> list[dict[str, Any]]:
-    """What each proposal should attempt; no two the same where there is a choice."""
-    parents = Parents.of(context.population, 0)
+def _focuses(context: ProposalContext, n: int, from_parents: bool = False) -> list[dict[str, Any]]:
+    """What each proposal should attempt; no two the same where there is a choice.
+
+    Args:
+        context: of the proposals.
+        n: how many.
+        from_parents: exploring starts from a parent, too.
+    """
+    parents = Parents.of(context.population, 0, context.space if from_parents else None)
     found: list[dict[str, Any]] = []
     for _ in range(max(1, n)):
         for _ in range(4):
-            focus = _focus(context, parents)
+            focus = _focus(context, parents, from_parents)
             if focus not in found:
                 break
         found.append(focus)
     return found
 
 
-def _focus(context: ProposalContext, parents: Parents) -> dict[str, Any]:
+def _focus(context: ProposalContext, parents: Parents, from_parents: bool = False) -> dict[str, Any]:
     """What a proposal should attempt, drawn at random: slots that ask at the same time ask differently.
 
     Exploring gives way to refining as the budget runs out, and each idea to those that brought more.
@@ -253,5 +266,7 @@ def _focus(context: ProposalContext, parents: Parents) -> dict[str, Any]:
     if kind == "combine" and len(parents.everyone) > 1:
         return {"kind": kind, "ids": [parent.id for parent in parents.select_two(rng)]}
     if kind == "explore":
-        return {"kind": kind, "ids": []}
+        # the best of any kind and cost, as likely as any other: who is unlike the rest leads elsewhere
+        start = rng.choice(parents.cells or parents.everyone).id if from_parents else None
+        return {"kind": kind, "ids": [] if start is None else [start]}
     return {"kind": "refine", "ids": [parents.select(rng).id]}

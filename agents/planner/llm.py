@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 from cambrian.agents.errors import CambrianError, ModelUnavailable, ProposalError
 from cambrian.agents.planner.answers import MOST, ProposalAnswer, parse_answers
@@ -19,6 +20,7 @@ from cambrian.agents.planner.questions import Questions
 from cambrian.agents.planner.templates import Templates
 from cambrian.agents.population.model import Proposal
 from cambrian.agents.runfile import RunConfig
+from cambrian.search_spaces import Genotype
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +85,7 @@ class LLMArm:
         best = self._batching.best(min(wanted, MOST))
         if self._llm.batch != "auto":
             return self._llm.batch
-        if best == 1:
+        if best == 1 or self._llm.by_changes:  # what is changed is one parent
             return 1
         return min(missing, best) if 2 * missing >= min(wanted, best) else 0
 
@@ -100,7 +102,12 @@ class LLMArm:
         self.templates = self.templates or Templates.of(context.space)
         n = min(n, MOST)
         questions = Questions(
-            self.templates, context, n, limit=self._llm.prompt_tokens, counter=self._counter
+            self.templates,
+            context,
+            n,
+            by_changes=self._llm.by_changes,
+            limit=self._llm.prompt_tokens,
+            counter=self._counter,
         )
         names = self._models.available("propose")
         chosen = (
@@ -195,7 +202,9 @@ class LLMArm:
         try:
             if exchange.refusal:
                 raise ProposalError(f"the model refused: {quoted(exchange.refusal)}")
-            found, problems = parse_answers(exchange.response or "", context.space, n)
+            found, problems = parse_answers(
+                exchange.response or "", context.space, n, partial(_genotype, context.population)
+            )
         except ProposalError as error:
             self._batching.note(exchange.usage, n, 0, self._models.price(exchange.model))
             raise ProposalError(_with_cut(error.message, exchange)) from None
@@ -205,17 +214,22 @@ class LLMArm:
         for problem in problems:
             log.info("exchange %s: %s", exchange.id, problem)
         return [
-            self._proposal(answer, exchange, context, ideas[min(number, len(ideas) - 1)])
-            for number, (answer, _) in enumerate(found)
+            self._proposal(answer, genotype, exchange, context, ideas[min(number, len(ideas) - 1)])
+            for number, (answer, genotype) in enumerate(found)
         ]
 
     def _proposal(
-        self, answer: ProposalAnswer, exchange: Exchange, context: ProposalContext, idea: str
+        self,
+        answer: ProposalAnswer,
+        genotype: Genotype,
+        exchange: Exchange,
+        context: ProposalContext,
+        idea: str,
     ) -> Proposal:
         expected = answer.expectation
         return Proposal(
             arm=self.name,
-            genotype=answer.genotype,
+            genotype=genotype if answer.genotype is None else answer.genotype,
             parents=_known_parents(answer, context.population),
             edit=answer.edit,
             hypothesis=answer.hypothesis,
@@ -227,6 +241,14 @@ class LLMArm:
             model=exchange.model,
             idea=idea,
         )
+
+
+def _genotype(population: PopulationView, candidate_id: str) -> Genotype | None:
+    """The canonical genotype of a candidate; None where there is none: models invent ids."""
+    try:
+        return population.get(candidate_id).genotype
+    except KeyError:
+        return None
 
 
 def _known_parents(answer: ProposalAnswer, population: PopulationView) -> tuple[str, ...]:

@@ -205,6 +205,7 @@ def _first(key: str, field: str) -> Callable[[Mapping[str, Any]], list[str]]:
 
 _PROBES: dict[str, tuple[str, Callable[[Mapping[str, Any]], list[str]]]] = {
     "limits": ("the hard limits", lambda v: list(v["limits"])),
+    "genes": ("which genes can be changed", _first("genes", "gene")),
     "focus.ids": ("which candidates to change", lambda v: list(v["focus"]["ids"])),
     "space.description": ("what the space allows", lambda v: v["space"]["description"].splitlines()[:1]),
     "task.metric": ("what is measured", lambda v: [v["task"]["metric"]]),
@@ -220,7 +221,17 @@ _PROBES: dict[str, tuple[str, Callable[[Mapping[str, Any]], list[str]]]] = {
 
 def _left_out(templates: Templates, moments: list[World]) -> Iterator[Finding]:
     """What no message of the question shows, though the run knows it."""
-    moment = next((m for m in moments if variables_of(m, "propose.j2")["focus"]["ids"]), moments[-1])
+    asking = [m for m in moments if variables_of(m, "propose.j2")["focus"]["ids"]]
+    by_changes = [m for m in asking if m.by_changes]
+    told: set[str] = set()
+    for moment in (*asking[:1], *by_changes[:1]) or moments[-1:]:
+        for finding in _left_out_at(templates, moment):
+            if finding.message not in told:
+                told.add(finding.message)
+                yield finding
+
+
+def _left_out_at(templates: Templates, moment: World) -> Iterator[Finding]:
     variables = variables_of(moment, "propose.j2")
     try:
         text = "".join(templates.render(name, variables).text for name in ("system.j2", "propose.j2"))
@@ -251,7 +262,7 @@ def _left_out(templates: Templates, moments: list[World]) -> Iterator[Finding]:
 def _measure(templates: Templates, moment: World, limit: int) -> Measured:
     """Raises UserError when not even a question without any history fits into `limit`."""
     texts = {name: templates.render(name, moment.variables).text for name in ("system.j2", "propose.j2")}
-    asked = Questions(templates, moment.context(), moment.n, limit=limit)
+    asked = Questions(templates, moment.context(), moment.n, by_changes=moment.by_changes, limit=limit)
     return Measured(
         world=moment.name,
         tokens=sum(map(estimated_tokens, texts.values())),

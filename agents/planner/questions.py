@@ -12,6 +12,7 @@ from cambrian.agents.errors import UserError
 from cambrian.agents.planner.answers import answer_bounds, answer_schema
 from cambrian.agents.planner.arm import ProposalContext
 from cambrian.agents.planner.budgeting import Cuts, TokenCounter, fit
+from cambrian.agents.planner.changes import Start
 from cambrian.agents.planner.client import ModelRequest
 from cambrian.agents.planner.context import prompt_variables
 from cambrian.agents.planner.exchange import Message
@@ -33,6 +34,7 @@ class Questions:
         templates: of the run.
         context: of the proposals.
         n: proposals that one answer is to hold.
+        by_changes: ask for changes of a parent, where there is one and it is to be one proposal.
         limit: tokens that a question may have, None for any number.
         counter: counts them.
 
@@ -50,23 +52,34 @@ class Questions:
         context: ProposalContext,
         n: int = 1,
         *,
+        by_changes: bool = False,
         limit: int | None = None,
         counter: TokenCounter | None = None,
     ) -> None:
         self._templates, self._limit = templates, limit
         self._counter = counter or TokenCounter()
-        self._schema = answer_schema(context.space, n)
-        self._bounds = answer_bounds(context.space, n)
-        self._schema_text = json.dumps(self._schema, separators=(",", ":"))
-        self.variables: Mapping[str, Any] = prompt_variables(context, n)
+        self._context, self._n = context, n
+        self.variables: Mapping[str, Any] = prompt_variables(context, n, by_changes)
         self.cuts: Cuts
+        self._take_form()
         self.variables, self.cuts = self._fitted("")
+        self._take_form()  # a parent that is too long to show is not changed
         if words := self.cuts.in_words():
             log.info("question %d is %s", context.index + 1, words)
         if limit is not None and self.cuts.tokens > limit:
             log.warning(
                 "question %d has %d tokens, more than llm.prompt_tokens", context.index + 1, self.cuts.tokens
             )
+
+    def _take_form(self) -> None:
+        """The schema of what `variables` ask for."""
+        space, focus = self._context.space, self.variables["focus"]
+        start = None
+        if self.variables["answer"] == "changes":
+            start = Start(tuple(focus["ids"]), self._context.population.get(focus["ids"][0]).genotype)
+        self._schema = answer_schema(space, self._n, start)
+        self._bounds = answer_bounds(space, self._n, start)
+        self._schema_text = json.dumps(self._schema, separators=(",", ":"))
 
     @property
     def ideas(self) -> tuple[str, ...]:

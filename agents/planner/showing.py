@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cambrian.agents.planner.arm import PopulationView, ProposalContext
+from cambrian.agents.planner.changes import Gene
 from cambrian.agents.planner.quoting import quoted, quoted_block
 from cambrian.agents.population.model import Candidate, CandidateState, Verdict
 from cambrian.agents.wording import show_nearest, show_number
@@ -120,6 +121,26 @@ def tried(candidate: Candidate, times: int, task: Task) -> dict[str, Any]:
         "outcome": outcome,
         "times": times,
     }
+
+
+def gene(found: Gene) -> dict[str, str]:
+    """A gene that can be changed: where, its value, and what it may become, the last empty for too much."""
+    values = found.values
+    if values is None:
+        cases = found.others.get("anyOf", [found.others])
+        values = [next(iter(_fixed(case)), "another") for case in cases]
+    others = ", ".join(dict.fromkeys(map(_value, values)))
+    return {"gene": found.path, "now": quoted(_value(found.now), 60), "others": quoted(others, 300)}
+
+
+def _value(value: Any) -> str:
+    """As it stands in an answer, but for the quotes of words."""
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def _fixed(case: Mapping[str, Any]) -> list[Any]:
+    """The values of a kind of object that are always the same, which name it."""
+    return [each["enum"][0] for each in case.get("properties", {}).values() if len(each.get("enum", ())) == 1]
 
 
 def comment(candidate: Candidate, task: Task) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from cambrian.agents.benching.loop import Clock, TableLoop
 from cambrian.agents.benching.rubbish import Rubbish
 from cambrian.agents.benching.searchers import parse_arms, run_config, search
 from cambrian.agents.errors import ProposalError
-from cambrian.agents.planner.answers import parse_answer
+from cambrian.agents.planner.answers import parse_answers
 from cambrian.agents.planner.client import ModelRequest, ScriptedClient
 from cambrian.agents.planner.exchange import ExchangeLog
 from cambrian.agents.planner.models import Models
@@ -31,7 +31,7 @@ def test_rubbish_is_of_all_kinds_and_always_the_same(tmp_path: Path) -> None:
     usable = []
     for text in said:
         try:
-            usable.append(parse_answer(text, space)[1])
+            usable.append(parse_answers(text, space)[0][0][1])
         except ProposalError:
             continue
     assert 15 < len(usable) < 50, "some of it is members, some is not"

@@ -19,7 +19,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from cambrian.agents.errors import ProposalError
-from cambrian.agents.planner.answers import parse_answer
+from cambrian.agents.planner.answers import parse_answers
 from cambrian.agents.planner.exchange import ExchangeLog
 from cambrian.agents.planner.questions import Questions
 from cambrian.agents.planner.quoting import quoted, quoted_block
@@ -232,7 +232,7 @@ def test_a_complaint_about_an_answer_stays_in_its_block(kind: str) -> None:
     for name, text in HOSTILE.items():
         said = json.dumps({"hypothesis": text, "edit": text, "genotype": {text[:500]: text}})
         try:
-            parse_answer(said, space)
+            parse_answers(said, space)
             raise AssertionError("this is no member of any space")
         except ProposalError as error:
             problem = error.message
