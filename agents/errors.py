@@ -50,7 +50,9 @@ class LimitReached(CambrianError):
     exit_code = 3
 
     def __init__(self, kind: str, limit: float, used: float, needed: float = 0.0) -> None:
-        unit, sign = (" for models", "$") if kind == "money" else (f" {kind}", "")
+        unit, sign = f" {kind}", ""
+        if kind == "money" or kind.endswith(".money"):
+            unit, sign = f" for {kind.removesuffix('money').rstrip('.') or 'models'}", "$"
         if needed and used < limit:
             left = f"{sign}{limit - used:.4g} left, and the next question needs about {sign}{needed:.4g}"
             super().__init__(f"budget of {sign}{limit:g}{unit}: {left}")

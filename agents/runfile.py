@@ -161,6 +161,12 @@ class RunConfig(Section):
         return [n for n, arm in self.arms.items() if arm.weight > 0 and n != CONTROL_ARM] == [LLM_ARM]
 
     @property
+    def limits_money(self) -> bool:
+        """Whether the run, or a role of its models, may spend so much money and no more."""
+        roles = self.llm.roles.values()
+        return self.budget.money is not None or any(role.money is not None for role in roles)
+
+    @property
     def target_ms(self) -> float | None:
         """The target of the soft latency; None when that is not what candidates are ranked by."""
         if self.objective.kind != "soft-latency":

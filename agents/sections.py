@@ -157,6 +157,8 @@ class RoleSection(Section):
         max_tokens: of an answer; a local model gets no more than 400 for `analyse` without it.
         calls: most requests of this role, retries included.
         tokens: most tokens of this role.
+        money: most US dollars for this role.
+        wall_s: most seconds of waiting for this role's answers, all together.
     """
 
     model: str | None = None
@@ -164,6 +166,8 @@ class RoleSection(Section):
     max_tokens: int | None = Field(default=None, ge=16)
     calls: int | None = Field(default=None, ge=1)
     tokens: int | None = Field(default=None, ge=1)
+    money: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    wall_s: Duration | None = None
 
 
 class ModelSection(Section):

@@ -115,7 +115,5 @@ def _by_arm(exchanges: ExchangeLog, candidates: Sequence[Candidate]) -> dict[str
     found: dict[str, Spent] = {}
     for record in records:
         arm = arm_of.get(record.id) or draws.get(record.place.partition(".")[0], LLM_ARM)
-        money = record.money if record.usage.tokens else 0.0
-        spent = Spent(exchanges=1, calls=record.calls, usage=record.usage, money=money)
-        found[arm] = found.get(arm, Spent()) + spent
+        found[arm] = found.get(arm, Spent()) + Spent.of(record)
     return found

@@ -21,7 +21,7 @@ from cambrian.search_spaces import Genotype, Space
 
 MOST = 16
 """Proposals that one answer may hold."""
-CHANGES = 4
+CHANGES = 3
 """Changes that a server is asked to let a proposal have at most; more are taken all the same."""
 _THINKING = re.compile(r"^.*</think(?:ing)?>", re.DOTALL)
 _FENCED = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL | re.IGNORECASE)

@@ -125,6 +125,8 @@ def changed(space: Space, genotype: Genotype, changes: Iterable[Change]) -> Geno
     made: Any = copy.deepcopy(genotype)
     whole = {path: to for path, to in wanted.items() if path.endswith("]") and to in (REMOVE, REPEAT)}
     for path in sorted(wanted.keys() - whole.keys(), key=_steps):
+        if within := next((other for other in wanted if _inside(path, other)), None):
+            raise ProposalError(f"changes: {path} is a part of {within}, which is changed as a whole")
         place, key = _found(made, path)
         place[key] = copy.deepcopy(wanted[path])
     for path in sorted(whole, key=_steps, reverse=True):
@@ -201,6 +203,10 @@ def _others(leaf: Mapping[str, Any], value: Any) -> dict[str, Any]:
         return without
     left = [each for each in without["enum"] if (each, type(each) is bool) != (value, type(value) is bool)]
     return without | {"enum": left} if left else {}
+
+
+def _inside(path: str, whole: str) -> bool:
+    return path.startswith((f"{whole}.", f"{whole}["))
 
 
 def _steps(path: str) -> list[tuple[bool, int, str]]:

@@ -8,6 +8,7 @@ are quoted once, here and in `showing`, whatever a template does with them; see 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, get_args
@@ -16,6 +17,7 @@ from cambrian.agents.evaluator.noise import NoiseFloor
 from cambrian.agents.planner.arm import ProposalContext
 from cambrian.agents.planner.changes import genes
 from cambrian.agents.planner.credit import relative_merits
+from cambrian.agents.planner.evidence import weighed
 from cambrian.agents.planner.evolution import Parents
 from cambrian.agents.planner.knowledge import retrieve
 from cambrian.agents.planner.quoting import quoted
@@ -119,8 +121,14 @@ def prompt_variables(context: ProposalContext, n: int = 1, by_changes: bool = Fa
         "focus": focuses[0],
         "focuses": focuses,
         "answer": "changes" if by_changes else "genotype",
-        "genes": [gene(g) for g in genes(space, asked_for[0].genotype)] if by_changes else [],
+        "genes": _genes(context, asked_for[0]) if by_changes else [],
     }
+
+
+def _genes(context: ProposalContext, parent: Candidate) -> list[dict[str, str]]:
+    """What can be changed in `parent`, with what the run has measured of it."""
+    found = genes(context.space, parent.genotype)
+    return [gene(each) for each in weighed(context.population, parent, found, context.task.maximize)]
 
 
 def noise_in_words(noise: NoiseFloor | None, task: Task) -> dict[str, Any] | None:
@@ -266,7 +274,9 @@ def _focus(context: ProposalContext, parents: Parents, from_parents: bool = Fals
     if kind == "combine" and len(parents.everyone) > 1:
         return {"kind": kind, "ids": [parent.id for parent in parents.select_two(rng)]}
     if kind == "explore":
-        # the best of any kind and cost, as likely as any other: who is unlike the rest leads elsewhere
-        start = rng.choice(parents.cells or parents.everyone).id if from_parents else None
-        return {"kind": kind, "ids": [] if start is None else [start]}
+        if not from_parents:
+            return {"kind": kind, "ids": []}
+        # the best of its kind and cost, and as likely as any other: who is unlike the rest leads elsewhere
+        kinds = parents.cells or parents.everyone
+        return {"kind": kind, "ids": [rng.choice(kinds[: math.ceil(len(kinds) / 2)]).id]}
     return {"kind": "refine", "ids": [parents.select(rng).id]}

@@ -86,12 +86,25 @@ class Spent:
         calls: requests, retries included.
         usage: tokens; `estimated` when any of them are.
         money: US dollars, None when the price of some of the tokens is not known.
+        seconds: of waiting for the answers; those of answers that were awaited together all count.
     """
 
     exchanges: int = 0
     calls: int = 0
     usage: Usage = NO_USAGE
     money: float | None = 0.0
+    seconds: float = 0.0
+
+    @classmethod
+    def of(cls, exchange: Exchange) -> Spent:
+        """What one exchange cost."""
+        return cls(
+            exchanges=1,
+            calls=exchange.calls,
+            usage=exchange.usage,
+            money=exchange.money if exchange.usage.tokens else 0.0,
+            seconds=exchange.seconds,
+        )
 
     @property
     def tokens(self) -> int:
@@ -105,6 +118,7 @@ class Spent:
             calls=self.calls + other.calls,
             usage=self.usage + other.usage,
             money=(self.money or 0.0) + (other.money or 0.0) if known else None,
+            seconds=self.seconds + other.seconds,
         )
 
 
@@ -307,9 +321,7 @@ class ExchangeLog:
             self._answered[exchange.key].append(exchange.id)
 
     def _count(self, exchange: Exchange) -> None:
-        money = exchange.money if exchange.usage.tokens else 0.0
-        spent = Spent(exchanges=1, calls=exchange.calls, usage=exchange.usage, money=money)
-        self._enter(exchange.id, exchange.model, exchange.role, spent)
+        self._enter(exchange.id, exchange.model, exchange.role, Spent.of(exchange))
 
     def _enter(self, exchange_id: str, model: str, role: str, spent: Spent) -> None:
         _, _, before = self._counted.get(exchange_id, ("", "", Spent()))

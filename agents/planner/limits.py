@@ -1,4 +1,4 @@
-"""The limits of what models may cost: tokens, money and calls, of the run and of single roles.
+"""The limits of what models may cost: tokens, money, calls and time, of the run and of single roles.
 
 They are checked before a question is sent. What is under way counts in full, with an answer of the greatest
 length and a prompt of more tokens than is likely, so that slots cannot overshoot together: a question that
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cambrian.agents.errors import LimitReached
-from cambrian.agents.planner.exchange import ExchangeLog, Usage
+from cambrian.agents.planner.exchange import ExchangeLog, Spent, Usage
 from cambrian.agents.planner.prices import cost
 from cambrian.agents.sections import BudgetSection, LLMSection, PriceSection, Role
 
@@ -107,8 +107,11 @@ class Limits:
         own, log = self._llm.role(role), self._exchanges
         if self._budget.calls is not None and log.calls >= self._budget.calls:
             raise LimitReached("calls", self._budget.calls, log.calls)
-        if own.calls is not None and (calls := self._calls(role)) >= own.calls:
-            raise LimitReached(f"{role}.calls", own.calls, calls)
+        mine = self._spent(role)
+        if own.calls is not None and mine.calls >= own.calls:
+            raise LimitReached(f"{role}.calls", own.calls, mine.calls)
+        if own.wall_s is not None and mine.seconds >= own.wall_s:
+            raise LimitReached(f"{role}.wall_s", own.wall_s, mine.seconds)
         if reached := self._reached(Load(role, 0), []):
             raise reached
 
@@ -122,9 +125,11 @@ class Limits:
             return reached
         return None
 
-    def _calls(self, role: Role) -> int:
-        found = self._exchanges.by_role().get(role)
-        return 0 if found is None else found.calls
+    def _spent(self, role: Role) -> Spent:
+        """What `role` cost; not looked for where it has no limit of its own."""
+        own = self._llm.role(role)
+        limited = any(each is not None for each in (own.calls, own.tokens, own.money, own.wall_s))
+        return self._exchanges.by_role().get(role, Spent()) if limited else Spent()
 
     def _reached(self, load: Load, others: list[Load]) -> LimitReached | None:
         for kind, limit, used, reserved, coming in self._measures(load, others):
@@ -135,13 +140,22 @@ class Limits:
     def _measures(self, load: Load, others: list[Load]) -> Iterator[tuple[str, float, float, float, float]]:
         """Kind, limit, used, under way, about to be used."""
         budget, own, log = self._budget, self._llm.role(load.role), self._exchanges
-        coming = load.prompt.tokens
+        coming, dear = load.prompt.tokens, load.money(load.prompt)
+        spent = self._spent(load.role)
+        same = [other for other in others if other.role == load.role]
         if budget.tokens is not None:
-            yield "tokens", budget.tokens, log.tokens, sum(o.whole.tokens for o in others), coming
+            yield "tokens", budget.tokens, log.tokens, _tokens(others), coming
         if own.tokens is not None:
-            found = log.by_role().get(load.role)
-            mine = sum(other.whole.tokens for other in others if other.role == load.role)
-            yield f"{load.role}.tokens", own.tokens, 0 if found is None else found.tokens, mine, coming
+            yield f"{load.role}.tokens", own.tokens, spent.tokens, _tokens(same), coming
         if budget.money is not None:
-            reserved = sum(other.money(other.whole) for other in others)
-            yield "money", budget.money, log.known_money, reserved, load.money(load.prompt)
+            yield "money", budget.money, log.known_money, _money(others), dear
+        if own.money is not None:
+            yield f"{load.role}.money", own.money, spent.money or 0.0, _money(same), dear
+
+
+def _tokens(under_way: list[Load]) -> int:
+    return sum(load.whole.tokens for load in under_way)
+
+
+def _money(under_way: list[Load]) -> float:
+    return sum(load.money(load.whole) for load in under_way)

@@ -262,14 +262,14 @@ def check_models(config: RunConfig, origin: str, environ: Mapping[str, str] | No
                 f"{origin}: llm.roles.{role}.model: unknown name {name!r}",
                 hint=near_names(name, names) if names else "set llm.model, or list it under llm.models",
             )
-    if config.budget.money is None:
+    if not config.limits_money:
         return
     for section, endpoint in found:
         given = config.llm.price if section is None else section.price
         if endpoint.model is not None and price_of(endpoint, given) is None:
             field = "llm.price" if section is None else f"llm.models: {section.model}: price"
             raise RunFileError(
-                f"{origin}: {field}: budget.money needs the price of {endpoint.model!r} at "
+                f"{origin}: {field}: a limit of money needs the price of {endpoint.model!r} at "
                 f"{endpoint.shown_url}, which the table of {price_table().as_of} does not hold",
                 hint="write it as {input: ..., output: ...}, US dollars for a million tokens",
             )
@@ -277,7 +277,7 @@ def check_models(config: RunConfig, origin: str, environ: Mapping[str, str] | No
 
 def taken_for_free(config: RunConfig, environ: Mapping[str, str] | None = None) -> list[str]:
     """Models under a limit of money that cost nothing only as their server is near: it may be a proxy."""
-    if config.budget.money is None or config.llm.local is not None:
+    if not config.limits_money or config.llm.local is not None:
         return []
     found = []
     for section, endpoint in endpoints(config.llm, environ):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cambrian.agents.planner.arm import PopulationView, ProposalContext
-from cambrian.agents.planner.changes import Gene
+from cambrian.agents.planner.evidence import Weighed, Went
 from cambrian.agents.planner.quoting import quoted, quoted_block
 from cambrian.agents.population.model import Candidate, CandidateState, Verdict
 from cambrian.agents.wording import show_nearest, show_number
@@ -123,14 +123,24 @@ def tried(candidate: Candidate, times: int, task: Task) -> dict[str, Any]:
     }
 
 
-def gene(found: Gene) -> dict[str, str]:
-    """A gene that can be changed: where, its value, and what it may become, the last empty for too much."""
-    values = found.values
-    if values is None:
-        cases = found.others.get("anyOf", [found.others])
-        values = [next(iter(_fixed(case)), "another") for case in cases]
-    others = ", ".join(dict.fromkeys(map(_value, values)))
-    return {"gene": found.path, "now": quoted(_value(found.now), 60), "others": quoted(others, 300)}
+def gene(found: Weighed) -> dict[str, str]:
+    """A gene that can be changed: where, its value, and what it may become, the most promising first."""
+    others = [_went(each, _value(each.value)) for each in found.others]
+    if not others:
+        cases = found.gene.others.get("anyOf", [found.gene.others])
+        others = [str(next(iter(_fixed(case)), "another")) for case in cases]
+    now = quoted(_value(found.gene.now), 60)
+    if found.now.networks:
+        now = _went(found.now, now)
+    return {"gene": found.gene.path, "now": now, "others": quoted(", ".join(dict.fromkeys(others)), 400)}
+
+
+def _went(went: Went, text: str) -> str:
+    """A value with what is known of it."""
+    if (other := went.tried) is not None:
+        outcome = number(other.score) if other.score is not None else other.state.value
+        return f"{text} (tried: {other.id} {outcome})"
+    return f"{text} ({number(went.median)} in {went.networks})" if went.networks else f"{text} (not tried)"
 
 
 def _value(value: Any) -> str:

@@ -70,13 +70,22 @@ def _unlimited(config: RunConfig, source: PopulationStore) -> RunConfig:
     llm = config.llm if kept is None else LLMSection.model_validate_json(kept)
     roles = {
         # no model is asked, so that none has to be there: a local one may lie on another machine
-        role: section.model_copy(update={"calls": None, "tokens": None, "model": None})
+        role: section.model_copy(
+            update={"calls": None, "tokens": None, "money": None, "wall_s": None, "model": None}
+        )
         for role, section in llm.roles.items()
     }
     changes = {
         "budget": BudgetSection(evaluations=config.budget.evaluations, wall_s=config.budget.wall_s),
         "mlflow": MLflowSection(enabled=False),
-        "llm": llm.model_copy(update={"roles": roles, "failures": sys.maxsize, "local": None}),
+        "llm": llm.model_copy(
+            update={
+                "roles": roles,
+                "failures": sys.maxsize,
+                "local": None,
+                "answers": "changes" if llm.by_changes else "genotype",  # as it was with the local model
+            }
+        ),
     }
     return config.model_copy(update=changes)
 

@@ -161,6 +161,10 @@ def test_a_parent_of_any_length_ends_no_run() -> None:
     variables = prompt_variables(context(space, [monster], seed=1))
     fitted, _ = fit(render, variables, 800)
     assert "8888" not in render(fitted)
+    by_changes = prompt_variables(context(space, [monster], seed=1), by_changes=True)
+    assert by_changes["answer"] == "changes" and by_changes["genes"]
+    fitted, _ = fit(render, by_changes, 800)
+    assert "8888" not in render(fitted) and fitted["answer"] == "genotype" and not fitted["genes"]
 
 
 class Log:

@@ -17,7 +17,7 @@ from cambrian.agents.planner.exchange import ExchangeLog, Usage
 from cambrian.agents.planner.llm import LLMArm
 from cambrian.agents.planner.models import Models
 from cambrian.agents.planner.prompt_check import check_prompts
-from cambrian.agents.population.model import CandidateState, Expectation
+from cambrian.agents.population.model import Candidate, CandidateState, Expectation
 from cambrian.agents.sections import PriceSection
 from cambrian.search_spaces import Space
 from tests.agents.planner import server as speak
@@ -83,6 +83,89 @@ async def test_a_proposal_carries_its_reasons_and_its_exchange(exchanges: Exchan
     (request,) = client.requests
     assert request.schema is not None and request.schema["properties"]["genotype"] == space.schema()
     assert json.dumps(request.schema, separators=(",", ":")) in request.schema_note
+
+
+def by_changes(*changes: tuple[str, Any], **more: Any) -> str:
+    """An answer that changes a parent."""
+    return json.dumps(
+        {
+            "hypothesis": "wider holds more",
+            "expectation": {"measure": "score", "change": "higher", "by_percent": 2},
+            "parents": ["c-0001"],
+            "changes": [{"gene": gene, "to": to} for gene, to in changes],
+        }
+        | more
+    )
+
+
+def tiny_run() -> list[Candidate]:
+    """One network, so that no other can be the parent."""
+    return [candidate(1, {"width": 8, "depth": 1}, score=0.5)]
+
+
+async def test_a_small_model_changes_genes_of_a_parent(exchanges: ExchangeLog) -> None:
+    arm, client = scripted(exchanges, by_changes(("width", 16), ("depth", 2)), answers="changes")
+    (proposal,) = await arm.propose(context(TinySpace(), tiny_run(), index=2), 1)
+    assert proposal.genotype == {"width": 16, "depth": 2} and proposal.parents == ("c-0001",)
+    assert proposal.edit == "width 8 -> 16, depth 1 -> 2"
+    (request,) = client.requests
+    assert request.schema is not None
+    assert list(request.schema["properties"]) == ["hypothesis", "expectation", "parents", "changes"]
+    assert request.schema["properties"]["parents"]["items"]["enum"] == ["c-0001"]
+    assert request.bounds["parents"]["minItems"] == 1 and request.bounds["changes"]["minItems"] == 1
+    system, user = (message.content for message in request.messages)
+    assert "hypothesis, expectation, parents, changes." in system
+    assert "The genes of c-0001, each as it is and what it can become" in user
+    assert "- width: 8 (0.5 in 1) -> 16 (not tried), 32 (not tried)" in user
+    assert "whole genotype" not in user
+
+
+async def test_changes_that_cannot_be_made_are_mended(exchanges: ExchangeLog) -> None:
+    wrong = by_changes(("widht", 16))
+    arm, client = scripted(exchanges, wrong, by_changes(("width", 16)), answers="changes")
+    (proposal,) = await arm.propose(context(TinySpace(), tiny_run(), index=2), 1)
+    assert proposal.genotype == {"width": 16, "depth": 1}
+    assert "no gene 'widht' to change; near are width" in client.requests[1].messages[3].content
+    assert client.requests[1].schema == client.requests[0].schema
+
+
+@pytest.mark.parametrize(
+    ("said", "problem"),
+    [
+        (by_changes(("width", 16), parents=[]), "parents: changes need a known network"),
+        (by_changes(("width", 16), parents=["c-9999"]), "parents: changes need a known network"),
+        (by_changes(("width", 8)), "stays what it is"),
+        (by_changes(("width", 16), genotype={"width": 16, "depth": 1}), "exclude each other"),
+        (by_changes(changes=None), "the field genotype is missing"),
+    ],
+)
+async def test_what_is_wrong_with_changes_is_told(said: str, problem: str, exchanges: ExchangeLog) -> None:
+    arm, _ = scripted(exchanges, said, answers="changes", repairs=0)
+    with pytest.raises(ProposalError, match=problem):
+        await arm.propose(context(TinySpace(), tiny_run(), index=2), 1)
+
+
+async def test_a_whole_genotype_is_taken_where_changes_were_asked_for(exchanges: ExchangeLog) -> None:
+    """Servers without structured output make nobody keep to a form."""
+    arm, _ = scripted(exchanges, answer(TinySpace(), genotype={"width": 32, "depth": 3}), answers="changes")
+    (proposal,) = await arm.propose(context(TinySpace(), tiny_run(), index=2), 1)
+    assert proposal.genotype == {"width": 32, "depth": 3}
+
+
+async def test_without_a_parent_a_whole_genotype_is_asked_for(exchanges: ExchangeLog) -> None:
+    arm, client = scripted(exchanges, answer(TinySpace(), parents=[]), answers="changes")
+    await arm.propose(context(TinySpace()), 1)
+    assert "genotype" in (client.requests[0].schema or {})["properties"]
+    assert "whole genotype" in client.requests[0].messages[1].content
+
+
+def test_changes_are_asked_for_one_at_a_time_and_of_local_models(exchanges: ExchangeLog) -> None:
+    arm, _ = scripted(exchanges, answers="changes")
+    arm._batching.note(Usage(prompt_tokens=9000, completion_tokens=90), 1, 1)
+    assert arm.batch(8, 8) == 1
+    assert config(llm={"local": "model.gguf"}).llm.by_changes
+    assert not config(llm={"local": "model.gguf", "answers": "genotype"}).llm.by_changes
+    assert not config(llm={}).llm.by_changes
 
 
 async def test_the_prompt_holds_history_and_rejections(exchanges: ExchangeLog) -> None:

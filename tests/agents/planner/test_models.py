@@ -146,6 +146,21 @@ async def test_a_roles_limit_concerns_that_role(server: ModelServer, exchanges: 
     assert not resumed.ready("analyse") and resumed.ready("propose")
 
 
+async def test_a_role_may_have_little_money_or_time(server: ModelServer, exchanges: ExchangeLog) -> None:
+    server.says(speak.answer("fine"))
+    price = {"input": 1_000_000, "output": 0}  # a dollar a question
+    roles = {"analyse": {"money": 2.5}, "repair": {"wall_s": 0.001}}
+    some = models(server, exchanges, price=price, roles=roles)
+    await some.ask(request("1", role="analyse"))
+    await some.ask(request("2", role="analyse"))
+    with pytest.raises(LimitReached, match=r"budget of \$2\.5 for analyse: \$0\.5 left"):
+        await some.ask(request("3", role="analyse"))
+    await some.ask(request("4", role="repair"))
+    with pytest.raises(LimitReached, match=r"budget of 0\.001 repair\.wall_s is spent"):
+        await some.ask(request("5", role="repair"))
+    assert [some.ready(role) for role in ("propose", "repair", "analyse")] == [True, False, True]
+
+
 @pytest.mark.parametrize("kind", ["tokens", "money"])
 async def test_many_at_once_overshoot_by_one_call_at_most(
     server: ModelServer, tmp_path: Path, kind: str
@@ -350,8 +365,8 @@ def test_a_money_budget_needs_prices() -> None:
     with pytest.raises(RunFileError) as caught:
         check(model="gpt-99")
     assert caught.value.message == (
-        "run.yaml: llm.price: budget.money needs the price of 'gpt-99' at https://api.openai.com/v1, which "
-        "the table of 2025-12 does not hold"
+        "run.yaml: llm.price: a limit of money needs the price of 'gpt-99' at https://api.openai.com/v1, "
+        "which the table of 2025-12 does not hold"
     )
     assert "US dollars for a million tokens" in caught.value.hint
     with pytest.raises(RunFileError, match=r"llm\.models: other: price: "):

@@ -5,6 +5,7 @@ The rules are those that OpenAI documents for structured outputs; other strict s
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from cambrian.agents.analyst.lessons import lesson_schema
 from cambrian.agents.checking import with_genes
 from cambrian.agents.planner.answers import answer_schema
+from cambrian.agents.planner.changes import Start
 from cambrian.agents.runfile import RunConfig
 from cambrian.search_spaces import SPACES, TASKS, Space
 from cambrian.search_spaces.recipe_genes import ABOUT
@@ -126,6 +128,18 @@ def test_proposals(name: str, n: int) -> None:
         task = TASKS.create("digits")
         with_recipe = with_genes(space, settings(name, list(ABOUT)), task, "test")
         assert faults(answer_schema(with_recipe, n)) == []
+
+
+@pytest.mark.parametrize("name", SPACES.names())
+def test_proposals_by_changes(name: str) -> None:
+    space = SPACES.create(name)
+    if space.kind == "code":
+        pytest.skip("source is written whole")
+    rng = random.Random(name)
+    for _ in range(10):
+        assert faults(answer_schema(space, 1, Start(("c-0001", "c-0002"), space.sample(rng)))) == []
+    with_recipe = with_genes(space, settings(name, list(ABOUT)), TASKS.create("digits"), "test")
+    assert faults(answer_schema(with_recipe, 1, Start(("c-0001",), with_recipe.sample(rng)))) == []
 
 
 def test_a_users_space() -> None:

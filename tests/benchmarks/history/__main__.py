@@ -12,12 +12,17 @@ prompts, in the same situation three times:
 - emptied: before anything was measured;
 - shuffled: with the scores dealt out anew among the candidates.
 
-In each situation a few random cells and some mutations of the best were evaluated. The model answers without
-randomness (temperature 0), so that what differs comes of the history; `again` asks the true question twice,
-to show how much differs by itself. What is proposed is looked up: its validation accuracy after 200 epochs,
-and the share of all 15,625 cells that are worse. Differences are paired by situation, with a bootstrap
-interval and Wilcoxon's signed-rank test. Part of what a history is worth comes of which network the model is
-asked to refine; `start` is the value of those networks, so that `gain` is what the model itself added.
+In each situation the known cells that a run begins with, a few random ones and some mutations of the best
+were evaluated. The model answers without randomness (temperature 0), so that what differs comes of the
+history; `again` asks the true question twice, to show how much differs by itself. What is proposed is looked
+up: the share of all 15,625 cells whose validation accuracy after 200 epochs is worse. A cell that was
+evaluated before is worth nothing, whatever its accuracy, because no run would train it again; nor is an
+answer that holds no cell. Differences are paired by situation, with a bootstrap interval and Wilcoxon's
+signed-rank test.
+
+Part of what a history is worth comes of which network the planner lets the model start from; `start` is the
+value of those. What the model itself reads out of the history is told by `over chance`: how much more its
+proposal is worth than one change of the same network drawn at random, where it was asked for changes.
 """
 
 from __future__ import annotations
@@ -38,7 +43,8 @@ import numpy as np
 
 from cambrian.agents.errors import ProposalError
 from cambrian.agents.planner import ProposalContext
-from cambrian.agents.planner.answers import parse_answer
+from cambrian.agents.planner.answers import parse_answers
+from cambrian.agents.planner.changes import Change, changed, genes
 from cambrian.agents.planner.client import ModelRequest
 from cambrian.agents.planner.exchange import Exchange, ExchangeLog
 from cambrian.agents.planner.local_model import LocalModel
@@ -67,6 +73,7 @@ class Asked:
 
     Attributes:
         start: share of all cells worse than the best that the model was asked to start from.
+        chance: what a random change of that network is worth; None where none was asked for.
         better: share of all cells worse than the proposed one; None when the answer was no cell.
         known: whether the proposed cell was in the history.
     """
@@ -75,6 +82,7 @@ class Asked:
     condition: str
     focus: str
     start: float | None
+    chance: float | None
     genotype: Genotype | None
     accuracy: float | None
     better: float | None
@@ -82,11 +90,17 @@ class Asked:
     tokens: int
     seconds: float
 
+    @property
+    def worth(self) -> float:
+        """`better` of a new cell, 0 to 1; nothing of any other answer."""
+        return 0.0 if self.known or self.better is None else self.better
+
 
 class World:
     """The table, the space of its cells, and situations in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, answers: str) -> None:
+        self.by_changes = answers == "changes"
         self.space = SPACES.create("cell")
         self.task = TASKS.create("nasbench201", rungs=[{"epochs": EPOCHS}])
         self.templates = Templates.of(self.space)
@@ -102,28 +116,26 @@ class World:
         ]
 
     @functools.cache  # noqa: B019 - one world a process
-    def _looked_up(self, key: tuple[str, ...]) -> tuple[float, float]:
-        row = self.task.lookup(dict(zip(EDGES, key, strict=True)), EPOCHS, 0)
-        return row.metrics["accuracy"], row.latency_ms
+    def _looked_up(self, key: tuple[str, ...]) -> float:
+        return self.task.lookup(dict(zip(EDGES, key, strict=True)), EPOCHS, 0).metrics["accuracy"]
 
     def accuracy(self, genotype: Genotype) -> float:
         """Validation accuracy, 0 to 1."""
-        return self._measured(genotype)[0]
-
-    def _measured(self, genotype: Genotype) -> tuple[float, float]:
-        cell = genotype.get("cell", genotype)
-        return self._looked_up(tuple(cell[edge] for edge in EDGES))
+        return self._looked_up(tuple(genotype[edge] for edge in EDGES))
 
     def better(self, genotype: Genotype) -> float:
         """Share of all cells that are worse, 0 to 1."""
         return float(np.searchsorted(self._sorted, self.accuracy(genotype)) / len(self._sorted))
 
     def history(self, seed: int, size: int) -> list[Candidate]:
-        """Half random cells, half mutations of the best so far, all different and evaluated."""
+        """The space's known cells, random ones and mutations of the best, all different and evaluated."""
         rng, found, keys = random.Random(f"history/{seed}"), list[Candidate](), set[str]()
+        for name, genotype in self.space.baselines().items():
+            found.append(self._candidate(len(found), Proposal(arm="baseline", genotype=genotype, edit=name)))
+            keys.add(str(sorted(genotype.items())))
         while len(found) < size:
             proposal: dict[str, Any] = {"arm": "random", "genotype": self.space.sample(rng)}
-            if len(found) >= size // 2:
+            if len(found) >= (size + len(self.space.baselines())) // 2:
                 best = max(rng.sample(found, 3), key=lambda c: c.score or 0.0)
                 genotype, edit = self.space.mutate(best.genotype, rng)
                 proposal = {"arm": "mutation", "genotype": genotype, "parents": (best.id,), "edit": edit}
@@ -133,8 +145,18 @@ class World:
             found.append(self._candidate(len(found), Proposal(**proposal)))
         return found
 
+    def by_chance(self, start: Genotype, history: Sequence[Candidate]) -> float:
+        """What one change of `start` is worth, on average over all."""
+        known = [c.genotype for c in history]
+        made = [
+            changed(self.space, start, [Change(gene=gene.path, to=value)])
+            for gene in genes(self.space, start)
+            for value in gene.values or ()
+        ]
+        return mean([0.0 if each in known else self.better(each) for each in made])
+
     def _candidate(self, index: int, proposal: Proposal) -> Candidate:
-        accuracy, latency = self._measured(proposal.genotype)
+        accuracy = self.accuracy(proposal.genotype)
         return Candidate(
             id=candidate_id(index),
             index=index,
@@ -146,8 +168,7 @@ class World:
             rung=0,
             tried_rung=0,
             rung_scores=(accuracy,),
-            latency_ms=latency,
-            cost=latency,
+            cost=0.0,  # one aim, so that one number tells what a proposal is worth
             ended_s=float(index),
             ended_order=index,
         )
@@ -166,7 +187,7 @@ class World:
             population=Population(maximize=True, candidates=told),
             budget_left=0.5,
         )
-        questions = Questions(self.templates, context)
+        questions = Questions(self.templates, context, by_changes=self.by_changes)
         request, focus = questions.question(), questions.variables["focus"]
         return replace(request, bounds=terse(request.bounds)), focus["kind"], tuple(focus["ids"])
 
@@ -203,13 +224,12 @@ async def ask_all(world: World, client: OpenAIClient, asked: argparse.Namespace)
         conditions = [TRUE, *([AGAIN] if seed < asked.seed + asked.again else []), SHUFFLED, EMPTIED]
         questions = [world.question(history, seed, condition) for condition in conditions]
         exchanges = await asyncio.gather(*(client.ask(request) for request, _, _ in questions))
-        by_id = {c.id: world.better(c.genotype) for c in history}
         for condition, (_, focus, ids), exchange in zip(conditions, questions, exchanges, strict=True):
-            start = max((by_id[candidate] for candidate in ids), default=None)
-            found.append(judged(world, exchange, seed, condition, focus, start, history))
+            print(f"    {exchange.response}", flush=True)
+            found.append(judged(world, exchange, seed, condition, focus, ids, history))
             last = found[-1]
             value = "no cell" if last.better is None else f"{last.better:.3f} ({last.accuracy:.4f})"
-            usage = exchange.usage
+            start, usage = last.start, exchange.usage
             print(
                 f"{time.strftime('%H:%M:%S')} situation {seed} {condition:8} {focus:7} start "
                 f"{'-' if start is None else f'{start:.3f}'} -> {value}{' known' if last.known else ''}; "
@@ -228,13 +248,14 @@ def judged(
     seed: int,
     condition: str,
     focus: str,
-    start: float | None,
+    ids: Sequence[str],
     history: Sequence[Candidate],
 ) -> Asked:
     """An answer, looked up."""
+    by_id = {c.id: c.genotype for c in history}
     genotype: Genotype | None
     try:
-        _, genotype = parse_answer(exchange.response or "", world.space)
+        [(_, genotype)], _ = parse_answers(exchange.response or "", world.space, 1, by_id.get)
     except ProposalError as error:
         print(f"no cell: {error.message[:200]}", flush=True)
         genotype = None
@@ -242,7 +263,8 @@ def judged(
         context=seed,
         condition=condition,
         focus=focus,
-        start=start,
+        start=max((world.better(by_id[each]) for each in ids), default=None),
+        chance=world.by_chance(by_id[ids[0]], history) if ids and world.by_changes else None,
         genotype=genotype,
         accuracy=None if genotype is None else world.accuracy(genotype),
         better=None if genotype is None else world.better(genotype),
@@ -261,12 +283,9 @@ def report(found: Sequence[Asked], asked: argparse.Namespace) -> None:
         if not mine:
             continue
         pairs = [(of[each.context, TRUE], each) for each in mine if (each.context, TRUE) in of]
-        both = [(a, b) for a, b in pairs if a.better is not None and b.better is not None]
-        steps = np.array([(a.better or 0.0) - (b.better or 0.0) for a, b in both])
-        percent = np.array([100 * ((a.accuracy or 0.0) - (b.accuracy or 0.0)) for a, b in both])
-        low, high = interval(steps)
+        steps = np.array([a.worth - b.worth for a, b in pairs])
         valued = [each for each in mine if each.better is not None]
-        starts = [each for each in valued if each.start is not None]
+        over = np.array([each.worth - each.chance for each in mine if each.chance is not None])
         rows.append(
             {
                 "history": condition,
@@ -277,12 +296,11 @@ def report(found: Sequence[Asked], asked: argparse.Namespace) -> None:
                 "known": sum(each.known for each in mine),
                 "accuracy %": mean([100 * (each.accuracy or 0.0) for each in valued]),
                 "better than": mean([each.better or 0.0 for each in valued]),
-                "start": mean([each.start or 0.0 for each in starts]),
-                "gain": mean([(each.better or 0.0) - (each.start or 0.0) for each in starts]),
-                "true is better by": mean(steps),
-                "95 %": "-" if condition == TRUE else f"{low:+.2f} to {high:+.2f}",
-                "Wilcoxon p": "-" if condition == TRUE else p_value(steps),
-                "by % accuracy": mean(percent),
+                "worth": mean([each.worth for each in mine]),
+                "true is worth more": "-" if condition == TRUE else between(steps),
+                "p": "-" if condition == TRUE else p_value(steps),
+                "start": mean([each.start for each in mine if each.start is not None]),
+                "over chance": between(over) if len(over) else "-",
                 "s a call": mean([each.seconds for each in mine]),
             }
         )
@@ -290,11 +308,12 @@ def report(found: Sequence[Asked], asked: argparse.Namespace) -> None:
         "history",
         rows,
         note=f"{asked.model}{' at ' + asked.endpoint if asked.endpoint else ''}; {asked.history} evaluated "
-        "cells in each situation. better than: share of all cells that are worse than the proposed one (a "
-        "random cell: 0.50); start: the same of the network it was to start from, where there was one; gain: "
-        "the difference of the two. changed: proposals other than with the true history; distinct: different "
-        "ones among them; known: those that were in the history. true is better by: paired difference in "
-        "'better than', with a bootstrap interval.",
+        "cells in each situation. changed: proposals other than with the true history; distinct: different "
+        "ones among them; known: those that were in the history. better than: share of all cells that are "
+        "worse than the proposed one (a random cell: 0.50); worth: that, 0 where it was known or no cell. "
+        "true is worth more: paired difference in worth, with a bootstrap interval of 95 % (p: Wilcoxon). "
+        "start: share of cells worse than the one it was to start from; over chance: worth more than one "
+        "change of that at random.",
     )
 
 
@@ -311,6 +330,12 @@ def interval(differences: np.ndarray, draws: int = 10_000) -> tuple[float, float
     means = rng.choice(differences, (draws, len(differences))).mean(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
+
+
+def between(differences: np.ndarray) -> str:
+    """Their mean and its interval."""
+    low, high = interval(differences)
+    return f"{mean(differences):+.2f} ({low:+.2f} to {high:+.2f})"
 
 
 def p_value(differences: np.ndarray) -> str:
@@ -353,15 +378,16 @@ async def main() -> None:
     parser.add_argument("--model", default="default", help="a GGUF file; with --endpoint, a model's name")
     parser.add_argument("--endpoint", help="base URL of a server; the key comes from OPENAI_API_KEY")
     parser.add_argument("--contexts", type=int, default=30, help="situations")
-    parser.add_argument("--history", type=int, default=6, help="evaluated cells in each")
+    parser.add_argument("--history", type=int, default=12, help="evaluated cells in each")
     parser.add_argument("--again", type=int, default=3, help="situations whose true question is asked twice")
     parser.add_argument("--minutes", type=float, default=60.0, help="no further situation after that")
     parser.add_argument("--threads", type=int, default=1, help="of a model file's server")
+    parser.add_argument("--answers", choices=["changes", "genotype"], default="changes", help="llm.answers")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         async with client_of(asked, Path(folder)) as client:
-            found = await ask_all(World(), client, asked)
+            found = await ask_all(World(asked.answers), client, asked)
     if found:
         report(found, asked)
 
