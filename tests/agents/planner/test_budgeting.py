@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -244,3 +245,19 @@ def test_notes_of_any_number_are_cut_in_few_renderings() -> None:
     variables = prompt_variables(replace(asked(), notes=lambda: notes))
     fit(render, variables, 3500)
     assert calls < 40
+
+
+def test_of_the_genes_that_can_be_changed_the_least_promising_are_cut() -> None:
+    variables = prompt_variables(asked(seed=6), by_changes=True)
+    many = len(variables["genes"])
+    assert many > 16
+    kept = set()
+    limit = estimated_tokens(whole(variables))
+    with contextlib.suppress(UserError):
+        while True:
+            fitted, _ = fit(whole, variables, limit)
+            if fitted["answer"] == "changes":
+                assert fitted["genes"] == variables["genes"][: len(fitted["genes"])]
+                kept.add(len(fitted["genes"]))
+            limit -= 50
+    assert kept >= {many, 16, 6} and min(kept) == 6
