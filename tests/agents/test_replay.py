@@ -13,8 +13,10 @@ import pytest
 
 from cambrian.agents.errors import UserError
 from cambrian.agents.replaying import ReplayDiverged, ReplayMiss, replay
+from cambrian.agents.replaying.launch import _unlimited
 from cambrian.agents.replaying.replay import UNCOMPARED
 from cambrian.agents.runfile import RunConfig
+from cambrian.agents.sections import LLMSection
 from cambrian.agents.session import Watch, start
 from cambrian.agents.workspace import Workspace
 from cambrian.sandbox import SANDBOXES, Job, JobState, Outcome
@@ -96,10 +98,24 @@ def proposing(batch_of: int = 1) -> Callable[[Handler], None]:
             }
             answer(json.dumps({"lesson": f"lesson {n}", "notes": notes}))(handler)
             return
+        reasons = {
+            "hypothesis": "wider is better",
+            "expectation": {"measure": "score", "change": "higher", "by_percent": 1},
+        }
+        if "changes" in schema["properties"]:
+            parents = schema["properties"]["parents"]["items"]["enum"]
+            rng = random.Random(n)
+            cases = schema["properties"]["changes"]["items"]["anyOf"]
+            single = [case["properties"] for case in cases if "enum" in case["properties"]["to"]]
+            changes = [
+                {"gene": rng.choice(case["gene"]["enum"]), "to": rng.choice(case["to"]["enum"])}
+                for case in rng.sample(single, 2)
+            ]
+            answer(json.dumps(reasons | {"parents": parents, "changes": changes}))(handler)
+            return
         made = [
-            {
-                "hypothesis": "wider is better",
-                "expectation": {"measure": "score", "change": "higher", "by_percent": 1},
+            reasons
+            | {
                 "parents": ["c-0001"],
                 "edit": f"edit {n}",
                 "genotype": space.sample(random.Random(f"{n}/{i}")),
@@ -141,6 +157,28 @@ async def test_a_run_with_a_model_needs_neither_key_nor_server(
     replayed = await replay(report.run_id, Workspace(runs), quiet)
     assert population(runs, replayed.run_id) == recorded
     assert len(server.seen) == asked and replayed.questions > 5
+
+
+async def test_answers_by_changes_are_replayed(config: MakeConfig, runs: Path, server: ModelServer) -> None:
+    server.says(proposing())
+    made = asking(config, server)
+    made = made.model_copy(update={"llm": made.llm.model_copy(update={"answers": "changes"})})
+    report = await start(made, Workspace(runs), QUIET)
+    recorded = population(runs, report.run_id)
+    told = [c["proposal"] for c in recorded if c["proposal"]["arm"] == "llm"]
+    assert any(each["edit"] and each["parents"] for each in told)
+    assert any("changes" in seen.schema["properties"] for seen in server.seen if seen.schema is not None)
+    replayed = await replay(report.run_id, Workspace(runs), quiet)
+    assert population(runs, replayed.run_id) == recorded
+
+
+def test_what_a_local_model_was_asked_for_is_asked_again_without_it(config: MakeConfig) -> None:
+    class Kept:
+        def get_meta(self, _key: str) -> str:
+            return LLMSection(local="model.gguf").model_dump_json()
+
+    again = _unlimited(config(), Kept()).llm  # type: ignore[arg-type]
+    assert again.local is None and again.by_changes
 
 
 async def test_a_changed_prompt_is_a_miss_that_names_it(
