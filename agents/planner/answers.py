@@ -14,7 +14,7 @@ from pydantic_core import from_json
 
 from cambrian.agents.errors import ProposalError
 from cambrian.agents.evaluator.difference import difference
-from cambrian.agents.planner.changes import Change, Start, changed, changes_schema, genes
+from cambrian.agents.planner.changes import Change, Start, changed, changes_schema
 from cambrian.agents.planner.evolution import fingerprint
 from cambrian.agents.population.model import Expectation, Measure
 from cambrian.search_spaces import Genotype, Space
@@ -114,7 +114,7 @@ def answer_schema(space: Space, n: int = 1, start: Start | None = None) -> dict[
     }
     if start is not None:
         parents = {"type": "array", "items": {"type": "string", "enum": list(start.ids)}}
-        changes = changes_schema(genes(space, start.genotype)) | {
+        changes = changes_schema(start.genes) | {
             "description": f"what is changed in {start.ids[0]}, each gene with its new value"
         }
         schema = _object(reasons | {"parents": parents, "changes": changes})

@@ -26,7 +26,7 @@ PRIORITIES: tuple[tuple[str, int], ...] = (
     ("avoid", 6),
     ("paid", 6),
     ("predictor_view", 3),
-    ("genes", 16),
+    ("changes", 12),
     ("notes", 5),
     ("best", 5),
     ("knowledge", 0),
@@ -39,7 +39,7 @@ PRIORITIES: tuple[tuple[str, int], ...] = (
     ("notes", 0),
     ("comments", 2),
     ("best", 1),
-    ("genes", 6),
+    ("changes", 4),
     ("effects", 0),
     ("setbacks", 0),
     ("examples", 1),
@@ -155,7 +155,7 @@ def fit(
     if any(focus["ids"] for focus in now["focuses"]):
         # parents that are too long to show cannot be changed; a run does not end for that
         focuses = [{"kind": "explore", "ids": []} for _ in now["focuses"]]
-        now |= {"best": [], "focuses": focuses, "focus": focuses[0], "answer": "genotype", "genes": []}
+        now |= {"best": [], "focuses": focuses, "focus": focuses[0], "answer": "genotype", "changes": []}
         tokens = count(render(now))
     least = estimated_tokens(render(now))
     if least > limit:

@@ -13,7 +13,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -44,19 +44,6 @@ class Change(BaseModel):
 
 
 @dataclass(frozen=True)
-class Start:
-    """What an answer by changes starts from.
-
-    Attributes:
-        ids: of the parents; the first is the one that is changed.
-        genotype: its canonical one.
-    """
-
-    ids: tuple[str, ...]
-    genotype: Genotype
-
-
-@dataclass(frozen=True)
 class Gene:
     """One place of a genotype that can be changed.
 
@@ -76,6 +63,28 @@ class Gene:
         cases = self.others.get("anyOf", [self.others])
         found = [value for case in cases for value in case.get("enum", ())]
         return found if all("enum" in case for case in cases) else None
+
+    def only(self, values: Sequence[Any]) -> Gene:
+        """The same, where it may become nothing but `values`, which are some of its own."""
+        wanted = [(type(value) is bool, value) for value in values]
+        cases = []
+        for case in self.others.get("anyOf", [self.others]):
+            if left := [value for value in case["enum"] if (type(value) is bool, value) in wanted]:
+                cases.append(dict(case) | {"enum": left})
+        return replace(self, others=cases[0] if len(cases) == 1 else {"anyOf": cases})
+
+
+@dataclass(frozen=True)
+class Start:
+    """What an answer by changes starts from.
+
+    Attributes:
+        ids: of the parents; the first is the one that is changed.
+        genes: of that one, those that are offered to be changed, with the values that are.
+    """
+
+    ids: tuple[str, ...]
+    genes: tuple[Gene, ...]
 
 
 def genes(space: Space, genotype: Genotype) -> list[Gene]:

@@ -17,14 +17,14 @@ from cambrian.agents.evaluator.noise import NoiseFloor
 from cambrian.agents.planner.arm import ProposalContext
 from cambrian.agents.planner.changes import genes
 from cambrian.agents.planner.credit import relative_merits
-from cambrian.agents.planner.evidence import weighed
+from cambrian.agents.planner.evidence import Offer, offers
 from cambrian.agents.planner.evolution import Parents
 from cambrian.agents.planner.knowledge import retrieve
 from cambrian.agents.planner.quoting import quoted
 from cambrian.agents.planner.showing import (
+    change,
     comment,
     effect,
-    gene,
     genotype_and_source,
     genotype_json,
     is_change,
@@ -56,6 +56,8 @@ LOOK_BACK = 64
 """How many of the newest setbacks, and of the newest scores, are looked through for what is worth telling."""
 LEAST_TRIED = 2.0
 """Evaluations from which on it is told what an author brought."""
+_OFFERED = {"refine": 8, "combine": 12, "explore": 16}
+"""Changes of a parent that a model may choose from. Few, because small models take any that stands there."""
 _SHARES = {"refine": 0.5, "combine": 0.2, "explore": 0.3}
 
 
@@ -121,14 +123,15 @@ def prompt_variables(context: ProposalContext, n: int = 1, by_changes: bool = Fa
         "focus": focuses[0],
         "focuses": focuses,
         "answer": "changes" if by_changes else "genotype",
-        "genes": _genes(context, asked_for[0]) if by_changes else [],
+        "changes": [change(each) for each in offers_of(context, focuses[0])] if by_changes else [],
     }
 
 
-def _genes(context: ProposalContext, parent: Candidate) -> list[dict[str, str]]:
-    """What can be changed in `parent`, with what the run has measured of it."""
-    found = genes(context.space, parent.genotype)
-    return [gene(each) for each in weighed(context.population, parent, found, context.task.maximize)]
+def offers_of(context: ProposalContext, focus: Mapping[str, Any]) -> list[Offer]:
+    """The changes that are offered to a proposal with `focus`, the most promising first."""
+    parents = [context.population.get(cid) for cid in focus["ids"]]
+    found = genes(context.space, parents[0].genotype)
+    return offers(context.population, found, parents, _OFFERED[focus["kind"]], context.task.maximize)
 
 
 def noise_in_words(noise: NoiseFloor | None, task: Task) -> dict[str, Any] | None:

@@ -1,16 +1,16 @@
-"""What the run has measured of single genes: how networks with each value did, and what was tried already.
+"""Which changes of a parent the run's measurements speak for: how networks with each value of a gene did.
 
-Of each gene of a parent, the values that it can become are weighed by the scores of the networks that have
+The value that a gene has and those that it can become are weighed by the scores of the networks that have
 them, whatever else these consist of: a marginal effect, which says what went together and not what caused it.
 Ranks are averaged rather than scores, because one collapsed network would outweigh many good ones, and are
-drawn towards the middle where few networks tell.
+drawn towards the middle where few networks tell. A change that was made of the parent before is not offered.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from scipy.stats import rankdata
@@ -46,58 +46,99 @@ class Went:
 
 
 @dataclass(frozen=True)
-class Weighed:
-    """A gene with what is known of its value and of each that it can become, the most promising first.
+class Offer:
+    """A change of a parent, with what is known of its value and of the one that it has.
 
     Attributes:
-        others: empty where the values are not listed.
+        to: None where the values that the gene can become are not listed.
     """
 
     gene: Gene
     now: Went
-    others: tuple[Went, ...]
+    to: Went | None
 
     @property
     def promise(self) -> float:
-        """By how much the best value that was not tried here outranks the present one."""
-        return max((each.rank for each in self.others if each.tried is None), default=0.0) - self.now.rank
+        """By how much the new value outranks the present one, from -1 to 1."""
+        return (self.to.rank if self.to is not None else 0.5) - self.now.rank
 
 
-def weighed(
-    population: PopulationView, parent: Candidate, found: Sequence[Gene], maximize: bool
-) -> list[Weighed]:
-    """What is known of each of `found`, the genes of `parent`, the most promising first.
+def offers(
+    population: PopulationView, found: Sequence[Gene], parents: Sequence[Candidate], most: int, maximize: bool
+) -> list[Offer]:
+    """The most promising changes that were not made before, the best first; any where all were made.
 
     Args:
         population: of the run.
-        parent: whose genes they are.
-        found: all of them.
+        found: the genes of the first parent.
+        parents: the one that is changed, and another one whose values it may get, if that is what is wanted.
+        most: changes.
         maximize: whether higher scores are better.
     """
-    scored = [c for c in population.recent(LOOK_BACK) if _score(c) is not None]
-    if parent.score is not None and all(c.id != parent.id for c in scored):
-        scored.append(parent)
-    genotypes = [dict(_leaves("", c.genotype)) for c in scored]
-    scores = [_score(c) or 0.0 for c in scored]
-    ranks = rankdata(scores if maximize else [-score for score in scores])
-    ranks = [0.5] if len(ranks) == 1 else (ranks - 1) / max(len(ranks) - 1, 1)
-    tried = _tried(parent, [*scored, *population.setbacks(LOOK_BACK // 2)])
-
-    def went(path: str, value: Any) -> Went:
-        mine = [i for i, genes in enumerate(genotypes) if _same(genes.get(path, _MISSING), value)]
-        rank = (sum(ranks[i] for i in mine) + 0.5 * DRAWN) / (len(mine) + DRAWN)
-        median = statistics.median(scores[i] for i in mine) if mine else None
-        known = next((c for at, other, c in tried if at == path and _same(other, value)), None)
-        return Went(value, len(mine), median, float(rank), known)
-
+    record = _Record.of(population, parents[0], maximize)
     made = []
     for gene in found:
-        others = [went(gene.path, value) for value in gene.values or ()]
-        if isinstance(gene.now, list | dict):  # to be removed or repeated: no value that others have
-            others = [replace(each, networks=0, median=None, rank=0.5) for each in others]
-        others.sort(key=lambda each: (each.tried is not None, -each.rank))
-        made.append(Weighed(gene, went(gene.path, gene.now), tuple(others)))
-    return sorted(made, key=lambda each: -each.promise)
+        now = record.went(gene.path, gene.now)
+        values = gene.values
+        whole = isinstance(gene.now, list | dict)  # to be removed or repeated: no value that others have
+        for value in values or ():
+            made.append(Offer(gene, now, Went(value) if whole else record.went(gene.path, value)))
+        if values is None:
+            made.append(Offer(gene, now, None))
+    new = [offer for offer in made if offer.to is None or offer.to.tried is None] or made
+    if len(parents) > 1:
+        theirs = dict(_leaves("", parents[1].genotype))
+        shared = [o for o in new if o.to is not None and _same(theirs.get(o.gene.path, _MISSING), o.to.value)]
+        new = shared or new
+    return sorted(new, key=lambda offer: -offer.promise)[:most]
+
+
+def offered(found: Sequence[Offer]) -> tuple[Gene, ...]:
+    """The genes of `found`, each once, with no other values than are offered."""
+    values: dict[str, list[Any]] = {}
+    by_path = {offer.gene.path: offer.gene for offer in found}
+    for offer in found:
+        values.setdefault(offer.gene.path, []).extend([] if offer.to is None else [offer.to.value])
+    return tuple(by_path[path].only(own) if own else by_path[path] for path, own in values.items())
+
+
+@dataclass(frozen=True)
+class _Record:
+    """The scored networks, read once.
+
+    Attributes:
+        genotypes: the single values of each, by path.
+        scores: at the lowest rung.
+        ranks: of the scores, 0 to 1; 1 is best.
+        tried: those that differ from the parent in one value: where, what it is there, and who.
+    """
+
+    genotypes: Sequence[Mapping[str, Any]]
+    scores: Sequence[float]
+    ranks: Sequence[float]
+    tried: Sequence[tuple[str, Any, Candidate]]
+
+    @classmethod
+    def of(cls, population: PopulationView, parent: Candidate, maximize: bool) -> _Record:
+        scored = [c for c in population.recent(LOOK_BACK) if _score(c) is not None]
+        if parent.score is not None and all(c.id != parent.id for c in scored):
+            scored.append(parent)
+        scores = [_score(c) or 0.0 for c in scored]
+        ranks = rankdata(scores if maximize else [-score for score in scores])
+        return cls(
+            genotypes=[dict(_leaves("", c.genotype)) for c in scored],
+            scores=scores,
+            ranks=[0.5] if len(ranks) == 1 else [float(rank - 1) / (len(ranks) - 1) for rank in ranks],
+            tried=_tried(parent, [*scored, *population.setbacks(LOOK_BACK // 2)]),
+        )
+
+    def went(self, path: str, value: Any) -> Went:
+        """How those with `value` at `path` did."""
+        mine = [i for i, genes in enumerate(self.genotypes) if _same(genes.get(path, _MISSING), value)]
+        rank = (sum(self.ranks[i] for i in mine) + 0.5 * DRAWN) / (len(mine) + DRAWN)
+        median = statistics.median(self.scores[i] for i in mine) if mine else None
+        known = next((c for at, other, c in self.tried if at == path and _same(other, value)), None)
+        return Went(value, len(mine), median, rank, known)
 
 
 def _score(candidate: Candidate) -> float | None:

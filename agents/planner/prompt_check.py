@@ -205,7 +205,7 @@ def _first(key: str, field: str) -> Callable[[Mapping[str, Any]], list[str]]:
 
 _PROBES: dict[str, tuple[str, Callable[[Mapping[str, Any]], list[str]]]] = {
     "limits": ("the hard limits", lambda v: list(v["limits"])),
-    "genes": ("which genes can be changed", _first("genes", "gene")),
+    "changes": ("which changes can be made", _first("changes", "gene")),
     "focus.ids": ("which candidates to change", lambda v: list(v["focus"]["ids"])),
     "space.description": ("what the space allows", lambda v: v["space"]["description"].splitlines()[:1]),
     "task.metric": ("what is measured", lambda v: [v["task"]["metric"]]),

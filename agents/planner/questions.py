@@ -14,7 +14,8 @@ from cambrian.agents.planner.arm import ProposalContext
 from cambrian.agents.planner.budgeting import Cuts, TokenCounter, fit
 from cambrian.agents.planner.changes import Start
 from cambrian.agents.planner.client import ModelRequest
-from cambrian.agents.planner.context import prompt_variables
+from cambrian.agents.planner.context import offers_of, prompt_variables
+from cambrian.agents.planner.evidence import offered
 from cambrian.agents.planner.exchange import Message
 from cambrian.agents.planner.quoting import quoted, without_turns
 from cambrian.agents.planner.templates import Rendered, Templates
@@ -76,7 +77,7 @@ class Questions:
         space, focus = self._context.space, self.variables["focus"]
         start = None
         if self.variables["answer"] == "changes":
-            start = Start(tuple(focus["ids"]), self._context.population.get(focus["ids"][0]).genotype)
+            start = Start(tuple(focus["ids"]), offered(offers_of(self._context, focus)))
         self._schema = answer_schema(space, self._n, start)
         self._bounds = answer_bounds(space, self._n, start)
         self._schema_text = json.dumps(self._schema, separators=(",", ":"))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cambrian.agents.planner.arm import PopulationView, ProposalContext
-from cambrian.agents.planner.evidence import Weighed, Went
+from cambrian.agents.planner.evidence import Offer, Went
 from cambrian.agents.planner.quoting import quoted, quoted_block
 from cambrian.agents.population.model import Candidate, CandidateState, Verdict
 from cambrian.agents.wording import show_nearest, show_number
@@ -123,16 +123,19 @@ def tried(candidate: Candidate, times: int, task: Task) -> dict[str, Any]:
     }
 
 
-def gene(found: Weighed) -> dict[str, str]:
-    """A gene that can be changed: where, its value, and what it may become, the most promising first."""
-    others = [_went(each, _value(each.value)) for each in found.others]
-    if not others:
-        cases = found.gene.others.get("anyOf", [found.gene.others])
-        others = [str(next(iter(_fixed(case)), "another")) for case in cases]
-    now = quoted(_value(found.gene.now), 60)
-    if found.now.networks:
-        now = _went(found.now, now)
-    return {"gene": found.gene.path, "now": now, "others": quoted(", ".join(dict.fromkeys(others)), 400)}
+def change(offer: Offer) -> dict[str, str]:
+    """A change that is offered: of which gene, from what, and to what, each with what is known of it."""
+    now = quoted(_value(offer.gene.now), 60)
+    if offer.to is not None:
+        to = _went(offer.to, quoted(_value(offer.to.value), 100))
+    else:
+        cases = offer.gene.others.get("anyOf", [offer.gene.others])
+        to = quoted(" or ".join(str(next(iter(_fixed(case)), "another")) for case in cases), 200)
+    return {
+        "gene": offer.gene.path,
+        "now": _went(offer.now, now) if offer.now.networks else now,
+        "to": to,
+    }
 
 
 def _went(went: Went, text: str) -> str:

@@ -163,9 +163,9 @@ def test_a_parent_of_any_length_ends_no_run() -> None:
     fitted, _ = fit(render, variables, 800)
     assert "8888" not in render(fitted)
     by_changes = prompt_variables(context(space, [monster], seed=1), by_changes=True)
-    assert by_changes["answer"] == "changes" and by_changes["genes"]
+    assert by_changes["answer"] == "changes" and by_changes["changes"]
     fitted, _ = fit(render, by_changes, 800)
-    assert "8888" not in render(fitted) and fitted["answer"] == "genotype" and not fitted["genes"]
+    assert "8888" not in render(fitted) and fitted["answer"] == "genotype" and not fitted["changes"]
 
 
 class Log:
@@ -247,17 +247,21 @@ def test_notes_of_any_number_are_cut_in_few_renderings() -> None:
     assert calls < 40
 
 
-def test_of_the_genes_that_can_be_changed_the_least_promising_are_cut() -> None:
-    variables = prompt_variables(asked(seed=6), by_changes=True)
-    many = len(variables["genes"])
-    assert many > 16
+def test_of_the_changes_that_are_offered_the_least_promising_are_cut() -> None:
+    variables = next(
+        each
+        for seed in range(20)
+        if (each := prompt_variables(asked(seed), by_changes=True))["focus"]["kind"] == "explore"
+    )
+    many = len(variables["changes"])
+    assert many == 16
     kept = set()
     limit = estimated_tokens(whole(variables))
     with contextlib.suppress(UserError):
         while True:
             fitted, _ = fit(whole, variables, limit)
             if fitted["answer"] == "changes":
-                assert fitted["genes"] == variables["genes"][: len(fitted["genes"])]
-                kept.add(len(fitted["genes"]))
-            limit -= 50
-    assert kept >= {many, 16, 6} and min(kept) == 6
+                assert fitted["changes"] == variables["changes"][: len(fitted["changes"])]
+                kept.add(len(fitted["changes"]))
+            limit -= 40
+    assert kept >= {many, 12, 4} and min(kept) == 4

@@ -1,4 +1,4 @@
-"""What the run has measured of single genes."""
+"""Which changes of a parent the run's measurements speak for."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from cambrian.agents.planner.changes import genes
-from cambrian.agents.planner.evidence import Weighed, weighed
+from cambrian.agents.planner.changes import Gene, genes
+from cambrian.agents.planner.evidence import Offer, offered, offers
 from cambrian.agents.population.model import Candidate, CandidateState
 from cambrian.agents.population.view import Population
 from cambrian.search_spaces import SPACES
@@ -15,78 +15,99 @@ from tests.agents.planner.world import TinySpace, candidate, convnet, evaluated
 
 
 def of(
-    candidates: list[Candidate], parent: Candidate, maximize: bool = True, space: Any = None
-) -> list[Weighed]:
-    space = space or TinySpace()
-    found = genes(space, parent.genotype)
-    return weighed(Population(maximize, candidates), parent, found, maximize)
+    candidates: list[Candidate], *parents: Candidate, most: int = 99, maximize: bool = True, space: Any = None
+) -> list[Offer]:
+    found = genes(space or TinySpace(), parents[0].genotype)
+    return offers(Population(maximize, candidates), found, parents, most, maximize)
 
 
 def tiny(index: int, width: int, depth: int, score: float | None, **more: Any) -> Candidate:
     return candidate(index, {"width": width, "depth": depth}, score=score, **more)
 
 
+def told(found: list[Offer]) -> list[tuple[str, Any]]:
+    return [(offer.gene.path, offer.to.value if offer.to is not None else None) for offer in found]
+
+
 def test_the_value_that_went_with_good_scores_comes_first() -> None:
     parent = tiny(0, 8, 1, 0.5)
     run = [parent, tiny(1, 16, 2, 0.6), tiny(2, 16, 3, 0.7), tiny(3, 32, 2, 0.9), tiny(4, 32, 3, 0.8)]
-    width, depth = of(run, parent)
-    assert (width.gene.path, depth.gene.path) == ("width", "depth")
-    assert [went.value for went in width.others] == [32, 16]
-    best = width.others[0]
-    assert (best.networks, best.median) == (2, pytest.approx(0.85)) and best.tried is None
-    assert width.now.networks == 1 and width.now.rank < 0.5 < best.rank
-    assert width.promise == pytest.approx(best.rank - width.now.rank) and width.promise > depth.promise
-    worst_first = of(run, parent, maximize=False)
-    by_path = {each.gene.path: each for each in worst_first}
-    assert [went.value for went in by_path["width"].others] == [16, 32] and by_path["width"].promise < 0
+    first, *_ = found = of(run, parent)
+    assert told(found)[0] == ("width", 32) and first.to is not None
+    assert (first.to.networks, first.to.median) == (2, pytest.approx(0.85))
+    assert first.now.networks == 1 and first.now.rank < 0.5 < first.to.rank
+    assert [offer.promise for offer in found] == sorted((o.promise for o in found), reverse=True)
+    assert told(of(run, parent, most=1)) == [("width", 32)]
+    assert told(of(run, parent, maximize=False))[-1] == ("width", 32)
 
 
-def test_what_this_very_change_gave_is_told_and_comes_last() -> None:
+def test_what_was_made_of_the_parent_before_is_not_offered_again() -> None:
     parent = tiny(0, 8, 1, 0.5)
     better = tiny(1, 32, 1, 0.95)
     refused = tiny(2, 8, 2, None, state=CandidateState.REJECTED, reason="no")
-    width, depth = sorted(of([parent, better, refused], parent), key=lambda each: each.gene.path)[::-1]
-    assert [went.value for went in width.others] == [16, 32]
-    assert width.others[-1].tried == better
-    assert depth.others[-1].value == 2 and depth.others[-1].tried == refused
-    assert width.promise < width.others[-1].rank - width.now.rank, "it promises nothing that was tried"
+    assert set(told(of([parent, better, refused], parent))) == {("width", 16), ("depth", 3)}
+    every = [tiny(1 + i, w, d, 0.9) for i, (w, d) in enumerate([(16, 1), (32, 1), (8, 2), (8, 3)])]
+    found = of([parent, *every], parent)
+    assert len(found) == 4, "all were made: two of them together may still be new"
+    assert {o.to.tried.id for o in found if o.to is not None and o.to.tried} == {c.id for c in every}
+
+
+def test_another_parent_gives_its_values() -> None:
+    parent, other = tiny(0, 8, 1, 0.9), tiny(1, 32, 3, 0.8)
+    run = [parent, other, tiny(2, 16, 2, 0.7)]
+    assert set(told(of(run, parent, other))) == {("width", 32), ("depth", 3)}
+    child = tiny(3, 32, 1, 0.85)
+    assert told(of([*run, child], parent, other)) == [("depth", 3)], "the other change was made before"
+    twin = tiny(4, 32, 1, 0.85)
+    assert set(told(of([*run, twin], parent, twin))) == {("width", 16), ("depth", 2), ("depth", 3)}
 
 
 def test_few_networks_tell_less_than_many() -> None:
     run = [tiny(i, 16, 1 + i % 3, 0.8 + i / 100) for i in range(6)]
     once = tiny(6, 32, 3, 0.9)
     parent = tiny(7, 8, 1, 0.5)
-    others = {
-        went.value: went for each in of([*run, once, parent], parent) for went in each.others
-        if each.gene.path == "width"
-    }  # fmt: skip
-    assert others[32].rank < 0.7 and others[32].networks == 1, "one network at the top proves little"
+    of_width = {o.to.value: o.to for o in of([*run, once, parent], parent) if o.to and o.gene.path == "width"}
+    assert of_width[32].networks == 1 and of_width[32].rank < 0.7, "one network at the top proves little"
+    many = [*run, once, *(tiny(8 + i, 32, 2, 0.91 + i / 100) for i in range(4)), parent]
+    later = {o.to.value: o.to for o in of(many, parent) if o.to and o.gene.path == "width"}
+    assert later[32].rank > of_width[32].rank
 
 
 def test_scores_are_compared_after_equal_training() -> None:
     parent = tiny(0, 8, 1, 0.5)
     longer = tiny(1, 16, 2, 0.99).model_copy(update={"rung": 1, "rung_scores": (0.4, 0.99)})
-    width = next(each for each in of([parent, longer], parent) if each.gene.path == "width")
-    assert next(went.median for went in width.others if went.value == 16) == 0.4
+    medians = {told([o])[0]: o.to.median for o in of([parent, longer], parent) if o.to is not None}
+    assert medians["width", 16] == 0.4
 
 
 def test_a_parent_that_is_all_there_is() -> None:
     parent = tiny(0, 8, 1, 0.5)
     for run in ([parent], []):
-        for each in of(run, parent):
-            assert each.now.rank == 0.5 and each.promise == 0
-            assert all(went.networks == 0 and went.median is None for went in each.others)
+        found = of(run, parent)
+        assert len(found) == 4
+        assert all(o.promise == 0 and o.to is not None and o.to.median is None for o in found)
 
 
 def test_entries_of_lists_have_no_scores_of_their_own() -> None:
     space = convnet()
     run = evaluated(space, 30)
-    for each in of(run, run[0], space=space):
-        if isinstance(each.gene.now, dict):
-            assert all(went.networks == 0 for went in each.others), each.gene.path
+    whole = [o for o in of(run, run[0], space=space, most=999) if isinstance(o.gene.now, dict)]
+    assert whole and all(o.to is not None and o.to.networks == 0 for o in whole)
 
 
-def test_it_is_a_function_of_the_population_alone() -> None:
+def test_offered_genes_can_become_what_is_offered_and_nothing_else() -> None:
     space = SPACES.create("cell")
     run = evaluated(space, 40)
-    assert of(run, run[3], space=space) == of(run, run[3], space=space)
+    found = of(run, run[3], space=space, most=7)
+    listed = offered(found)
+    assert sum(len(gene.values or ()) for gene in listed) == 7
+    assert {(gene.path, value) for gene in listed for value in gene.values or ()} == set(told(found))
+    assert of(run, run[3], space=space, most=7) == found, "a function of the population alone"
+
+
+def test_of_values_of_several_types_those_stay_that_are_wanted() -> None:
+    flags = {"anyOf": [{"type": "boolean", "enum": [False, True]}, {"type": "integer", "enum": [0, 1, 2]}]}
+    gene = Gene("x", 2, flags)
+    assert gene.only([1, 0]).others == {"type": "integer", "enum": [0, 1]}
+    both = gene.only([True, 2]).others["anyOf"]
+    assert [case["enum"] for case in both] == [[True], [2]]

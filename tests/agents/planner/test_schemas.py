@@ -14,7 +14,7 @@ import pytest
 from cambrian.agents.analyst.lessons import lesson_schema
 from cambrian.agents.checking import with_genes
 from cambrian.agents.planner.answers import answer_schema
-from cambrian.agents.planner.changes import Start
+from cambrian.agents.planner.changes import Start, genes
 from cambrian.agents.runfile import RunConfig
 from cambrian.search_spaces import SPACES, TASKS, Space
 from cambrian.search_spaces.recipe_genes import ABOUT
@@ -137,9 +137,11 @@ def test_proposals_by_changes(name: str) -> None:
         pytest.skip("source is written whole")
     rng = random.Random(name)
     for _ in range(10):
-        assert faults(answer_schema(space, 1, Start(("c-0001", "c-0002"), space.sample(rng)))) == []
+        start = Start(("c-0001", "c-0002"), tuple(genes(space, space.sample(rng))))
+        assert faults(answer_schema(space, 1, start)) == []
     with_recipe = with_genes(space, settings(name, list(ABOUT)), TASKS.create("digits"), "test")
-    assert faults(answer_schema(with_recipe, 1, Start(("c-0001",), with_recipe.sample(rng)))) == []
+    start = Start(("c-0001",), tuple(genes(with_recipe, with_recipe.sample(rng))))
+    assert faults(answer_schema(with_recipe, 1, start)) == []
 
 
 def test_a_users_space() -> None:

@@ -225,7 +225,6 @@ async def ask_all(world: World, client: OpenAIClient, asked: argparse.Namespace)
         questions = [world.question(history, seed, condition) for condition in conditions]
         exchanges = await asyncio.gather(*(client.ask(request) for request, _, _ in questions))
         for condition, (_, focus, ids), exchange in zip(conditions, questions, exchanges, strict=True):
-            print(f"    {exchange.response}", flush=True)
             found.append(judged(world, exchange, seed, condition, focus, ids, history))
             last = found[-1]
             value = "no cell" if last.better is None else f"{last.better:.3f} ({last.accuracy:.4f})"
