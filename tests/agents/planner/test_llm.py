@@ -100,7 +100,7 @@ def by_changes(*changes: tuple[str, Any], **more: Any) -> str:
 
 def tiny_run() -> list[Candidate]:
     """One network, so that no other can be the parent."""
-    return [candidate(1, {"width": 8, "depth": 1}, score=0.5)]
+    return [candidate(0, {"width": 8, "depth": 1}, score=0.5)]
 
 
 async def test_a_small_model_changes_genes_of_a_parent(exchanges: ExchangeLog) -> None:
