@@ -204,7 +204,8 @@ class LLMSection(Section):
         retries: further tries after a transient failure.
         repairs: further turns after an answer that is no member of the space.
         answers: what a model writes: a whole `genotype`, or `changes` of a parent's genes, which small models
-            do better; `auto` asks for changes where the model is `local`. Source is always written whole.
+            do better and one at a time; `auto` asks for changes where the model is `local`. Source is always
+            written whole.
         prompt_tokens: most tokens of a question; the history is cut to fit.
         batch: proposals per call; `auto` asks for several where the prompt is what costs.
         ahead: proposals asked for before a slot needs them, so that none waits; `auto` is one a slot.
@@ -241,6 +242,8 @@ class LLMSection(Section):
         names = [*([self.model] if self.model else []), *(each.model for each in self.models)]
         if twice := next((name for i, name in enumerate(names) if name in names[:i]), None):
             raise ValueError(f"models: {twice!r} stands there twice")
+        if self.answers == "changes" and self.batch not in ("auto", 1):
+            raise ValueError("'answers: changes' is asked for one at a time: set 'batch' to 1 or auto")
         if self.local is not None and self.base_url is not None:
             raise ValueError("'local' and 'base_url' exclude each other")
         return self
@@ -248,7 +251,8 @@ class LLMSection(Section):
     @property
     def by_changes(self) -> bool:
         """Whether a model is asked for changes of a parent rather than for a whole genotype."""
-        return self.answers == "changes" or (self.answers == "auto" and self.local is not None)
+        alone = self.batch in ("auto", 1)
+        return self.answers == "changes" or (self.answers == "auto" and self.local is not None and alone)
 
     def role(self, role: Role) -> RoleSection:
         """The settings of `role`."""

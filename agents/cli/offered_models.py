@@ -192,6 +192,7 @@ def _question_tokens(config: RunConfig | None, llm: LLMSection) -> int:
                 limit=llm.prompt_tokens,
             ).cuts.tokens
             for world in few_worlds(space, task, config)
+            if not world.by_changes
         ]
     except CambrianError:
         return llm.prompt_tokens  # what is wrong with them is said where they are checked

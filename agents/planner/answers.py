@@ -21,8 +21,6 @@ from cambrian.search_spaces import Genotype, Space
 
 MOST = 16
 """Proposals that one answer may hold."""
-CHANGES = 3
-"""Changes that a server is asked to let a proposal have at most; more are taken all the same."""
 _THINKING = re.compile(r"^.*</think(?:ing)?>", re.DOTALL)
 _FENCED = re.compile(r"```(?:json)?\s*\n(.*?)```", re.DOTALL | re.IGNORECASE)
 _TEXT_LIMIT = 600
@@ -148,7 +146,7 @@ def answer_bounds(space: Space, n: int = 1, start: Start | None = None) -> dict[
         del bounds["edit"]
         ids = {"type": "string", "enum": list(start.ids)}
         bounds["parents"] = {"minItems": len(start.ids), "maxItems": len(start.ids), "items": ids}
-        return bounds | {"changes": {"minItems": 1, "maxItems": CHANGES}}
+        return bounds | {"changes": {"minItems": 1, "maxItems": start.most}}
     if n == 1:
         return bounds
     item = answer_schema(space, n)["properties"]["proposals"]["items"]
@@ -226,11 +224,12 @@ def _proposal(data: dict[str, Any], space: Space, lookup: Lookup) -> tuple[Propo
         raise ProposalError("; ".join(problems)) from None
     if answer.changes is None:
         return answer, space.validate(answer.genotype)
-    parent = lookup(answer.parents[0]) if answer.parents else None
-    if parent is None:
+    known = lookup(answer.parents[0]) if answer.parents else None
+    if known is None:
         raise ProposalError("parents: changes need a known network that they are made to, as its first entry")
     if space.kind == "code":
         raise ProposalError("changes: source is not changed by genes, write all of it as genotype")
+    parent = space.validate(known)  # a server without structured output lets it name one that is no member
     genotype = changed(space, parent, answer.changes)
     return answer.model_copy(update={"edit": difference(parent, genotype)}), genotype
 

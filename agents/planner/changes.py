@@ -81,10 +81,12 @@ class Start:
     Attributes:
         ids: of the parents; the first is the one that is changed.
         genes: of that one, those that are offered to be changed, with the values that are.
+        most: changes that are asked for; a server that cannot be held to it may give more, which are taken.
     """
 
     ids: tuple[str, ...]
     genes: tuple[Gene, ...]
+    most: int = 2
 
 
 def genes(space: Space, genotype: Genotype) -> list[Gene]:
@@ -99,8 +101,8 @@ def genes(space: Space, genotype: Genotype) -> list[Gene]:
 def changes_schema(found: Sequence[Gene]) -> dict[str, Any]:
     """JSON schema of a list of changes to `found`, for strict structured output.
 
-    Genes that may become the same share a case; the value that a gene has is in none, so that nothing can
-    be "changed" to what it is.
+    Genes that may become the same share a case. Where values are listed, the one that a gene has is in none,
+    so that nothing can be "changed" to what it is.
     """
     cases: dict[str, tuple[list[str], Mapping[str, Any]]] = {}
     for gene in found:

@@ -76,7 +76,7 @@ def prompt_variables(context: ProposalContext, n: int = 1, by_changes: bool = Fa
     front = list(population.front())
     by_changes = by_changes and n == 1 and space.kind != "code"
     focuses = _focuses(context, n, from_parents=by_changes)
-    by_changes = by_changes and bool(focuses[0]["ids"])
+    changes = offers_of(context, focuses[0]) if by_changes and focuses[0]["ids"] else []
     # what is to be changed must be seen, however many are better
     asked_for = [population.get(cid) for focus in focuses for cid in focus["ids"]]
     best = {c.id: c for c in (*population.elite(ELITE), *_spread(front, FRONT), *asked_for)}
@@ -122,8 +122,9 @@ def prompt_variables(context: ProposalContext, n: int = 1, by_changes: bool = Fa
         "notes": [quoted(note, 500) for note in context.notes()],
         "focus": focuses[0],
         "focuses": focuses,
-        "answer": "changes" if by_changes else "genotype",
-        "changes": [change(each) for each in offers_of(context, focuses[0])] if by_changes else [],
+        "answer": "changes" if changes else "genotype",
+        "changes": [change(each) for each in changes],
+        "most_changes": 3 if focuses[0]["kind"] == "combine" else 2,
     }
 
 

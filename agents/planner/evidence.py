@@ -3,13 +3,16 @@
 The value that a gene has and those that it can become are weighed by the scores of the networks that have
 them, whatever else these consist of: a marginal effect, which says what went together and not what caused it.
 Ranks are averaged rather than scores, because one collapsed network would outweigh many good ones, and are
-drawn towards the middle where few networks tell. A change that was made of the parent before is not offered.
+drawn towards the middle where few networks tell; networks that break a limit rank last. A change that was
+proposed before is not offered.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +23,7 @@ from cambrian.agents.planner.changes import Gene
 from cambrian.agents.population.model import Candidate
 
 LOOK_BACK = 256
-"""How many of the newest scored candidates are read, and half as many of those that came to nothing."""
+"""How many of the newest scored candidates are read."""
 DRAWN = 2.0
 """Networks of middling rank that are added to those that have a value."""
 _MISSING = object()
@@ -33,7 +36,7 @@ class Went:
     Attributes:
         value: of the gene.
         networks: how many have it and a score at the lowest rung.
-        median: of these scores; None without any.
+        median: of the scores of those within the limits; None without any.
         rank: mean of their ranks among all that are read, drawn towards 0.5; 1 is best.
         tried: the candidate that is the parent but for this value.
     """
@@ -95,11 +98,13 @@ def offers(
 
 def offered(found: Sequence[Offer]) -> tuple[Gene, ...]:
     """The genes of `found`, each once, with no other values than are offered."""
-    values: dict[str, list[Any]] = {}
-    by_path = {offer.gene.path: offer.gene for offer in found}
+    # of a place in a list there may be two: one for what becomes of the entry, one for its kind or value
+    by_key = {(offer.gene.path, json.dumps(offer.gene.others)): offer.gene for offer in found}
+    values: dict[tuple[str, str], list[Any]] = {}
     for offer in found:
-        values.setdefault(offer.gene.path, []).extend([] if offer.to is None else [offer.to.value])
-    return tuple(by_path[path].only(own) if own else by_path[path] for path, own in values.items())
+        own = values.setdefault((offer.gene.path, json.dumps(offer.gene.others)), [])
+        own.extend([] if offer.to is None else [offer.to.value])
+    return tuple(by_key[key].only(own) if own else by_key[key] for key, own in values.items())
 
 
 @dataclass(frozen=True)
@@ -108,54 +113,60 @@ class _Record:
 
     Attributes:
         genotypes: the single values of each, by path.
-        scores: at the lowest rung.
+        scores: at the lowest rung; None beyond the limits.
         ranks: of the scores, 0 to 1; 1 is best.
         tried: those that differ from the parent in one value: where, what it is there, and who.
     """
 
     genotypes: Sequence[Mapping[str, Any]]
-    scores: Sequence[float]
+    scores: Sequence[float | None]
     ranks: Sequence[float]
     tried: Sequence[tuple[str, Any, Candidate]]
 
     @classmethod
     def of(cls, population: PopulationView, parent: Candidate, maximize: bool) -> _Record:
-        scored = [c for c in population.recent(LOOK_BACK) if _score(c) is not None]
+        scored = list(population.scored())[-LOOK_BACK:]
         if parent.score is not None and all(c.id != parent.id for c in scored):
             scored.append(parent)
-        scores = [_score(c) or 0.0 for c in scored]
-        ranks = rankdata(scores if maximize else [-score for score in scores])
+        last = -math.inf if maximize else math.inf
+        worth = [c.reward(_score(c), maximize) if c.feasible else last for c in scored]
+        ranks = rankdata(worth if maximize else [-value for value in worth])
         return cls(
             genotypes=[dict(_leaves("", c.genotype)) for c in scored],
-            scores=scores,
+            scores=[_score(c) if c.feasible else None for c in scored],
             ranks=[0.5] if len(ranks) == 1 else [float(rank - 1) / (len(ranks) - 1) for rank in ranks],
-            tried=_tried(parent, [*scored, *population.setbacks(LOOK_BACK // 2)]),
+            tried=_tried(parent, population.known()),
         )
 
     def went(self, path: str, value: Any) -> Went:
         """How those with `value` at `path` did."""
         mine = [i for i, genes in enumerate(self.genotypes) if _same(genes.get(path, _MISSING), value)]
         rank = (sum(self.ranks[i] for i in mine) + 0.5 * DRAWN) / (len(mine) + DRAWN)
-        median = statistics.median(self.scores[i] for i in mine) if mine else None
+        scores = [score for i in mine if (score := self.scores[i]) is not None]
+        median = statistics.median(scores) if scores else None
         known = next((c for at, other, c in self.tried if at == path and _same(other, value)), None)
         return Went(value, len(mine), median, rank, known)
 
 
-def _score(candidate: Candidate) -> float | None:
+def _score(candidate: Candidate) -> float:
     """At the lowest rung, where all who have a score have one."""
-    return candidate.rung_scores[0] if candidate.rung_scores else candidate.score
+    return candidate.rung_scores[0] if candidate.rung_scores else candidate.score or 0.0
 
 
-def _tried(parent: Candidate, others: Sequence[Candidate]) -> list[tuple[str, Any, Candidate]]:
+def _tried(parent: Candidate, others: Iterable[Candidate]) -> list[tuple[str, Any, Candidate]]:
     """Those that differ from `parent` in one value: where, what it is there, and who."""
-    own = dict(_leaves("", parent.genotype))
+    own, leaves = parent.genotype, dict(_leaves("", parent.genotype))
     found = []
     for other in others:
-        theirs = dict(_leaves("", other.genotype))
-        if theirs.keys() == own.keys():
-            differ = [path for path, value in theirs.items() if not _same(value, own[path])]
+        theirs = other.genotype
+        # most differ in more than one of the outer genes, which costs next to nothing to see
+        if theirs.keys() != own.keys() or sum(theirs[name] != own[name] for name in own) != 1:
+            continue
+        inner = dict(_leaves("", theirs))
+        if inner.keys() == leaves.keys():
+            differ = [path for path, value in inner.items() if not _same(value, leaves[path])]
             if len(differ) == 1:
-                found.append((differ[0], theirs[differ[0]], other))
+                found.append((differ[0], inner[differ[0]], other))
     return found
 
 

@@ -86,6 +86,7 @@ class Spent:
         calls: requests, retries included.
         usage: tokens; `estimated` when any of them are.
         money: US dollars, None when the price of some of the tokens is not known.
+        known_money: of those whose price is known.
         seconds: of waiting for the answers; those of answers that were awaited together all count.
     """
 
@@ -93,16 +94,19 @@ class Spent:
     calls: int = 0
     usage: Usage = NO_USAGE
     money: float | None = 0.0
+    known_money: float = 0.0
     seconds: float = 0.0
 
     @classmethod
     def of(cls, exchange: Exchange) -> Spent:
         """What one exchange cost."""
+        money = exchange.money if exchange.usage.tokens else 0.0
         return cls(
             exchanges=1,
             calls=exchange.calls,
             usage=exchange.usage,
-            money=exchange.money if exchange.usage.tokens else 0.0,
+            money=money,
+            known_money=money or 0.0,
             seconds=exchange.seconds,
         )
 
@@ -118,6 +122,7 @@ class Spent:
             calls=self.calls + other.calls,
             usage=self.usage + other.usage,
             money=(self.money or 0.0) + (other.money or 0.0) if known else None,
+            known_money=self.known_money + other.known_money,
             seconds=self.seconds + other.seconds,
         )
 
@@ -327,7 +332,7 @@ class ExchangeLog:
         _, _, before = self._counted.get(exchange_id, ("", "", Spent()))
         self.calls += spent.calls - before.calls
         self.tokens += spent.tokens - before.tokens
-        self.known_money += (spent.money or 0.0) - (before.money or 0.0)
+        self.known_money += spent.known_money - before.known_money
         self._counted[exchange_id] = (model, role, spent)
 
     def _path(self, exchange_id: str) -> Path:

@@ -3,7 +3,8 @@
 They are checked before a question is sent. What is under way counts in full, with an answer of the greatest
 length and a prompt of more tokens than is likely, so that slots cannot overshoot together: a question that
 would only fit if those under way stayed small waits for them. Of the question itself only the prompt is
-counted beforehand; so a limit is overshot by the answer of one call at most.
+counted beforehand; so a limit is overshot by the answer of one call at most. How long an answer takes is not
+known beforehand: a role's time is overshot by what is under way when it is up.
 """
 
 from __future__ import annotations
@@ -150,7 +151,7 @@ class Limits:
         if budget.money is not None:
             yield "money", budget.money, log.known_money, _money(others), dear
         if own.money is not None:
-            yield f"{load.role}.money", own.money, spent.money or 0.0, _money(same), dear
+            yield f"{load.role}.money", own.money, spent.known_money, _money(same), dear
 
 
 def _tokens(under_way: list[Load]) -> int:

@@ -45,6 +45,7 @@ class LLMArm:
 
     def __init__(self, config: RunConfig, models: Models) -> None:
         self._llm, self._budget = config.llm, config.budget
+        self._by_changes = config.llm.by_changes
         self.templates: Templates | None = None
         self._models = models
         self._batching = Batching(config.llm)
@@ -85,7 +86,7 @@ class LLMArm:
         best = self._batching.best(min(wanted, MOST))
         if self._llm.batch != "auto":
             return self._llm.batch
-        if best == 1 or self._llm.by_changes:  # what is changed is one parent
+        if best == 1 or self._by_changes:  # what is changed is one parent
             return 1
         return min(missing, best) if 2 * missing >= min(wanted, best) else 0
 
@@ -101,6 +102,7 @@ class LLMArm:
         # one set for the whole run: what is asked must not change with a file that is edited meanwhile
         self.templates = self.templates or Templates.of(context.space)
         n = min(n, MOST)
+        self._by_changes = self._llm.by_changes and context.space.kind != "code"  # source is written whole
         questions = Questions(
             self.templates,
             context,

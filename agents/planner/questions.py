@@ -77,7 +77,8 @@ class Questions:
         space, focus = self._context.space, self.variables["focus"]
         start = None
         if self.variables["answer"] == "changes":
-            start = Start(tuple(focus["ids"]), offered(offers_of(self._context, focus)))
+            shown = offers_of(self._context, focus)[: len(self.variables["changes"])]
+            start = Start(tuple(focus["ids"]), offered(shown), self.variables["most_changes"])
         self._schema = answer_schema(space, self._n, start)
         self._bounds = answer_bounds(space, self._n, start)
         self._schema_text = json.dumps(self._schema, separators=(",", ":"))
@@ -123,11 +124,14 @@ class Questions:
         for length in ECHO_LIMITS:
             # its own words, but none that a server could take for the end of its turn
             echo = without_turns(clean(said, length)) or "(empty)"
+            system, propose = self._rendered(self.variables)
             try:
-                system, propose = self._rendered(self._fitted(echo + prompt.text)[0])
-                break
+                fitted, _ = self._fitted(echo + prompt.text)
             except UserError:  # it leaves no room for what is asked
-                system, propose = self._rendered(self.variables)
+                continue
+            if fitted["answer"] == self.variables["answer"]:  # nor may it change what is asked for
+                system, propose = self._rendered(fitted)
+                break
         return replace(
             request,
             role="repair",

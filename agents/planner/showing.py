@@ -130,7 +130,7 @@ def change(offer: Offer) -> dict[str, str]:
         to = _went(offer.to, quoted(_value(offer.to.value), 100))
     else:
         cases = offer.gene.others.get("anyOf", [offer.gene.others])
-        to = quoted(" or ".join(str(next(iter(_fixed(case)), "another")) for case in cases), 200)
+        to = quoted(" or ".join(map(_kind, cases)), 200)
     return {
         "gene": offer.gene.path,
         "now": _went(offer.now, now) if offer.now.networks else now,
@@ -143,7 +143,10 @@ def _went(went: Went, text: str) -> str:
     if (other := went.tried) is not None:
         outcome = number(other.score) if other.score is not None else other.state.value
         return f"{text} (tried: {other.id} {outcome})"
-    return f"{text} ({number(went.median)} in {went.networks})" if went.networks else f"{text} (not tried)"
+    if not went.networks:
+        return f"{text} (not tried)"
+    known = "outside the limits" if went.median is None else number(went.median)
+    return f"{text} ({known} in {went.networks})"
 
 
 def _value(value: Any) -> str:
@@ -151,9 +154,14 @@ def _value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
-def _fixed(case: Mapping[str, Any]) -> list[Any]:
-    """The values of a kind of object that are always the same, which name it."""
-    return [each["enum"][0] for each in case.get("properties", {}).values() if len(each.get("enum", ())) == 1]
+def _kind(case: Mapping[str, Any]) -> str:
+    """What a gene may become where its values are not listed: a kind of object, or a range of numbers."""
+    for each in case.get("properties", {}).values():
+        if len(each.get("enum", ())) == 1:  # what is always the same names it
+            return _value(each["enum"][0])
+    if "minimum" in case and "maximum" in case:
+        return f"{_value(case['minimum'])} to {_value(case['maximum'])}"
+    return "another"
 
 
 def comment(candidate: Candidate, task: Task) -> dict[str, Any]:

@@ -95,14 +95,56 @@ def test_entries_of_lists_have_no_scores_of_their_own() -> None:
     assert whole and all(o.to is not None and o.to.networks == 0 for o in whole)
 
 
-def test_offered_genes_can_become_what_is_offered_and_nothing_else() -> None:
-    space = SPACES.create("cell")
-    run = evaluated(space, 40)
-    found = of(run, run[3], space=space, most=7)
-    listed = offered(found)
-    assert sum(len(gene.values or ()) for gene in listed) == 7
-    assert {(gene.path, value) for gene in listed for value in gene.values or ()} == set(told(found))
-    assert of(run, run[3], space=space, most=7) == found, "a function of the population alone"
+@pytest.mark.parametrize("name", [n for n in SPACES.names() if SPACES.create(n).kind == "declarative"])
+def test_offered_genes_can_become_what_is_offered_and_nothing_else(name: str) -> None:
+    space = SPACES.create(name)
+    run = evaluated(space, 30)
+    for parent in run[:15]:
+        found = of(run, parent, space=space, most=12)
+        listed = offered(found)
+        assert {gene.path for gene in listed} == {offer.gene.path for offer in found}
+        single = [(gene.path, value) for gene in listed for value in gene.values or ()]
+        assert sorted(map(repr, single)) == sorted(repr(each) for each in told(found) if each[1] is not None)
+        assert of(run, parent, space=space, most=12) == found, "a function of the population alone"
+
+
+def test_an_entry_of_a_list_may_be_changed_in_two_ways() -> None:
+    class Listed(TinySpace):
+        def schema(self) -> dict[str, Any]:
+            item = {"type": "integer", "enum": [3, 5, 7]}
+            layers = {"type": "array", "items": item, "minItems": 1, "maxItems": 3}
+            return {"type": "object", "properties": {"k": layers}, "required": ["k"]}
+
+    parent = candidate(0, {"k": [3, 5]}, score=0.5)
+    found = of([parent], parent, space=Listed())
+    first = [gene.values for gene in offered(found) if gene.path == "k[0]"]
+    assert sorted(map(repr, first)) == ["['remove', 'repeat']", "[5, 7]"]
+
+
+def test_networks_beyond_the_limits_speak_against_what_they_have() -> None:
+    parent = tiny(0, 8, 1, 0.5)
+    beyond = [tiny(1 + i, 32, 2 + i % 2, 0.9, feasible=False) for i in range(5)]
+    within = [tiny(6, 16, 2, 0.6), tiny(7, 16, 3, 0.55)]
+    found = [o for o in of([parent, *beyond, *within], parent) if o.gene.path == "width"]
+    assert told(found) == [("width", 16), ("width", 32)]
+    assert found[1].to is not None and (found[1].to.networks, found[1].to.median) == (5, None)
+    assert found[1].promise < 0
+
+
+def test_what_the_run_ranks_by_is_what_counts() -> None:
+    parent = tiny(0, 8, 1, 0.5)
+    slow = tiny(1, 32, 2, 0.9).model_copy(update={"latency_factor": 0.1})
+    fast = tiny(2, 16, 2, 0.8)
+    assert told(of([parent, slow, fast], parent))[0] == ("width", 16)
+
+
+def test_what_is_under_way_is_not_offered_either() -> None:
+    parent = tiny(0, 8, 1, 0.5)
+    waiting = tiny(1, 16, 1, None, state=CandidateState.PROPOSED)
+    assert ("width", 16) not in told(of([parent, waiting], parent))
+    later = [tiny(2 + i, 32, 2, 0.6) for i in range(100)]
+    old = tiny(200, 8, 2, 0.4)
+    assert ("depth", 2) not in told(of([parent, old, *later], parent)), "however long ago it was"
 
 
 def test_of_values_of_several_types_those_stay_that_are_wanted() -> None:

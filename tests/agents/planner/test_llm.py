@@ -17,6 +17,8 @@ from cambrian.agents.planner.exchange import ExchangeLog, Usage
 from cambrian.agents.planner.llm import LLMArm
 from cambrian.agents.planner.models import Models
 from cambrian.agents.planner.prompt_check import check_prompts
+from cambrian.agents.planner.questions import Questions
+from cambrian.agents.planner.templates import Templates
 from cambrian.agents.population.model import Candidate, CandidateState, Expectation
 from cambrian.agents.sections import PriceSection
 from cambrian.search_spaces import Space
@@ -157,6 +159,40 @@ async def test_without_a_parent_a_whole_genotype_is_asked_for(exchanges: Exchang
     await arm.propose(context(TinySpace()), 1)
     assert "genotype" in (client.requests[0].schema or {})["properties"]
     assert "whole genotype" in client.requests[0].messages[1].content
+
+
+async def test_a_parent_that_is_no_member_is_no_parent(exchanges: ExchangeLog) -> None:
+    run = [*tiny_run(), candidate(1, {"widht": 8}, state=CandidateState.INVALID)]
+    arm, _ = scripted(exchanges, by_changes(("width", 16), parents=["c-0002"]), answers="changes", repairs=0)
+    with pytest.raises(ProposalError, match="exactly the genes width and depth"):
+        await arm.propose(context(TinySpace(), run, index=2), 1)
+
+
+async def test_a_repair_asks_for_the_same_form(exchanges: ExchangeLog) -> None:
+    """However long the answer was that it is about."""
+    space = convnet()
+    run = evaluated(space, 30)
+    templates = Templates.of(space)
+    least = Questions(templates, context(space, run[:1]), by_changes=True).cuts.tokens
+    forms = set()
+    for limit in range(least // 2, least + 400, 50):
+        try:
+            asked = Questions(templates, context(space, run), by_changes=True, limit=limit)
+        except UserError:
+            continue
+        first = asked.question()
+        again = asked.repair(first, "x" * 9000, "y" * 9000)
+        by_genes = "changes" in (first.schema or {})["properties"]
+        assert by_genes == ("Changes that can be made in" in again.messages[1].content), limit
+        assert by_genes != ("whole genotype" in again.messages[1].content), limit
+        forms.add(by_genes)
+    assert forms == {True, False}
+
+
+def test_changes_and_a_batch_exclude_each_other() -> None:
+    with pytest.raises(ValueError, match="one at a time: set 'batch' to 1 or auto"):
+        config(llm={"answers": "changes", "batch": 4})
+    assert not config(llm={"local": "model.gguf", "batch": 4}).llm.by_changes
 
 
 def test_changes_are_asked_for_one_at_a_time_and_of_local_models(exchanges: ExchangeLog) -> None:

@@ -20,9 +20,10 @@ evaluated before is worth nothing, whatever its accuracy, because no run would t
 answer that holds no cell. Differences are paired by situation, with a bootstrap interval and Wilcoxon's
 signed-rank test.
 
-Part of what a history is worth comes of which network the planner lets the model start from; `start` is the
-value of those. What the model itself reads out of the history is told by `over chance`: how much more its
-proposal is worth than one change of the same network drawn at random, where it was asked for changes.
+Part of what a history is worth comes of what the planner makes of it before a model is asked: `start` is the
+value of the network to start from, `any offer` that of a change drawn from those which the model may choose
+from, `first offer` that of the one which the measurements speak for most, and `any change` that of one drawn
+from all. What the model itself adds is the difference of `worth` to these.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ from cambrian.agents.planner import ProposalContext
 from cambrian.agents.planner.answers import parse_answers
 from cambrian.agents.planner.changes import Change, changed, genes
 from cambrian.agents.planner.client import ModelRequest
+from cambrian.agents.planner.context import offers_of
+from cambrian.agents.planner.evidence import Offer
 from cambrian.agents.planner.exchange import Exchange, ExchangeLog
 from cambrian.agents.planner.local_model import LocalModel
 from cambrian.agents.planner.openai_client import OpenAIClient
@@ -72,8 +75,8 @@ class Asked:
     """One question and what came of it.
 
     Attributes:
-        start: share of all cells worse than the best that the model was asked to start from.
-        chance: what a random change of that network is worth; None where none was asked for.
+        start: share of all cells worse than the one that the model was asked to start from.
+        without: what changes that no model chose are worth; None where none were asked for.
         better: share of all cells worse than the proposed one; None when the answer was no cell.
         known: whether the proposed cell was in the history.
     """
@@ -82,7 +85,7 @@ class Asked:
     condition: str
     focus: str
     start: float | None
-    chance: float | None
+    without: WithoutModel | None
     genotype: Genotype | None
     accuracy: float | None
     better: float | None
@@ -94,6 +97,31 @@ class Asked:
     def worth(self) -> float:
         """`better` of a new cell, 0 to 1; nothing of any other answer."""
         return 0.0 if self.known or self.better is None else self.better
+
+
+@dataclass(frozen=True)
+class Situation:
+    """One question.
+
+    Attributes:
+        focus: what the proposal is to attempt.
+        ids: candidates to start from, the first is changed.
+        offers: changes that the model may choose from.
+    """
+
+    request: ModelRequest
+    focus: str
+    ids: tuple[str, ...]
+    offers: Sequence[Offer]
+
+
+@dataclass(frozen=True)
+class WithoutModel:
+    """What one change is worth that no model chose: any, any that is offered, and the first of these."""
+
+    change: float
+    offer: float
+    first: float
 
 
 class World:
@@ -145,15 +173,20 @@ class World:
             found.append(self._candidate(len(found), Proposal(**proposal)))
         return found
 
-    def by_chance(self, start: Genotype, history: Sequence[Candidate]) -> float:
-        """What one change of `start` is worth, on average over all."""
-        known = [c.genotype for c in history]
-        made = [
-            changed(self.space, start, [Change(gene=gene.path, to=value)])
-            for gene in genes(self.space, start)
-            for value in gene.values or ()
-        ]
-        return mean([0.0 if each in known else self.better(each) for each in made])
+    def worth(self, start: Genotype, gene: str, value: Any, history: Sequence[Candidate]) -> float:
+        """What one change of `start` is worth, see `Asked.worth`."""
+        made = changed(self.space, start, [Change(gene=gene, to=value)])
+        return 0.0 if any(made == c.genotype for c in history) else self.better(made)
+
+    def without_model(self, situation: Situation, history: Sequence[Candidate]) -> WithoutModel | None:
+        """What changes of the same start are worth that no model chose; None where none were asked for."""
+        if not situation.offers:
+            return None
+        start = next(c.genotype for c in history if c.id == situation.ids[0])
+        every = [(g.path, value) for g in genes(self.space, start) for value in g.values or ()]
+        offered = [(o.gene.path, o.to.value) for o in situation.offers if o.to is not None]
+        first, *_ = listed = [self.worth(start, *each, history) for each in offered]
+        return WithoutModel(mean([self.worth(start, *each, history) for each in every]), mean(listed), first)
 
     def _candidate(self, index: int, proposal: Proposal) -> Candidate:
         accuracy = self.accuracy(proposal.genotype)
@@ -173,10 +206,8 @@ class World:
             ended_order=index,
         )
 
-    def question(
-        self, history: Sequence[Candidate], seed: int, condition: str
-    ) -> tuple[ModelRequest, str, tuple[str, ...]]:
-        """What is asked, what the proposal is to attempt, and the candidates to start from."""
+    def situation(self, history: Sequence[Candidate], seed: int, condition: str) -> Situation:
+        """What is asked in one condition."""
         told = {TRUE: history, AGAIN: history, EMPTIED: (), SHUFFLED: shuffled(history, seed)}[condition]
         context = ProposalContext(
             index=seed,  # its number is all that tells questions without a history apart
@@ -189,7 +220,12 @@ class World:
         )
         questions = Questions(self.templates, context, by_changes=self.by_changes)
         request, focus = questions.question(), questions.variables["focus"]
-        return replace(request, bounds=terse(request.bounds)), focus["kind"], tuple(focus["ids"])
+        return Situation(
+            replace(request, bounds=terse(request.bounds)),
+            focus["kind"],
+            tuple(focus["ids"]),
+            offers_of(context, focus) if questions.variables["changes"] else [],
+        )
 
 
 def terse(bounds: Any) -> Any:
@@ -222,15 +258,15 @@ async def ask_all(world: World, client: OpenAIClient, asked: argparse.Namespace)
             break
         history = world.history(seed, asked.history)
         conditions = [TRUE, *([AGAIN] if seed < asked.seed + asked.again else []), SHUFFLED, EMPTIED]
-        questions = [world.question(history, seed, condition) for condition in conditions]
-        exchanges = await asyncio.gather(*(client.ask(request) for request, _, _ in questions))
-        for condition, (_, focus, ids), exchange in zip(conditions, questions, exchanges, strict=True):
-            found.append(judged(world, exchange, seed, condition, focus, ids, history))
+        situations = [world.situation(history, seed, condition) for condition in conditions]
+        exchanges = await asyncio.gather(*(client.ask(each.request) for each in situations))
+        for condition, situation, exchange in zip(conditions, situations, exchanges, strict=True):
+            found.append(judged(world, exchange, seed, condition, situation, history))
             last = found[-1]
             value = "no cell" if last.better is None else f"{last.better:.3f} ({last.accuracy:.4f})"
             start, usage = last.start, exchange.usage
             print(
-                f"{time.strftime('%H:%M:%S')} situation {seed} {condition:8} {focus:7} start "
+                f"{time.strftime('%H:%M:%S')} situation {seed} {condition:8} {situation.focus:7} start "
                 f"{'-' if start is None else f'{start:.3f}'} -> {value}{' known' if last.known else ''}; "
                 f"{usage.prompt_tokens} ({usage.cached_tokens} cached) + {usage.completion_tokens} tokens, "
                 f"{exchange.seconds:.0f} s",
@@ -246,8 +282,7 @@ def judged(
     exchange: Exchange,
     seed: int,
     condition: str,
-    focus: str,
-    ids: Sequence[str],
+    situation: Situation,
     history: Sequence[Candidate],
 ) -> Asked:
     """An answer, looked up."""
@@ -261,9 +296,9 @@ def judged(
     return Asked(
         context=seed,
         condition=condition,
-        focus=focus,
-        start=max((world.better(by_id[each]) for each in ids), default=None),
-        chance=world.by_chance(by_id[ids[0]], history) if ids and world.by_changes else None,
+        focus=situation.focus,
+        start=world.better(by_id[situation.ids[0]]) if situation.ids else None,
+        without=world.without_model(situation, history),
         genotype=genotype,
         accuracy=None if genotype is None else world.accuracy(genotype),
         better=None if genotype is None else world.better(genotype),
@@ -284,7 +319,7 @@ def report(found: Sequence[Asked], asked: argparse.Namespace) -> None:
         pairs = [(of[each.context, TRUE], each) for each in mine if (each.context, TRUE) in of]
         steps = np.array([a.worth - b.worth for a, b in pairs])
         valued = [each for each in mine if each.better is not None]
-        over = np.array([each.worth - each.chance for each in mine if each.chance is not None])
+        without = [each.without for each in mine if each.without is not None]
         rows.append(
             {
                 "history": condition,
@@ -299,7 +334,9 @@ def report(found: Sequence[Asked], asked: argparse.Namespace) -> None:
                 "true is worth more": "-" if condition == TRUE else between(steps),
                 "p": "-" if condition == TRUE else p_value(steps),
                 "start": mean([each.start for each in mine if each.start is not None]),
-                "over chance": between(over) if len(over) else "-",
+                "any change": mean([each.change for each in without]),
+                "any offer": mean([each.offer for each in without]),
+                "first offer": mean([each.first for each in without]),
                 "s a call": mean([each.seconds for each in mine]),
             }
         )
@@ -311,8 +348,8 @@ def report(found: Sequence[Asked], asked: argparse.Namespace) -> None:
         "ones among them; known: those that were in the history. better than: share of all cells that are "
         "worse than the proposed one (a random cell: 0.50); worth: that, 0 where it was known or no cell. "
         "true is worth more: paired difference in worth, with a bootstrap interval of 95 % (p: Wilcoxon). "
-        "start: share of cells worse than the one it was to start from; over chance: worth more than one "
-        "change of that at random.",
+        "start: share of cells worse than the one it was to start from; any change, any offer, first offer: "
+        "what these are worth without a model, from the same start.",
     )
 
 
