@@ -26,7 +26,7 @@ PRIORITIES: tuple[tuple[str, int], ...] = (
     ("avoid", 6),
     ("paid", 6),
     ("predictor_view", 3),
-    ("changes", 12),
+    ("changes", 8),
     ("notes", 5),
     ("best", 5),
     ("knowledge", 0),

@@ -86,7 +86,7 @@ class Start:
 
     ids: tuple[str, ...]
     genes: tuple[Gene, ...]
-    most: int = 2
+    most: int = 1
 
 
 def genes(space: Space, genotype: Genotype) -> list[Gene]:

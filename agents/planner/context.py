@@ -56,7 +56,7 @@ LOOK_BACK = 64
 """How many of the newest setbacks, and of the newest scores, are looked through for what is worth telling."""
 LEAST_TRIED = 2.0
 """Evaluations from which on it is told what an author brought."""
-_OFFERED = {"refine": 8, "combine": 12, "explore": 16}
+_OFFERED = {"refine": 8, "combine": 8, "explore": 10}
 """Changes of a parent that a model may choose from. Few, because small models take any that stands there."""
 _SHARES = {"refine": 0.5, "combine": 0.2, "explore": 0.3}
 
@@ -124,7 +124,8 @@ def prompt_variables(context: ProposalContext, n: int = 1, by_changes: bool = Fa
         "focuses": focuses,
         "answer": "changes" if changes else "genotype",
         "changes": [change(each) for each in changes],
-        "most_changes": 3 if focuses[0]["kind"] == "combine" else 2,
+        # one at a time teaches most, and a small model's second one is rarely a better one
+        "most_changes": 2 if focuses[0]["kind"] == "combine" else 1,
     }
 
 

@@ -257,7 +257,8 @@ async def ask_all(world: World, client: OpenAIClient, asked: argparse.Namespace)
             print(f"the {asked.minutes:g} minutes are up after {seed - asked.seed} situations", flush=True)
             break
         history = world.history(seed, asked.history)
-        conditions = [TRUE, *([AGAIN] if seed < asked.seed + asked.again else []), SHUFFLED, EMPTIED]
+        again = [AGAIN] if seed < asked.seed + asked.again else []
+        conditions = [TRUE, *again, *asked.against]
         situations = [world.situation(history, seed, condition) for condition in conditions]
         exchanges = await asyncio.gather(*(client.ask(each.request) for each in situations))
         for condition, situation, exchange in zip(conditions, situations, exchanges, strict=True):
@@ -416,6 +417,13 @@ async def main() -> None:
     parser.add_argument("--contexts", type=int, default=30, help="situations")
     parser.add_argument("--history", type=int, default=12, help="evaluated cells in each")
     parser.add_argument("--again", type=int, default=3, help="situations whose true question is asked twice")
+    parser.add_argument(
+        "--against",
+        nargs="+",
+        choices=[SHUFFLED, EMPTIED],
+        default=[SHUFFLED, EMPTIED],
+        help="other histories",
+    )
     parser.add_argument("--minutes", type=float, default=60.0, help="no further situation after that")
     parser.add_argument("--threads", type=int, default=1, help="of a model file's server")
     parser.add_argument("--answers", choices=["changes", "genotype"], default="changes", help="llm.answers")
