@@ -76,7 +76,7 @@ class ProposalAnswer(BaseModel):
             raise ValueError("genotype and changes exclude each other")
         if self.changes is None and self.genotype is None:
             raise ValueError("the field genotype is missing")
-        if self.genotype is not None and not self.edit:
+        if self.genotype is not None and "edit" not in self.model_fields_set:
             raise ValueError("the field edit is missing")
         return self
 

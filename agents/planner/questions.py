@@ -64,7 +64,8 @@ class Questions:
         self.cuts: Cuts
         self._take_form()
         self.variables, self.cuts = self._fitted("")
-        self._take_form()  # a parent that is too long to show is not changed
+        if self.cuts.left_out:  # changes may be among it; a parent that is too long to show is not changed
+            self._take_form()
         if words := self.cuts.in_words():
             log.info("question %d is %s", context.index + 1, words)
         if limit is not None and self.cuts.tokens > limit:

@@ -183,6 +183,13 @@ def test_long_texts_are_cut_and_put_on_one_line() -> None:
     assert len(answer.hypothesis) == 600 and "\n" not in answer.hypothesis
 
 
+def test_an_edit_may_be_empty_but_not_left_out() -> None:
+    assert read(json.dumps(GOOD | {"edit": ""}), TinySpace())[0].edit == ""
+    without = {name: value for name, value in GOOD.items() if name != "edit"}
+    with pytest.raises(ProposalError, match="the field edit is missing"):
+        read(json.dumps(without), TinySpace())
+
+
 def test_an_expectation_in_words_is_still_understood() -> None:
     old = {name: value for name, value in GOOD.items() if name != "expectation"}
     answer, _ = read(json.dumps(old | {"expected_effect": "accuracy +0.02"}), TinySpace())

@@ -321,6 +321,7 @@ def report(found: Sequence[Asked], asked: argparse.Namespace) -> None:
         steps = np.array([a.worth - b.worth for a, b in pairs])
         valued = [each for each in mine if each.better is not None]
         without = [each.without for each in mine if each.without is not None]
+        over = np.array([each.worth - each.without.offer for each in mine if each.without is not None])
         rows.append(
             {
                 "history": condition,
@@ -338,6 +339,7 @@ def report(found: Sequence[Asked], asked: argparse.Namespace) -> None:
                 "any change": mean([each.change for each in without]),
                 "any offer": mean([each.offer for each in without]),
                 "first offer": mean([each.first for each in without]),
+                "over any offer": f"{between(over)}, p {p_value(over)}" if len(over) else "-",
                 "s a call": mean([each.seconds for each in mine]),
             }
         )
@@ -350,7 +352,7 @@ def report(found: Sequence[Asked], asked: argparse.Namespace) -> None:
         "worse than the proposed one (a random cell: 0.50); worth: that, 0 where it was known or no cell. "
         "true is worth more: paired difference in worth, with a bootstrap interval of 95 % (p: Wilcoxon). "
         "start: share of cells worse than the one it was to start from; any change, any offer, first offer: "
-        "what these are worth without a model, from the same start.",
+        "what these are worth without a model, from the same start; over any offer: the model's worth more.",
     )
 
 
