@@ -133,7 +133,9 @@ def offers_of(context: ProposalContext, focus: Mapping[str, Any]) -> list[Offer]
     """The changes that are offered to a proposal with `focus`, the most promising first."""
     parents = [context.population.get(cid) for cid in focus["ids"]]
     found = genes(context.space, parents[0].genotype)
-    return offers(context.population, found, parents, _OFFERED[focus["kind"]], context.task.maximize)
+    kind = focus["kind"]
+    explore = kind == "explore"
+    return offers(context.population, found, parents, _OFFERED[kind], context.task.maximize, explore)
 
 
 def noise_in_words(noise: NoiseFloor | None, task: Task) -> dict[str, Any] | None:

@@ -3,8 +3,9 @@
 The value that a gene has and those that it can become are weighed by the scores of the networks that have
 them, whatever else these consist of: a marginal effect, which says what went together and not what caused it.
 Ranks are averaged rather than scores, because one collapsed network would outweigh many good ones, and are
-drawn towards the middle where few networks tell; networks that break a limit rank last. A change that was
-proposed before is not offered.
+drawn towards the middle where few networks tell; networks that break a limit rank last. Who explores is offered
+values by how good they could be, which is more for those of few networks: the upper confidence bound of Auer et
+al. (2002). A change that was proposed before is not offered.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ LOOK_BACK = 256
 """How many of the newest scored candidates are read."""
 DRAWN = 2.0
 """Networks of middling rank that are added to those that have a value."""
+SPREAD = 12**-0.5
+"""Standard deviation of ranks that are evenly spread from 0 to 1."""
 _MISSING = object()
 
 
@@ -47,6 +50,11 @@ class Went:
     rank: float = 0.5
     tried: Candidate | None = None
 
+    @property
+    def could_be(self) -> float:
+        """The rank and its standard error: high for what is good, and for what few networks tell of."""
+        return self.rank + SPREAD / math.sqrt(self.networks + DRAWN)
+
 
 @dataclass(frozen=True)
 class Offer:
@@ -65,9 +73,19 @@ class Offer:
         """By how much the new value outranks the present one, from -1 to 1."""
         return (self.to.rank if self.to is not None else 0.5) - self.now.rank
 
+    @property
+    def hope(self) -> float:
+        """By how much the new value could outrank the present one."""
+        return (self.to if self.to is not None else Went(None)).could_be - self.now.rank
+
 
 def offers(
-    population: PopulationView, found: Sequence[Gene], parents: Sequence[Candidate], most: int, maximize: bool
+    population: PopulationView,
+    found: Sequence[Gene],
+    parents: Sequence[Candidate],
+    most: int,
+    maximize: bool,
+    explore: bool = False,
 ) -> list[Offer]:
     """The most promising changes that were not made before, the best first; any where all were made.
 
@@ -77,6 +95,7 @@ def offers(
         parents: the one that is changed, and another one whose values it may get, if that is what is wanted.
         most: changes.
         maximize: whether higher scores are better.
+        explore: whether what few networks tell of comes before what is as good.
     """
     record = _Record.of(population, parents[0], maximize)
     made = []
@@ -93,7 +112,7 @@ def offers(
         theirs = dict(_leaves("", parents[1].genotype))
         shared = [o for o in new if o.to is not None and _same(theirs.get(o.gene.path, _MISSING), o.to.value)]
         new = shared or new
-    return sorted(new, key=lambda offer: -offer.promise)[:most]
+    return sorted(new, key=lambda offer: -(offer.hope if explore else offer.promise))[:most]
 
 
 def offered(found: Sequence[Offer]) -> tuple[Gene, ...]:

@@ -302,7 +302,8 @@ class ConfinementContract(OpenSandbox):
         genotype = {"act": "hide", "marker": marker, "seconds": 60 if stays else 0}
         limits = JobLimits(wall_s=self.start_s if stays else 60)
         running = asyncio.ensure_future(
-            sandbox.run(self.job(f"hide-{stays}", genotype, limits=limits, epochs=3))
+            # not measured: whoever hides a process is timed by the wall, and on a busy machine not believed
+            sandbox.run(self.job(f"hide-{stays}", genotype, limits=limits, epochs=3, latency=None))
         )
         assert await until(lambda: bool(alive(marker)), 20)
         assert (await running).state is (JobState.TIMEOUT if stays else JobState.TRAINED)

@@ -15,10 +15,15 @@ from tests.agents.planner.world import TinySpace, candidate, convnet, evaluated
 
 
 def of(
-    candidates: list[Candidate], *parents: Candidate, most: int = 99, maximize: bool = True, space: Any = None
+    candidates: list[Candidate],
+    *parents: Candidate,
+    most: int = 99,
+    maximize: bool = True,
+    space: Any = None,
+    explore: bool = False,
 ) -> list[Offer]:
     found = genes(space or TinySpace(), parents[0].genotype)
-    return offers(Population(maximize, candidates), found, parents, most, maximize)
+    return offers(Population(maximize, candidates), found, parents, most, maximize, explore)
 
 
 def tiny(index: int, width: int, depth: int, score: float | None, **more: Any) -> Candidate:
@@ -50,6 +55,14 @@ def test_what_was_made_of_the_parent_before_is_not_offered_again() -> None:
     found = of([parent, *every], parent)
     assert len(found) == 4, "all were made: two of them together may still be new"
     assert {o.to.tried.id for o in found if o.to is not None and o.to.tried} == {c.id for c in every}
+
+
+def test_who_explores_is_offered_first_what_few_networks_tell_of() -> None:
+    parent = tiny(0, 8, 1, 0.1)
+    run = [parent, *(tiny(1 + i, 16, 2, 0.5 + i / 100) for i in range(10)), tiny(11, 8, 3, 0.545)]
+    known = [("depth", 2), ("width", 16)]
+    assert told(of(run, parent)) == [*known, ("width", 32)]
+    assert told(of(run, parent, explore=True)) == [("width", 32), *known], "nobody has it, so it could be best"
 
 
 def test_another_parent_gives_its_values() -> None:

@@ -46,7 +46,7 @@ async def test_a_small_model_changes_genes_of_a_parent(exchanges: ExchangeLog) -
     assert request.bounds["parents"]["minItems"] == 1 and request.bounds["changes"]["minItems"] == 1
     system, user = (message.content for message in request.messages)
     assert "hypothesis, expectation, parents, changes." in system
-    assert "Changes that can be made in c-0001, the most promising first." in user
+    assert "Changes that can be made in c-0001, the most promising first" in user
     assert "- width: 8 (0.5 in 1) -> 16 (not tried)\n" in user
     assert "whole genotype" not in user
 
