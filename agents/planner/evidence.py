@@ -3,9 +3,9 @@
 The value that a gene has and those that it can become are weighed by the scores of the networks that have
 them, whatever else these consist of: a marginal effect, which says what went together and not what caused it.
 Ranks are averaged rather than scores, because one collapsed network would outweigh many good ones, and are
-drawn towards the middle where few networks tell; networks that break a limit rank last. Who explores is offered
-values by how good they could be, which is more for those of few networks: the upper confidence bound of Auer et
-al. (2002). A change that was proposed before is not offered.
+drawn towards the middle where few networks tell; networks that break a limit rank last. Who explores is
+offered values by how good they could be, which is more for those of few networks: the upper confidence bound
+of Auer et al. (2002). A change that was proposed before is not offered.
 """
 
 from __future__ import annotations

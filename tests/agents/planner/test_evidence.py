@@ -62,7 +62,7 @@ def test_who_explores_is_offered_first_what_few_networks_tell_of() -> None:
     run = [parent, *(tiny(1 + i, 16, 2, 0.5 + i / 100) for i in range(10)), tiny(11, 8, 3, 0.545)]
     known = [("depth", 2), ("width", 16)]
     assert told(of(run, parent)) == [*known, ("width", 32)]
-    assert told(of(run, parent, explore=True)) == [("width", 32), *known], "nobody has it, so it could be best"
+    assert told(of(run, parent, explore=True)) == [("width", 32), *known], "nobody has it: it could be best"
 
 
 def test_another_parent_gives_its_values() -> None:
