@@ -107,12 +107,17 @@ def offers(
             made.append(Offer(gene, now, Went(value) if whole else record.went(gene.path, value)))
         if values is None:
             made.append(Offer(gene, now, None))
-    new = [offer for offer in made if offer.to is None or offer.to.tried is None] or made
+    new = [offer for offer in made if not was_made(offer)] or made
     if len(parents) > 1:
         theirs = dict(_leaves("", parents[1].genotype))
         shared = [o for o in new if o.to is not None and _same(theirs.get(o.gene.path, _MISSING), o.to.value)]
         new = shared or new
     return sorted(new, key=lambda offer: -(offer.hope if explore else offer.promise))[:most]
+
+
+def was_made(offer: Offer) -> bool:
+    """Whether the parent was changed like that before, and in nothing else."""
+    return offer.to is not None and offer.to.tried is not None
 
 
 def offered(found: Sequence[Offer]) -> tuple[Gene, ...]:
