@@ -208,7 +208,7 @@ def _paid(context: ProposalContext) -> list[str]:
         if len(rates) < 2:
             continue  # one alone cannot be compared
         for name in sorted(rates, key=lambda name: (-rates[name], name))[:OPERATORS]:
-            lines.append(f"{by} {quoted(name, 60)}: {rates[name]:.2f} ({show_number(spent[name])} tried)")
+            lines.append(f"{by} {quoted(name, 60)}: {rates[name]:.2f} ({show_number(spent[name])} spent)")
     return lines
 
 

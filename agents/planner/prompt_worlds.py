@@ -30,7 +30,7 @@ from cambrian.agents.runfile import RunConfig
 from cambrian.agents.sections import Constraint
 from cambrian.agents.spaces.fit import fitting_tasks
 from cambrian.sandbox.examination.report import StaticFacts
-from cambrian.search_spaces import MissingDataError, Space, Task
+from cambrian.search_spaces import Genotype, MissingDataError, Space, Task
 from cambrian.search_spaces.tasks.listing import create_listed
 
 MANY = 30
@@ -43,7 +43,6 @@ HOSTILE = (
 _NOISE = NoiseFloor(std=0.01, low=0.006, high=0.02, degrees=4, networks=1, trainings=5, factor=2.78)
 _ARMS = ("random", "mutation", "crossover", "llm")
 _IDEAS = ("refine", "combine", "explore")
-_VERDICTS = tuple(Verdict)
 
 
 @dataclass(frozen=True)
@@ -146,6 +145,7 @@ class _Maker:
         self._space, self._task, self._config = space, task, config
         self._rng = random.Random(0)
         self._index = 0
+        self._genotypes: dict[str, Genotype] = {}
 
     def context(
         self, candidates: Sequence[Candidate], seed: int, *, bare: bool = False, words: str = ""
@@ -193,12 +193,6 @@ class _Maker:
         for i in range(n):
             score = round(self._rng.uniform(0.6, 0.9), 4)
             parents = tuple(c.id for c in self._rng.sample(found, min(len(found), i % 3)))
-            lesson = Lesson(
-                verdict=_VERDICTS[i % len(_VERDICTS)],
-                measured="accuracy +0.012, more than the noise",
-                text="An invented lesson: the second stage was too narrow.",
-                compared_with=parents,
-            )
             found.append(
                 self._candidate(
                     CandidateState.EVALUATED,
@@ -206,10 +200,25 @@ class _Maker:
                     arm=_ARMS[i % len(_ARMS)],
                     score=score,
                     latency=round(score * self._rng.uniform(1.0, 2.0), 3),
-                    lesson=lesson,
+                    lesson=self._lesson(score, [c for c in found if c.id in parents[:1]]),
                 )
             )
         return found
+
+    def _lesson(self, score: float, parents: Sequence[Candidate]) -> Lesson:
+        """What is said of a candidate, true of its numbers."""
+        metric = self._task.metric
+        measured, verdict = "there is nothing to compare it with", Verdict.NO_EVIDENCE
+        if parents:
+            theirs = parents[0].score or 0.0
+            change = score - theirs
+            measured = f"{metric} {score:.4f} against {theirs:.4f} of {parents[0].id}"
+            verdict = Verdict.BORNE_OUT if (change > 0) == self._task.maximize else Verdict.REFUTED
+            if abs(change) <= _NOISE.difference():
+                verdict = Verdict.WITHIN_NOISE
+        text = "An invented lesson: what was changed matters less than what it was changed in."
+        compared = tuple(parent.id for parent in parents)
+        return Lesson(verdict=verdict, measured=measured, text=text, compared_with=compared)
 
     def ended(self, words: str = "") -> list[Candidate]:
         """One of each way to end, and one that is under way."""
@@ -231,19 +240,23 @@ class _Maker:
         lesson: Lesson | None = None,
     ) -> Candidate:
         index, self._index = self._index, self._index + 1
-        genotype = self._space.sample(self._rng)
+        genotype, edit = self._space.sample(self._rng), ""
+        origin = parents[0] if parents else candidate_id(0)
+        if origin in self._genotypes and (parents or index % 2):
+            genotype, edit = self._space.mutate(self._genotypes[origin], self._rng)
+        self._genotypes[candidate_id(index)] = genotype
         by_model = arm == "llm"
         expectation = Expectation(measure="score", change="higher", by_percent=1) if by_model else None
         proposal = Proposal(
             arm=arm,
             genotype=genotype,
             parents=parents,
-            edit=words or "stem width 16 -> 32",
+            edit=words or (edit if parents else ""),
             hypothesis=words or "an invented hypothesis" if by_model else "",
             expected_effect=words or expectation.in_words(self._task.metric) if expectation else "",
             expectation=expectation,
             model="a-model" if by_model else "",
-            operator="widen",
+            operator="widen" if parents else "",
             idea=_IDEAS[index % len(_IDEAS)] if by_model else "",
         )
         first = candidate_id(0)
@@ -256,9 +269,7 @@ class _Maker:
             reason=words or ("" if score is not None else f"an invented reason to end as {state.value}"),
             summary=words or "an invented summary",
             duplicate_of=first if state is CandidateState.DUPLICATE else None,
-            nearest=Nearest(id=first, similarity=0.9, difference="stages[0].width 16 -> 32")
-            if index
-            else None,
+            nearest=Nearest(id=origin, similarity=0.9, difference=edit) if edit else None,
             static=StaticFacts(parameters=10_000 + index, flops=10**6, peak_memory_mb=10.0, depth=4),
             score=score,
             rung=0 if score is not None else -1,

@@ -184,7 +184,7 @@ def test_lessons_comments_and_what_paid_are_shown() -> None:
     assert "no evidence" not in text
     assert "# Comments of reviewers" in text
     assert "- c-0003 (network 2; accuracy 0.9): ada: good, now with less memory" in text
-    assert "- idea explore: " in text and "- operator widen: " in text and "(2 tried)" in text
+    assert "- idea explore: " in text and "- operator widen: " in text and "(2 spent)" in text
     assert "arm llm" not in text, "one alone cannot be compared"
     lines = [line for line in text.splitlines() if line.startswith("- idea")]
     rates = [float(line.split(": ")[1].split()[0]) for line in lines]
