@@ -111,9 +111,13 @@ def _find(
             name, candidate = split
         try:
             store = workspace.open(name)
-        except UnknownNameError:
+        except UnknownNameError as error:
             if not Path(name).exists():
-                raise
+                runs_known = workspace.run_ids()
+                if any(run.startswith(name) for run in runs_known):
+                    raise
+                hint = near_names(name, [*SPACES.names(), *runs_known])
+                raise UnknownNameError(f"no run, space or file {name!r}", hint=hint) from error
             found = subject(name)  # the path of a space
         else:
             try:

@@ -228,6 +228,9 @@ def test_a_candidate_that_no_model_proposed_is_said_to_be_one(
     with pytest.raises(UserError, match=r"no part of this question is from 'propse\.j2'") as caught:
         cli(capsys, "render", "convnet", "--template", "propse.j2")
     assert "did you mean propose.j2" in caught.value.hint
+    with pytest.raises(UserError, match="no run, space or file 'convnt'") as caught:
+        cli(capsys, "render", "convnt")
+    assert "convnet" in caught.value.hint
 
 
 @pytest.mark.parametrize("role", ["propose", "repair", "analyse"])
