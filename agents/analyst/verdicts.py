@@ -1,6 +1,7 @@
 """Whether what was measured bears a hypothesis out: computed, free, of every candidate.
 
-An expectation is of one number against that of the first parent. The rules, for a change of at least
+An expectation is of one number against that of the first parent, or of the best network at that time where it
+has none. The rules, for a change of at least
 `by_percent` of the parent's value:
 
 * no larger than what chance makes: within the noise, whatever was expected. Only numbers that are exact, such
@@ -88,6 +89,7 @@ def assess(
     parents: Sequence[Candidate],
     siblings: Sequence[Candidate],
     other: Candidate | None,
+    reference: Candidate | None,
     readings: Readings,
     task: Task,
 ) -> Assessment:
@@ -97,11 +99,13 @@ def assess(
         candidate: that has ended.
         parents: those that exist, in order.
         siblings: other children of theirs, newest first.
-        other: whom it is compared with where it has no parents: the earlier one that it is most like.
+        other: whom it is compared with where it has neither: the earlier one that it is most like.
+        reference: whom it was to be compared with where it has no parents.
         readings: of the run.
         task: tells metric and direction.
     """
-    first = parents[0] if parents else other
+    judge = parents[0] if parents else reference
+    first = judge or other
     expectation = candidate.proposal.expectation
     verdict, remarks = Verdict.NO_EVIDENCE, []
     if not candidate.feasible:
@@ -109,11 +113,11 @@ def assess(
         if expectation is not None:
             remarks.append(f"expected: {expectation.in_words(task.metric)}")
     elif expectation is not None:
-        found = readings.difference(expectation.measure, candidate, parents[0]) if parents else None
-        remark = "" if parents else "it names no parent to be measured against"
+        found = readings.difference(expectation.measure, candidate, judge) if judge else None
+        remark = "" if judge else "it names no parent to be measured against"
         if found is not None:
             verdict, remark = verdict_on(expectation, found)
-        elif parents:
+        elif judge:
             remark = f"there is no {expectation.measure} of both to compare"
         remarks.append(f"expected: {expectation.in_words(task.metric)}" + (f"; {remark}" if remark else ""))
     measures: list[Measure] = list(

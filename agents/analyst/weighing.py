@@ -99,7 +99,9 @@ class Weigher:
     def assess(self, candidate: Candidate) -> Assessment:
         """What the measurements of a candidate say now."""
         parents, siblings, nearest = self.family(candidate)
-        return assess(candidate, parents, siblings, nearest, self.readings, self._do.task)
+        against = candidate.proposal.against
+        reference = None if against is None else self._do.population.get(against)
+        return assess(candidate, parents, siblings, nearest, reference, self.readings, self._do.task)
 
     def family(self, candidate: Candidate) -> tuple[list[Candidate], list[Candidate], Candidate | None]:
         """Parents, the newest siblings first, and the earlier candidate that it is most like."""

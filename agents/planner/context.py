@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 from cambrian.agents.evaluator.noise import NoiseFloor
-from cambrian.agents.planner.arm import ProposalContext
+from cambrian.agents.planner.arm import PopulationView, ProposalContext
 from cambrian.agents.planner.changes import genes
 from cambrian.agents.planner.credit import relative_merits
 from cambrian.agents.planner.evidence import Offer, offers, was_made
@@ -124,11 +124,17 @@ def prompt_variables(context: ProposalContext, n: int = 1, by_changes: bool = Fa
         "notes": [quoted(note, 500) for note in context.notes()],
         "focus": focuses[0],
         "focuses": focuses,
+        "reference": reference(population) or "",
         "answer": "changes" if changes else "genotype",
         "changes": [change(each) for each in changes],
         # one at a time teaches most, and two that go well alone go worse together than either, on the average
         "most_changes": 2 if changes and all(was_made(offer) for offer in changes) else 1,
     }
+
+
+def reference(population: PopulationView) -> str | None:
+    """The id of the network that one without parents is compared with: the best so far; None without any."""
+    return next((best.id for best in population.elite(1)), None)
 
 
 def offers_of(context: ProposalContext, focus: Mapping[str, Any]) -> list[Offer]:

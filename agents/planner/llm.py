@@ -11,7 +11,7 @@ from cambrian.agents.planner.arm import PopulationView, ProposalContext
 from cambrian.agents.planner.batching import Batching
 from cambrian.agents.planner.budgeting import TokenCounter
 from cambrian.agents.planner.client import ModelRequest
-from cambrian.agents.planner.context import quoted
+from cambrian.agents.planner.context import quoted, reference
 from cambrian.agents.planner.conversation import Conversation
 from cambrian.agents.planner.credit import choose_model
 from cambrian.agents.planner.exchange import Exchange
@@ -228,17 +228,18 @@ class LLMArm:
         context: ProposalContext,
         idea: str,
     ) -> Proposal:
-        expected = answer.expectation
+        expected, parents = answer.expectation, _known_parents(answer, context.population)
         return Proposal(
             arm=self.name,
             genotype=genotype if answer.genotype is None else answer.genotype,
-            parents=_known_parents(answer, context.population),
+            parents=parents,
             edit=answer.edit,
             hypothesis=answer.hypothesis,
             expected_effect=answer.expected_effect
             if expected is None
             else expected.in_words(context.task.metric),
             expectation=expected,
+            against=None if parents else reference(context.population),
             exchange=exchange.id,
             model=exchange.model,
             idea=idea,

@@ -118,6 +118,7 @@ class Proposal(_Data):
         hypothesis: why it should be good; the LLM's reasoning, or empty.
         expected_effect: what should be measured if the hypothesis holds; may be empty.
         expectation: the same as data, None where the author gave none.
+        against: whom one without parents is compared with, the best when it was asked for; None for nobody.
         exchange: id of the recorded model call behind it, or None.
         model: name of the model that made it; empty for arms without one.
         operator: kind of the edit, such as the mutation operator's name; may be empty.
@@ -131,6 +132,7 @@ class Proposal(_Data):
     hypothesis: str = ""
     expected_effect: str = ""
     expectation: Expectation | None = None
+    against: str | None = None
     exchange: str | None = None
     model: str = ""
     operator: str = ""

@@ -187,6 +187,17 @@ def test_siblings_are_compared_and_all_arms_get_a_verdict(world: World) -> None:
     assert set(lesson.compared_with) == {parent.id, children[0].id, children[1].id}
 
 
+def test_what_has_no_parents_is_held_against_the_best_of_its_time(world: World) -> None:
+    best = world.add(0.50)
+    better, worse = (world.add(score, expect=UP(1), against=best.id) for score in (0.60, 0.30))
+    analyst = analyst_of(world)
+    for each in (better, worse):
+        analyst.look_at(each.id)
+    assert (verdict_of(world, better.id), verdict_of(world, worse.id)) == (OUT, AGAINST)
+    lesson = world.get(worse.id).lesson
+    assert lesson is not None and lesson.compared_with[0] == best.id and f"of {best.id}" in lesson.measured
+
+
 def test_a_parent_that_is_not_believed_any_more_is_no_evidence(world: World) -> None:
     parent = world.add(0.50)
     child = world.add(0.60, parents=(parent.id,), expect=UP(1))

@@ -84,6 +84,18 @@ async def test_the_prompt_holds_history_and_rejections(exchanges: ExchangeLog) -
     assert "accuracy" in system and "higher is better" in " ".join(system.split())
 
 
+async def test_who_names_no_parents_is_held_against_the_best(exchanges: ExchangeLog) -> None:
+    space = convnet()
+    population = evaluated(space, 4)
+    best = max(population, key=lambda c: c.score or 0)
+    arm, client = scripted(exchanges, answer(space, parents=[]), answer(space, parents=["c-0001"]))
+    (alone,) = await arm.propose(context(space, population), 1)
+    assert (alone.parents, alone.against) == ((), best.id)
+    assert f"(against {best.id} where parents is empty)" in client.requests[0].messages[1].content
+    (child,) = await arm.propose(context(space, population), 1)
+    assert (child.parents, child.against) == (("c-0001",), None)
+
+
 async def test_a_wrong_answer_is_mended_in_a_second_turn(exchanges: ExchangeLog) -> None:
     space = convnet()
     wrong = answer(space, genotype={"stem": {}, "stages": [{"block": "convv", "width": 9}], "head": {}})
