@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import (
-    BaseModel,
     Field,
     ValidationError,
     field_validator,
@@ -18,6 +18,7 @@ from pydantic import (
 from cambrian.agents.errors import RunFileError, UnknownNameError, UserError
 from cambrian.agents.population.model import CONTROL_ARM, LLM_ARM
 from cambrian.agents.sections import (
+    MAY_BE_OFF,
     AnalystSection,
     ArmSection,
     BudgetSection,
@@ -85,7 +86,7 @@ class RunConfig(Section):
         }
     )
     recipe_genes: dict[str, Any] = Field(default_factory=dict)
-    review: Literal["off", "gate"] = "off"
+    review: Annotated[Literal["off", "gate"], MAY_BE_OFF] = "off"
     llm: LLMSection = LLMSection()
     analyst: AnalystSection = AnalystSection()
     sandbox: SandboxSection = SandboxSection()
@@ -196,7 +197,9 @@ def load_run_file(path: Path, overrides: Mapping[str, Any] | None = None) -> Run
     data = read_mapping(path, "run file", RunFileError)
     for key, value in (overrides or {}).items():
         _set(data, key, value)
-    return parse_config(data, str(path), base=path.parent)
+    config = parse_config(data, str(path), base=path.parent)
+    _check_addresses(config, str(path))
+    return config
 
 
 def parse_config(
@@ -238,6 +241,22 @@ def parse_config(
     return config
 
 
+def _check_addresses(config: RunConfig, origin: str) -> None:
+    """Only of new runs: the file is kept with the run, and earlier runs with a password go on."""
+    from cambrian.agents.planner.endpoint import holds_credentials
+
+    found = {f"llm.models.{i}": model for i, model in enumerate(config.llm.models)}
+    for place, url, key in (
+        ("llm", config.llm.base_url, "OPENAI_API_KEY"),
+        *((place, model.base_url, model.key_env) for place, model in found.items()),
+    ):
+        if url is not None and holds_credentials(url):
+            raise RunFileError(
+                f"{origin}: {place}.base_url: a user name or password in it would be kept with the run",
+                hint=f"leave it out, and set {key} in the environment",
+            )
+
+
 def _check_latency(config: RunConfig, origin: str) -> None:
     device = config.latency.device
     if device is not None and device not in config.devices:
@@ -269,6 +288,7 @@ _PLAIN = {
     "model_type": "should be a mapping of keys to values",
     "model_attributes_type": "should be a mapping of keys to values",
     "dict_type": "should be a mapping of names to values",
+    "tuple_type": "should be a list",
     "string_pattern_mismatch": "use lower-case letters, digits and hyphens only, at most 40",
 }
 """What pydantic says in words of its own classes, in words of the file's."""
@@ -300,15 +320,22 @@ def _explain(item: dict[str, Any]) -> str:
     return f"{place}: {message[:1].lower()}{message[1:]}{shown}"
 
 
-_NAMED: dict[str, type[BaseModel]] = {"arms": ArmSection, "devices": Device}
-"""Sections whose keys are names, and what each name stands for."""
-
-
 def _keys_at(place: tuple[Any, ...]) -> list[str]:
     model: Any = RunConfig
-    for part in place[:1]:
-        model = _NAMED.get(part) or RunConfig.model_fields[part].annotation
+    for part in place:
+        fields = getattr(model, "model_fields", None)
+        if fields is not None and part in fields:
+            model = _below(fields[part].annotation)
+        elif fields is None and (inner := get_args(model)):  # a name or a number: of a mapping or a list
+            model = _below(inner[1] if get_origin(model) is dict else inner[0])
     return list(getattr(model, "model_fields", {}))
+
+
+def _below(annotation: Any) -> Any:
+    """What stands there where anything does: without `Annotated` and `None`."""
+    while get_origin(annotation) in (Annotated, Union, UnionType):
+        annotation = next(each for each in get_args(annotation) if each is not type(None))
+    return annotation
 
 
 def parse_budget(text: str) -> dict[str, Any]:

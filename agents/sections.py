@@ -47,6 +47,8 @@ def parse_duration(value: object) -> object:
 
 
 Duration = Annotated[float, BeforeValidator(parse_duration), Field(gt=0, allow_inf_nan=False)]
+MAY_BE_OFF = BeforeValidator(lambda value: "off" if value is False else value)
+"""YAML reads `off` as false."""
 
 
 class Constraint(Section):
@@ -267,13 +269,8 @@ class AnalystSection(Section):
         notes: most notes that a run keeps.
     """
 
-    lessons: Literal["llm", "all", "off"] = "llm"
+    lessons: Annotated[Literal["llm", "all", "off"], MAY_BE_OFF] = "llm"
     notes: int = Field(default=12, ge=0, le=100)
-
-    @field_validator("lessons", mode="before")
-    @classmethod
-    def _yaml_reads_off_as_false(cls, value: object) -> object:
-        return "off" if value is False else value
 
 
 class SandboxSection(Section):

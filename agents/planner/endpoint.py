@@ -5,12 +5,13 @@ Nothing here imports the OpenAI client, so that `cambrian doctor` and a run with
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from urllib.parse import SplitResult, urlsplit, urlunsplit
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from pydantic import BaseModel, ConfigDict
 
@@ -70,7 +71,10 @@ class Endpoint:
         parts = _split(self.base_url)
         values = [pair.partition("=")[2] for pair in parts.query.split("&")]
         credentials = parts.netloc.rpartition("@")[0]
-        return Redactor([self.key, parts.password, credentials, *values])
+        # as the header has them: of base64, only what stands whole in it would be found else
+        name, password = (unquote(part or "") for part in (parts.username, parts.password))
+        basic = base64.b64encode(f"{name}:{password}".encode()).decode() if credentials else ""
+        return Redactor([self.key, parts.password, password, credentials, basic, *values])
 
 
 class EndpointStatus(BaseModel):
@@ -99,6 +103,11 @@ def without_credentials(url: str) -> str:
     parts = _split(url)
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, host, parts.path, "", ""))
+
+
+def holds_credentials(url: str) -> bool:
+    """Whether a user name, which may be a key too, or a password stands in `url`."""
+    return "@" in _split(url).netloc
 
 
 def _split(url: str) -> SplitResult:

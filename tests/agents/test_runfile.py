@@ -77,6 +77,23 @@ def test_the_resolved_configuration_reads_back_as_itself(tmp_path: Path) -> None
             GOOD.replace("params <= 100k", "throughput >= 1k") + "latency: {throughput_batch: null}",
             "latency.throughput_batch: a limit on 'throughput' needs it",
         ),
+        (GOOD + "llm: {price: {inputt: 3, output: 1}}", "llm.price.inputt: unknown key, did you mean input"),
+        (
+            GOOD + "llm: {models: [{model: a, modell: b}]}",
+            "llm.models.0.modell: unknown key, did you mean model",
+        ),
+        (
+            GOOD + "llm: {roles: {repair: {call: 3}}}",
+            "llm.roles.repair.call: unknown key, did you mean calls",
+        ),
+        (GOOD + "llm: {models: weak}", "llm.models: should be a list (given 'weak')"),
+        (GOOD + "review: on", "review: input should be 'off' or 'gate'"),
+        (GOOD + "llm: {base_url: 'http://bob:pw@host/v1'}", "set OPENAI_API_KEY in the environment"),
+        (
+            GOOD + "llm: {models: [{model: a, key_env: MINE, base_url: 'http://bob:pw@host/v1'}]}",
+            "llm.models.0.base_url: a user name or password in it would be kept with the run (leave it out, "
+            "and set MINE",
+        ),
         ("- a list", "holds no mapping"),
         ("", "holds no mapping"),
     ],
@@ -87,6 +104,18 @@ def test_a_bad_file_is_refused_in_one_line_that_names_the_field(tmp_path: Path, 
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "run.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize("written", ["off", "'off'", "false"])
+def test_off_needs_no_quotes(tmp_path: Path, written: str) -> None:
+    config = load_run_file(write(tmp_path, f"{GOOD}review: {written}\nanalyst: {{lessons: {written}}}"))
+    assert (config.review, config.analyst.lessons) == ("off", "off")
+
+
+def test_a_password_in_an_address_is_not_said_again(tmp_path: Path) -> None:
+    with pytest.raises(RunFileError) as caught:
+        load_run_file(write(tmp_path, GOOD), {"llm.base_url": "http://bob:pa55word@host"})
+    assert "pa55word" not in str(caught.value)
 
 
 def test_places_are_named_and_read_back(tmp_path: Path) -> None:

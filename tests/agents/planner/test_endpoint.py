@@ -6,7 +6,7 @@ import json
 import socket
 import time
 from collections.abc import Callable
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import pytest
 
@@ -68,6 +68,16 @@ def test_secrets_are_shown_nowhere() -> None:
     assert said == "bad key [key] of [key], Bearer [key] and [key]"
     status = endpoint_status(LLMSection(model="m"), environ=environ).model_dump_json()
     assert "pa55word" not in status and "plain-key" not in status
+
+
+@pytest.mark.parametrize("password", ["pw", "pa55w", "pa55word", "p%40ss-word"])
+def test_a_server_that_echoes_the_header_of_an_address_with_a_password_gives_nothing_away(
+    password: str,
+) -> None:
+    environ = {"OPENAI_BASE_URL": f"http://bob:{password}@host/v1", "OPENAI_API_KEY": KEY}
+    endpoint = resolve_endpoint(LLMSection(model="m"), environ)
+    header = base64.b64encode(f"bob:{unquote(password)}".encode()).decode()
+    assert endpoint.redact(f"unknown: Basic {header}, sorry") == "unknown: Basic [key], sorry"
 
 
 SECRET = 'k/e+y=0123<&>"\\456789 x'
