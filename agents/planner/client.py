@@ -207,27 +207,30 @@ class RecordingClient(ABC):
             templates=request.templates,
         )
         started = time.monotonic()
+        # where nobody hears the answer, the server has read the prompt at least
+        prompt = sum(estimated_tokens(message.content) for message in request.messages)
+        unheard = Usage(prompt_tokens=prompt, estimated=True)
+
+        def state(tries: Tries, usage: Usage, **update: object) -> Exchange:
+            usage = tries.usage + usage
+            money = None if self._price is None else cost(usage, self._price)
+            return exchange.model_copy(
+                update={"calls": tries.calls, "usage": usage, "money": money, **update}
+            )
 
         def record(tries: Tries, usage: Usage = NO_USAGE, **update: object) -> Exchange:
-            usage = tries.usage + usage
-            state = exchange.model_copy(
-                update={
-                    "calls": tries.calls,
-                    "usage": usage,
-                    "money": None if self._price is None else cost(usage, self._price),
-                    **update,
-                }
-            )
+            now = state(tries, usage, **update)
             if tries.calls:
-                self._exchanges.write(state)
-            return state
+                self._exchanges.write(now)
+            return now
 
         def leaving(tries: Tries) -> None:
             if tries.calls:
                 record(tries)  # what the last one cost, before the next one is let through
             self._limits.check(request.role)
             tries.calls += 1
-            record(tries)
+            # limits count what is under way by themselves; the file is for who finds it after a kill
+            self._exchanges.write(state(tries, NO_USAGE), if_killed=state(tries, unheard))
 
         def finished(usage: Usage = NO_USAGE, **update: object) -> Exchange:
             return record(tries, usage, seconds=round(time.monotonic() - started, 3), **update)
@@ -239,10 +242,7 @@ class RecordingClient(ABC):
             finished(error=self._redact(str(error)))
             raise
         except asyncio.CancelledError:
-            # the server has read the prompt, and nobody will hear what more it did
-            prompt = sum(estimated_tokens(message.content) for message in request.messages)
-            unheard = Usage(prompt_tokens=prompt, estimated=True) if tries.waiting else NO_USAGE
-            finished(unheard, error="cancelled while waiting for the answer")
+            finished(unheard if tries.waiting else NO_USAGE, error="cancelled while waiting for the answer")
             raise
         return finished(
             reply.usage,

@@ -141,8 +141,8 @@ class Exchange(_Data):
         finish: why the answer ended, in the server's words (`stop`, `length`, ...).
         refusal: the model's words when it declined to answer.
         usage: of all its requests together: also of answers that could not be used, if the server counted
-            them. A request that failed before the server told its tokens counts none; one that we gave up
-            counts its prompt, as an estimate.
+            them. A request that failed before the server told its tokens counts none; one that we gave up, or
+            did not live to hear, counts its prompt, as an estimate.
         calls: requests that it took, retries included.
         seconds: from the first request to the answer, waits between retries included.
         error: why there is no answer; None when there is one, or when the process died while waiting.
@@ -290,8 +290,12 @@ class ExchangeLog:
             created=datetime.now(UTC).isoformat(timespec="milliseconds"),
         )
 
-    def write(self, exchange: Exchange) -> None:
+    def write(self, exchange: Exchange, if_killed: Exchange | None = None) -> None:
         """Write a record whole, or not at all, over an earlier state of itself, and count it.
+
+        Args:
+            exchange: as it is now.
+            if_killed: what the next process is to find should this one write no more; None for `exchange`.
 
         Raises:
             InfrastructureError: the disk is full or the folder cannot be written.
@@ -302,7 +306,7 @@ class ExchangeLog:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with draft.open("w", encoding="utf-8") as file:
-                file.write(exchange.model_dump_json(indent=1))
+                file.write((if_killed or exchange).model_dump_json(indent=1))
                 file.flush()
                 os.fsync(file.fileno())
             draft.replace(path)

@@ -11,7 +11,7 @@ from cambrian.agents.planner.arm import PopulationView, ProposalContext
 from cambrian.agents.planner.batching import Batching
 from cambrian.agents.planner.budgeting import TokenCounter
 from cambrian.agents.planner.client import ModelRequest
-from cambrian.agents.planner.context import quoted, reference
+from cambrian.agents.planner.context import quoted
 from cambrian.agents.planner.conversation import Conversation
 from cambrian.agents.planner.credit import choose_model
 from cambrian.agents.planner.exchange import Exchange
@@ -124,12 +124,15 @@ class LLMArm:
                 self._models.note_unusable(author, "another model has to mend its answers")
             return await self._ask(request, author if mender is None else None)
 
+        against = (
+            questions.variables["reference"] or None
+        )  # as the question says: it changes until the answer
         talk = Conversation(
             questions,
             place=f"d{context.index}",
             repairs=self._llm.repairs,
             ask=ask,
-            read=lambda exchange: self._proposals(exchange, context, n, questions.ideas),
+            read=lambda exchange: self._proposals(exchange, context, n, questions.ideas, against),
             objection=context.objection,
             may_repair=lambda: self._models.spent("repair") is None,
         )
@@ -144,7 +147,7 @@ class LLMArm:
         """What the question of `context.index`, asked by an earlier process, has brought; it may be nothing.
 
         That process died between the answer and taking note of it. What was asked of each proposal is not
-        known any more: they have no `idea`.
+        known any more: they have no `idea`, and those without parents nobody to be held `against`.
         """
         place = f"d{context.index}"
         for exchange in reversed(self._models.exchanges.all()):
@@ -199,7 +202,12 @@ class LLMArm:
             self._note_outage(model, 1)
 
     def _proposals(
-        self, exchange: Exchange, context: ProposalContext, n: int, ideas: tuple[str, ...]
+        self,
+        exchange: Exchange,
+        context: ProposalContext,
+        n: int,
+        ideas: tuple[str, ...],
+        against: str | None = None,
     ) -> list[Proposal]:
         try:
             if exchange.refusal:
@@ -216,7 +224,7 @@ class LLMArm:
         for problem in problems:
             log.info("exchange %s: %s", exchange.id, problem)
         return [
-            self._proposal(answer, genotype, exchange, context, ideas[min(number, len(ideas) - 1)])
+            self._proposal(answer, genotype, exchange, context, ideas[min(number, len(ideas) - 1)], against)
             for number, (answer, genotype) in enumerate(found)
         ]
 
@@ -227,6 +235,7 @@ class LLMArm:
         exchange: Exchange,
         context: ProposalContext,
         idea: str,
+        against: str | None,
     ) -> Proposal:
         expected, parents = answer.expectation, _known_parents(answer, context.population)
         return Proposal(
@@ -239,7 +248,7 @@ class LLMArm:
             if expected is None
             else expected.in_words(context.task.metric),
             expectation=expected,
-            against=None if parents else reference(context.population),
+            against=None if parents else against,
             exchange=exchange.id,
             model=exchange.model,
             idea=idea,

@@ -55,7 +55,11 @@ class RecordedAnswers:
         if recorded.response is not None:
             gate = self._gates[request.place]
             gate.reached.set()
-            await gate.opened.wait()
+            try:
+                await gate.opened.wait()
+            except asyncio.CancelledError:  # nobody used it, and who asks the same later gets it
+                self._by_key[recorded.key].appendleft(recorded)
+                raise
         begun = self._exchanges.begin(
             key=recorded.key,
             role=recorded.role,
@@ -85,6 +89,11 @@ class RecordedAnswers:
     def release(self, place: str) -> None:
         """Let the answer to the question of `place` through."""
         self._gates[place].opened.set()
+
+    def forget(self, place: str) -> None:
+        """Close the gates of `place` and of its later turns: it is asked in anew."""
+        for known in [each for each in self._gates if each == place or each.startswith(f"{place}.")]:
+            del self._gates[known]
 
     def _find(self, request: ModelRequest) -> Exchange:
         for model in self._models:

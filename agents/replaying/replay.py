@@ -10,7 +10,7 @@ at the first thing that differs and names it.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -27,6 +27,7 @@ from cambrian.agents.replaying.answers import RecordedAnswers
 from cambrian.agents.replaying.trials import RecordedTrials
 from cambrian.sandbox import JobState
 
+_T = TypeVar("_T")
 UNCOMPARED: dict[str, Any] = {
     "created_s": True,
     "ended_s": True,
@@ -134,6 +135,7 @@ class Replayer:
         arm = self._arms.get(entry.data["arm"])
         if arm is None:
             raise ReplayDiverged(f"draw {entry.subject}: arm {entry.data['arm']!r} is not there any more")
+        await self._abandon(self._asked, entry.subject)
         context = proposal_context(self._do, entry.data["draw"], arm.name, entry.data["left"])
         task = asyncio.create_task(arm.propose(context, entry.data["n"]))
         self._asked[entry.subject] = task
@@ -204,6 +206,7 @@ class Replayer:
         self._do.discredit(self._do.population.get(entry.subject), ended, reason)
 
     async def _analyse(self, entry: JournalEntry) -> None:
+        await self._abandon(self._analysed, entry.subject)
         task = asyncio.create_task(self._analyst.analyse(entry.subject))
         self._analysed[entry.subject] = task
         await self._answers.reaches(entry.subject, task)
@@ -212,6 +215,14 @@ class Replayer:
             raise error
 
     # -- inside -------------------------------------------------------------------------------------
+
+    async def _abandon(self, under_way: dict[str, asyncio.Task[_T]], place: str) -> None:
+        """Forget a question whose answer the run did not live to use: resumed, it asks in its place anew."""
+        task = under_way.pop(place, None)
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        self._answers.forget(place)
 
     def _proposed(self, draw: str, recorded: Candidate) -> Proposal:
         """What the draw's arm proposes now, where that is what it proposed then."""
