@@ -2,9 +2,10 @@
 
 Scores are compared after equal training, at the highest rung that both have a score of; where a network was
 trained again with fresh seeds the mean counts, of a champion the mean over fresh seeds alone. What may be
-chance is the bound of the leaderboard's two-sided t-test over seeds; before any repeat, that of the finite
-validation sample (a normal approximation of two binomial shares, at the same level). Of a score that is no
-share and was never repeated, nothing is known of its noise, and no difference counts as real.
+chance is what the leaderboard and the prompts call a tie (`NoiseFloor.difference`): no two of them may speak
+differently of one pair. So it is with tables, too: a score that is looked up again is the same again, but it
+was read from a finite sample. Of a score that is no share and was never repeated, nothing is known of its
+noise, and no difference counts as real.
 
 Latency is compared in milliseconds. Two medians differ for real where the boxes of their quartiles do not
 meet after what the reference network, timed beside each, says of the machine's own drift between the two.
@@ -26,13 +27,10 @@ from cambrian.agents.evaluator.noise import (
 from cambrian.agents.population.model import Candidate, Evaluation, Measure
 from cambrian.agents.repeats import NOISE_KEY, Order
 from cambrian.sandbox import Latency
-from cambrian.search_spaces import TabularTask
 
 if TYPE_CHECKING:
     from cambrian.agents.lifecycle import Services
 
-Z = 1.96
-"""Quantile of the normal distribution for a two-sided test at the level of the leaderboard's."""
 _BEST = 32
 """How many of the best the noise of a finite sample is read from."""
 
@@ -89,7 +87,6 @@ class Readings:
     def __init__(self, services: Services) -> None:
         self._do = services
         self._run = services.store.run
-        self._exact = isinstance(services.task, TabularTask)  # what is looked up again is the same again
         self._latency: dict[str, Latency | None] = {}
         self.refresh()
 
@@ -132,12 +129,10 @@ class Readings:
 
     def bound(self, rung: int, ours: Mean, theirs: Mean) -> float | None:
         """The largest difference of two scores at `rung` that may be chance; None where it is not known."""
-        if self._exact:
-            return 0.0
         floor = self.noise(rung)
-        if floor.std is not None:
-            return floor.difference(ours.trainings, theirs.trainings)
-        return Z * floor.sampling if floor.sampling else None
+        if floor.std is None and not floor.sampling:
+            return None
+        return floor.difference(ours.trainings, theirs.trainings)
 
     def scores(self, candidate: Candidate) -> Mapping[int, Mean]:
         """Scores by rung; none of who has lost them."""

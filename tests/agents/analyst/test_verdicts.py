@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,17 @@ from cambrian.agents.analyst.analyst import Analyst
 from cambrian.agents.analyst.differences import Difference, Readings, latency_bound
 from cambrian.agents.analyst.tallies import tally_lines
 from cambrian.agents.analyst.verdicts import hypotheses, hypotheses_text, verdict_on
+from cambrian.agents.evaluator.leaderboard import rank_run
 from cambrian.agents.planner.client import ScriptedClient
 from cambrian.agents.planner.exchange import ExchangeLog
 from cambrian.agents.planner.models import Models
+from cambrian.agents.planner.showing import effect
 from cambrian.agents.population.model import CandidateState, Expectation, Verdict
 from cambrian.agents.repeats import NOISE_KEY, Order
 from cambrian.sandbox import JobState
-from tests.agents.analyst.world import World, timed
+from cambrian.search_spaces import TableRow, TabularTask
+from tests.agents.analyst.world import LongerTask, World, timed
+from tests.agents.planner.world import TinySpace, context
 
 UP, DOWN, SAME = (
     (lambda by=0.0, c=c: Expectation(measure="score", change=c, by_percent=by))
@@ -126,6 +131,36 @@ def test_a_score_that_got_its_network_chosen_does_not_count(world: World) -> Non
     world.repeat(lucky, 0, 0.80, 0.81, 0.79)
     found = Readings(world.services).difference("score", child, lucky)
     assert found is not None and found.theirs == pytest.approx(0.80)
+
+
+class Table(LongerTask):
+    """Looked up: the same again is the same."""
+
+    validation_samples = 10_000
+    rows = 9
+    preprocessing = loss = "none"
+
+    def lookup(self, _genotype: object, _epochs: int, _seed: int) -> TableRow:
+        raise AssertionError("nobody trains here")
+
+
+@pytest.mark.parametrize("gain", [0.001, 0.02], ids=["a tie", "a gain"])
+def test_prompt_verdict_and_leaderboard_call_the_same_pair_a_tie(world: World, gain: float) -> None:
+    world.services.task = Table()  # type: ignore[assignment]
+    assert isinstance(world.services.task, TabularTask)
+    parent = world.add(0.80)
+    child = world.add(0.80 + gain, parents=(parent.id,), expect=UP(0.0001), operator="change value")
+    analyst = analyst_of(world)
+    for each in (parent, child):
+        analyst.look_at(each.id)
+    population = world.services.population
+    shown = replace(context(TinySpace(), population.known()), population=population, noise=analyst.noise())
+    board = rank_run(world.store.run, world.store.candidates(), []).board
+    is_tie = gain < 0.01
+    assert effect(child, shown)["tie"] is is_tie
+    assert board[1].tied is is_tie
+    assert (verdict_of(world, child.id) is NOISE) is is_tie
+    assert analyst._weigher.effects[child.id] == ("tied" if is_tie else "better")
 
 
 def test_without_noise_there_is_no_verdict_on_scores(tmp_path: Path) -> None:
