@@ -153,6 +153,7 @@ class Analyst:
             log.exception("the analyst could not work out the verdicts anew")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(patience_s, 0.0)):
+                self._end_if_spent()
                 while not self._idle.is_set() and self._is_asking():
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._idle.wait(), RETRY_S)
@@ -292,6 +293,8 @@ class Analyst:
                 self._idle.set()
                 self._news.clear()
                 await self._news.wait()
+            elif self._end_if_spent():
+                break
             elif not self._models.ready("analyse"):
                 await asyncio.sleep(RETRY_S)
             else:
@@ -303,6 +306,17 @@ class Analyst:
         self._queue.clear()
         self._idle.set()
 
+    def _end_if_spent(self) -> bool:
+        """Whether nothing more may be asked, which is said once, when something would have been."""
+        if self._out or not self._queue or (limit := self._models.spent("analyse")) is None:
+            return self._out
+        self._end(limit)
+        return True
+
+    def _end(self, limit: LimitReached) -> None:
+        self._out = True
+        self._say(f"the analyst asks no more: {limit.message}; verdicts go on without words")
+
     async def _one(self, lifecycle: Lifecycle, candidate_id: str) -> None:
         try:
             await lifecycle.analyse(candidate_id)
@@ -313,8 +327,7 @@ class Analyst:
             elif self._tries[candidate_id] < TRIES:
                 self._queue.appendleft(candidate_id)
         except LimitReached as limit:
-            self._out = True
-            self._say(f"the analyst asks no more: {limit.message}; verdicts go on without words")
+            self._end(limit)
         except CambrianError as error:
             self._out = True
             self._say(f"the analyst asks no more: {error}")

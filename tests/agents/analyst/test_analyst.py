@@ -41,7 +41,7 @@ class Desk:
     """
 
     def __init__(self, folder: Path, server: ModelServer, **more: Any) -> None:
-        llm = {"model": "test-model", "base_url": server.url, "retries": 0}
+        llm = {"model": "test-model", "base_url": server.url, "retries": 0} | more.pop("llm", {})
         self.world = World(folder, llm=llm, **more)
         self.exchanges = ExchangeLog(folder)
         self.models = Models(self.world.config, self.exchanges)
@@ -163,16 +163,27 @@ async def test_without_an_answer_the_verdict_stays(tmp_path: Path, server: Model
         assert at.exchanges.tokens == server.tokens
 
 
-async def test_a_spent_budget_ends_the_questions_and_is_said_once(
-    tmp_path: Path, server: ModelServer
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ({"budget": {"evaluations": 9, "calls": 1}}, "calls"),
+        ({"llm": {"roles": {"analyse": {"calls": 1}}}}, "analyse.calls"),
+    ],
+    ids=["of the run", "of the role"],
+)
+async def test_a_spent_limit_ends_the_questions_and_is_said_once(
+    tmp_path: Path, server: ModelServer, limits: dict[str, Any], said: str
 ) -> None:
     says(server, lesson())
-    async with desk(tmp_path, server, budget={"evaluations": 9, "calls": 1}) as at:
-        first, second = at.family(0.6, 0.7)
+    async with desk(tmp_path, server, **limits) as at:
+        first, second, _ = at.family(0.6, 0.7, 0.8)
+        await at.analyst.finish(5)
+        at.family(0.9)
         await at.analyst.finish(5)
         assert at.lesson(first).text and not at.lesson(second).text
         assert len(server.seen) == 1
-        assert len(at.lines) <= 1
+        (line,) = at.lines
+        assert line.startswith("the analyst asks no more: ") and said in line
 
 
 @pytest.mark.parametrize(("wanted", "asked"), [("off", 0), ("llm", 1), ("all", 2)])
