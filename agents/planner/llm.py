@@ -126,7 +126,7 @@ class LLMArm:
 
         against = (
             questions.variables["reference"] or None
-        )  # as the question says: it changes until the answer
+        )  # the best may be another once it is answered
         talk = Conversation(
             questions,
             place=f"d{context.index}",

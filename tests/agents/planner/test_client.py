@@ -127,7 +127,8 @@ async def test_who_waits_for_others_can_be_cancelled(exchanges: ExchangeLog) -> 
 
 
 async def test_a_request_is_on_disk_before_it_leaves(tmp_path: Path) -> None:
-    client = SlowClient(ExchangeLog(tmp_path))
+    alive = ExchangeLog(tmp_path)
+    client = SlowClient(alive)
     task = asyncio.create_task(client.ask(request()))
     await asyncio.sleep(0)
     on_disk = json.loads((tmp_path / "exchanges" / "x-0001.json").read_text("utf-8"))
@@ -135,6 +136,8 @@ async def test_a_request_is_on_disk_before_it_leaves(tmp_path: Path) -> None:
     # as if killed here: the next process knows of the call, and asks again
     log = ExchangeLog(tmp_path)
     assert log.calls == 1 and log.recorded(on_disk["key"]) is None
+    assert log.tokens == 2 and log.total().usage.estimated, "the server has read the prompt"
+    assert alive.tokens == 0, "while it is under way the limits count it by themselves"
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
