@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from cambrian.agents.analyst.lessons import (
+    Answered,
     Subject,
     lesson_question,
     lesson_variables,
@@ -185,22 +186,25 @@ class Analyst:
             if again:
                 self._again.add(candidate_id)
             raise
-        text, changes = "", Changes()
+        answer = Answered("")
         try:
             if exchange.refusal:
                 raise ProposalError(f"the model refused: {quoted(exchange.refusal)}")
-            text, changes = parse_lesson(exchange.response or "", subject.notes)
+            asked = "\n".join([*(message.content for message in question.messages), question.schema_note])
+            answer = parse_lesson(exchange.response or "", subject.notes, asked)
         except ProposalError as error:
             log.info("exchange %s holds no lesson: %s", exchange.id, error.message)
             self._models.note_unusable(exchange.model, error.message)
         else:
             self._models.note_usable(exchange.model)
         if self._section.notes and subject.assessment.telling:
-            await self._learn(candidate_id, changes)
+            await self._learn(candidate_id, answer.changes)
         candidate = self._do.population.get(candidate_id)
         if candidate.score is None or candidate.lesson is None:  # meanwhile nobody believes it any more
             return
-        taught = candidate.lesson.model_copy(update={"text": text, "exchange": exchange.id})
+        taught = candidate.lesson.model_copy(
+            update={"text": answer.text, "unused": answer.unused, "exchange": exchange.id}
+        )
         self._do.teach(candidate_id, taught, "lesson")
         if taught.verdict is not subject.assessment.verdict:
             self._ask_again(candidate_id)

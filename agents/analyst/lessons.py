@@ -1,14 +1,17 @@
 """The question of what a candidate taught, and its answer as data.
 
 The model is shown what was expected and what was measured, with the verdict, which is not its to give. What
-it says is quoted as data later on, so that it is cleaned and bounded here, whatever it holds.
+it says is quoted as data later on, so that it is cleaned and bounded here, whatever it holds. Words that say
+nothing are refused: fewer than a sentence has, or the question's own given back. What it says of notes stands
+by itself: an item of no use is left out, and the lesson stays.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -39,8 +42,14 @@ LESSON = 600
 """Most characters of a lesson."""
 BRIEF = 400
 """Tokens that the longest answer within the bounds takes, about: see `ModelRequest.brief`."""
+LEAST_WORDS = 5
+"""Fewer teach nothing."""
+ECHO = 0.6
+"""Share of a lesson's rows of three words that the question has from which on it is the question's."""
 SIBLINGS = 4
 """How many siblings the model is shown."""
+MOST_UNUSED = 4
+"""How much of what could not be used of an answer is written down."""
 _GENOTYPE = 1500
 _CURVE = 12
 _CUTS = (("siblings", 2), ("notes", 6), ("genotype", 0), ("siblings", 0), ("notes", 0), ("curve", 0))
@@ -51,15 +60,9 @@ class _Data(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class _NotesAnswer(_Data):
-    supports: tuple[str, ...] = ()
-    contradicts: tuple[str, ...] = ()
-    new: tuple[Claim, ...] = ()
-
-
 class _Answer(_Data):
     lesson: str
-    notes: _NotesAnswer = _NotesAnswer()
+    notes: Any = None
 
 
 @dataclass(frozen=True)
@@ -200,7 +203,22 @@ def lesson_bounds(note_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     return {"lesson": {"maxLength": LESSON}, "notes": {"properties": lists | {"new": new}}}
 
 
-def parse_lesson(text: str, notes: Sequence[Note]) -> tuple[str, Changes]:
+@dataclass(frozen=True)
+class Answered:
+    """An answer as data.
+
+    Attributes:
+        text: the lesson, cleaned.
+        changes: what it says of the notes, within bounds.
+        unused: what could not be used of that, and why.
+    """
+
+    text: str
+    changes: Changes = field(default_factory=Changes)
+    unused: tuple[str, ...] = ()
+
+
+def parse_lesson(text: str, notes: Sequence[Note], asked: str = "") -> Answered:
     """The lesson, cleaned, and what it says of the notes, within bounds.
 
     Of an answer that was cut the lesson is taken where it is whole, and nothing else.
@@ -208,6 +226,7 @@ def parse_lesson(text: str, notes: Sequence[Note]) -> tuple[str, Changes]:
     Args:
         text: the model's answer.
         notes: those that it was shown; others it cannot know.
+        asked: the question, whose own words are no lesson.
 
     Raises:
         ProposalError: no JSON, other fields than asked for, or no lesson in it.
@@ -215,22 +234,73 @@ def parse_lesson(text: str, notes: Sequence[Note]) -> tuple[str, Changes]:
     try:
         answer = _Answer.model_validate(_found(text))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise ProposalError(f"{'.'.join(map(str, first['loc'])) or 'answer'}: {first['msg']}") from None
+        raise ProposalError(_first(error)) from None
     lesson = quoted(answer.lesson, LESSON)
     if not lesson:
         raise ProposalError("lesson: it is empty")
-    shown, said = {note.id for note in notes}, answer.notes
+    if len(_words(lesson)) < LEAST_WORDS:
+        raise ProposalError(f"lesson: fewer than {LEAST_WORDS} words teach nothing")
+    if _echoes(lesson, asked):
+        raise ProposalError("lesson: it says the question again")
+    changes, unused = _said_of_notes(answer.notes, {note.id for note in notes})
+    return Answered(lesson, changes, tuple(quoted(each, 200) for each in unused))
+
+
+def _said_of_notes(said: Any, shown: set[str]) -> tuple[Changes, list[str]]:
+    """What can be used of what an answer says of notes, and what not."""
+    if said is None:
+        return Changes(), []
+    if not isinstance(said, Mapping):
+        return Changes(), ["notes: they are no object"]
+    names = ("supports", "contradicts", "new")
+    unused = [f"notes.{name}: unknown field" for name in said if name not in names]
+    lists: dict[str, list[Any]] = {}
+    for name in names:
+        found = said.get(name)
+        lists[name] = found if isinstance(found, list) else []
+        if found is not None and not isinstance(found, list):
+            unused.append(f"notes.{name}: it is no list")
     supports, contradicts = (
-        [note_id for note_id in dict.fromkeys(ids) if note_id in shown]
-        for ids in (said.supports, said.contradicts)
+        [note_id for note_id in dict.fromkeys(filter(_is_text, lists[name])) if note_id in shown]
+        for name in ("supports", "contradicts")
     )
-    new = [claim for each in said.new if (claim := Claim.of(each.claim, each.scope)) is not None]
-    return lesson, Changes(
+    new = []
+    for place, each in enumerate(lists["new"]):
+        try:
+            made = Claim.model_validate(each)
+        except ValidationError as error:
+            unused.append(f"notes.new.{place}.{_first(error)}")
+            continue
+        if (claim := Claim.of(made.claim, made.scope)) is not None:
+            new.append(claim)
+    changes = Changes(
         supports=tuple(supports[:MOST_FOR]),
         contradicts=tuple(contradicts[:MOST_AGAINST]),
         new=tuple(new[:MOST_NEW]),
     )
+    return changes, unused[:MOST_UNUSED]
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'answer'}: {first['msg']}"
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[^\W_]+", text.casefold())
+
+
+def _echoes(lesson: str, asked: str) -> bool:
+    """Whether most of a lesson stands in the question outside of its blocks of data."""
+    told = _words(" ".join(asked.split("```")[::2]))
+    known = set(zip(told, told[1:], told[2:], strict=False))
+    words = _words(lesson)
+    rows = list(zip(words, words[1:], words[2:], strict=False))
+    return bool(rows) and sum(row in known for row in rows) >= ECHO * len(rows)
 
 
 def _found(text: str) -> dict[str, Any]:

@@ -135,9 +135,9 @@ def _lesson(candidate: Candidate, assessment: Assessment) -> Lesson | None:
         "compared_with": assessment.compared_with,
     }
     if candidate.score is not None:
-        words = {} if before is None else {"text": before.text, "exchange": before.exchange}
-        if before is not None and before.exchange is None:
-            words = {}  # ours, of a time without a score
+        words: dict[str, Any] = {}
+        if before is not None and before.exchange is not None:  # others are ours, of a time without a score
+            words = {"text": before.text, "unused": before.unused, "exchange": before.exchange}
         return Lesson(**facts, **words)
     if candidate.state.ended and (candidate.proposal.arm == LLM_ARM or before is not None):
         return Lesson(**facts, text=lesson_of_a_setback(candidate))

@@ -97,6 +97,7 @@ class Lesson(_Data):
         measured: what the verdict rests on, in words, with numbers.
         text: the lesson in a few sentences; empty while no model has been asked, or none could tell.
         compared_with: ids of the parents and siblings that it was compared with.
+        unused: what that model said of the run's notes that could not be used, and why.
         exchange: id of the recorded model call behind `text`, or None.
     """
 
@@ -104,6 +105,7 @@ class Lesson(_Data):
     measured: str = Field(default="", max_length=500)
     text: str = Field(default="", max_length=600)
     compared_with: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
     exchange: str | None = None
 
 

@@ -65,7 +65,10 @@ def proposing(seed: int) -> Callable[[Handler], None]:
         turns = handler.seen.turns
         number = len(handler.world.seen)
         if "lesson" in json.dumps(handler.seen.schema or {})[:300]:
-            said = {"lesson": "Wider was better.", "notes": {"supports": [], "contradicts": [], "new": []}}
+            said = {
+                "lesson": "Wider was better on this task.",
+                "notes": {"supports": [], "contradicts": [], "new": []},
+            }
         elif number % 3 == 0 and len(turns) == 2:
             said = {"genotype": "none"}
         else:

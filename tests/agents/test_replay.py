@@ -96,7 +96,7 @@ def proposing(batch_of: int = 1) -> Callable[[Handler], None]:
                 "contradicts": [],
                 "new": [{"claim": f"claim {n % 3}", "scope": "small"}],
             }
-            answer(json.dumps({"lesson": f"lesson {n}", "notes": notes}))(handler)
+            answer(json.dumps({"lesson": f"lesson {n} is that wider pays", "notes": notes}))(handler)
             return
         reasons = {
             "hypothesis": "wider is better",

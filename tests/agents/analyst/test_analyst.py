@@ -20,10 +20,11 @@ from cambrian.agents.runfile import RunConfig
 from cambrian.agents.session import Watch, resume, start
 from cambrian.agents.workspace import Workspace
 from cambrian.sandbox import JobState
-from tests.agents.analyst.world import World, lesson, says, slowly
+from tests.agents.analyst.world import PAYS, World, lesson, says, slowly
 from tests.agents.planner.server import ModelServer, answer, error, model_server
 from tests.agents.test_session_llm import proposing
 
+NOT_SO = "It did not pay at all."
 UP = Expectation(measure="score", change="higher", by_percent=1)
 
 
@@ -86,12 +87,14 @@ async def until(condition: Callable[[], bool]) -> None:
 async def test_a_lesson_is_kept_with_its_candidate_and_its_notes_with_the_run(
     tmp_path: Path, server: ModelServer
 ) -> None:
-    says(server, lesson("Wider pays.", new=["wide stems help"]), lesson("Again.", supports=["n-01"]))
+    says(
+        server, lesson(PAYS, new=["wide stems help"]), lesson("Wider pays here once more.", supports=["n-01"])
+    )
     async with desk(tmp_path, server) as at:
         first, second = at.family(0.6, 0.7)
         (other,) = at.family(0.6, arm="mutation")
         await at.analyst.finish(20)
-        assert at.lesson(first).text == "Wider pays." and at.lesson(first).verdict is Verdict.BORNE_OUT
+        assert at.lesson(first).text == PAYS and at.lesson(first).verdict is Verdict.BORNE_OUT
         exchange = at.exchanges.get(at.lesson(first).exchange or "")
         assert exchange.role == "analyse" and exchange.place == first.id
         assert at.lesson(other).text == "" and at.lesson(other).exchange is None, "of other arms the verdict"
@@ -107,16 +110,19 @@ async def test_a_lesson_is_kept_with_its_candidate_and_its_notes_with_the_run(
 
 
 async def test_a_difference_within_the_noise_teaches_no_note(tmp_path: Path, server: ModelServer) -> None:
-    says(server, lesson("Nothing.", new=["wide stems help"]))
+    says(server, lesson("Nothing came of it here.", new=["wide stems help"]))
     async with desk(tmp_path, server) as at:
         (child,) = at.family(0.501)
         await at.analyst.finish(20)
-        assert at.lesson(child).verdict is Verdict.WITHIN_NOISE and at.lesson(child).text == "Nothing."
+        assert (
+            at.lesson(child).verdict is Verdict.WITHIN_NOISE
+            and at.lesson(child).text == "Nothing came of it here."
+        )
         assert at.analyst.notes() == ()
 
 
 async def test_evidence_of_a_forged_score_retires_its_note(tmp_path: Path, server: ModelServer) -> None:
-    says(server, lesson("Wider pays.", new=["wide stems help"]))
+    says(server, lesson(PAYS, new=["wide stems help"]))
     async with desk(tmp_path, server) as at:
         (child,) = at.family(0.6)
         await at.analyst.finish(20)
@@ -151,8 +157,11 @@ async def test_a_hostile_lesson_changes_its_bounds_only(tmp_path: Path, server: 
         error(500),
         error(401, "wrong key"),
         answer('{"lesson": "", "notes": {}}'),
+        answer(lesson("23:26:23")),
+        answer(lesson("lesson: two or three sentences on what c-0002 teaches. }")),
+        answer(lesson("The verdict was computed from the measurements with their noise. So be it.")),
     ],
-    ids=["prose", "refusal", "down", "key-refused", "empty"],
+    ids=["prose", "refusal", "down", "key-refused", "empty", "no-words", "the-question", "its-rules"],
 )
 async def test_without_an_answer_the_verdict_stays(tmp_path: Path, server: ModelServer, bad: Any) -> None:
     server.says(bad)
@@ -161,6 +170,19 @@ async def test_without_an_answer_the_verdict_stays(tmp_path: Path, server: Model
         await at.analyst.finish(1)
         assert at.lesson(child).verdict is Verdict.BORNE_OUT and at.lesson(child).text == ""
         assert at.exchanges.tokens == server.tokens
+
+
+async def test_a_bad_note_takes_nothing_else_with_it(tmp_path: Path, server: ModelServer) -> None:
+    says(server, lesson(PAYS, new=["more width helps", {"claim": 3}]))
+    async with desk(tmp_path, server, llm={"failures": 1}) as at:
+        (child,) = at.family(0.6)
+        await at.analyst.finish(20)
+        taught = at.lesson(child)
+        assert taught.text == PAYS and [note.claim for note in at.analyst.notes()] == ["more width helps"]
+        assert taught.unused == ("notes.new.1.claim: Input should be a valid string",)
+        assert at.models.status() == {"test-model": "ready"}, "the answer was of use"
+        at.analyst.look_at(child.id)
+        assert at.lesson(child).unused == taught.unused
 
 
 @pytest.mark.parametrize(
@@ -225,14 +247,14 @@ async def test_a_signal_does_not_wait_for_lessons(tmp_path: Path, server: ModelS
 
 
 async def test_what_a_dead_process_left_is_done_by_the_next(tmp_path: Path, server: ModelServer) -> None:
-    server.says(slowly(lesson("late")))
+    server.says(slowly(lesson(PAYS)))
     async with desk(tmp_path, server) as at:
         first, second = at.family(0.6, 0.7)
         await until(lambda: bool(server.seen))
     server.released.set()
     async with desk(tmp_path, server) as at:
         await at.analyst.finish(20)
-        assert [at.lesson(each).text for each in (first, second)] == ["late", "late"]
+        assert [at.lesson(each).text for each in (first, second)] == [PAYS, PAYS]
     assert len(server.seen) == 3, "the question that was under way is asked again"
 
 
@@ -242,7 +264,7 @@ async def test_an_answer_that_was_paid_for_is_found_again(
     class Killed(BaseException):
         pass
 
-    says(server, lesson("paid", new=["wide stems help"]))
+    says(server, lesson(PAYS, new=["wide stems help"]))
     async with desk(tmp_path, server) as at:
         teach = at.world.services.teach
 
@@ -257,16 +279,16 @@ async def test_an_answer_that_was_paid_for_is_found_again(
         assert at.lesson(child).text == "" and len(at.analyst.notes()) == 1
     async with desk(tmp_path, server) as at:
         await at.analyst.finish(20)
-        assert at.lesson(child).text == "paid"
+        assert at.lesson(child).text == PAYS
         assert [note.supports for note in at.analyst.notes()] == [(child.id,)], "evidence counts once"
     assert len(server.seen) == 1
 
 
 async def test_words_about_another_verdict_are_asked_for_anew(tmp_path: Path, server: ModelServer) -> None:
-    says(server, lesson("It paid."), lesson("It did not."))
+    says(server, lesson(PAYS), lesson(NOT_SO))
     async with desk(tmp_path, server) as at:
         (child,) = at.family(0.6)
-        await until(lambda: at.lesson(child).text == "It paid.")
+        await until(lambda: at.lesson(child).text == PAYS)
         climbed = {"score": 0.4, "rung": 1, "rung_scores": (0.6, 0.4)}
         parent = {"score": 0.5, "rung": 1, "rung_scores": (0.5, 0.5)}
         at.world.services.save(at.world.get("c-0001").model_copy(update=parent), "judge")
@@ -274,11 +296,11 @@ async def test_words_about_another_verdict_are_asked_for_anew(tmp_path: Path, se
         at.analyst.look_at(child.id)
         assert at.lesson(child).verdict is Verdict.REFUTED
         await at.analyst.finish(20)
-        assert at.lesson(child).text == "It did not."
+        assert at.lesson(child).text == NOT_SO
 
 
 async def test_a_verdict_may_turn_while_a_model_thinks(tmp_path: Path, server: ModelServer) -> None:
-    server.says(slowly(lesson("It paid.")), answer(lesson("It did not.")))
+    server.says(slowly(lesson(PAYS)), answer(lesson(NOT_SO)))
     async with desk(tmp_path, server) as at:
         (child,) = at.family(0.6)
         await until(lambda: bool(server.seen))
@@ -287,13 +309,13 @@ async def test_a_verdict_may_turn_while_a_model_thinks(tmp_path: Path, server: M
         assert at.lesson(child).verdict is Verdict.NO_EVIDENCE
         server.released.set()
         await at.analyst.finish(20)
-        assert at.lesson(child).text == "It did not." and len(server.seen) == 2
+        assert at.lesson(child).text == NOT_SO and len(server.seen) == 2
 
 
 async def test_a_whole_run_gets_its_lessons(
     config: Callable[..., RunConfig], runs: Path, server: ModelServer
 ) -> None:
-    propose, taught = proposing(0), answer(lesson("Wider pays.", new=["wide stems help"]))
+    propose, taught = proposing(0), answer(lesson(PAYS, new=["wide stems help"]))
 
     def respond(handler: Any) -> None:
         (taught if "You are the analyst" in handler.seen.turns[0]["content"] else propose)(handler)
@@ -307,7 +329,7 @@ async def test_a_whole_run_gets_its_lessons(
     scored = [c for c in store.candidates() if c.score is not None]
     assert all(c.lesson is not None for c in scored), "every arm gets verdicts"
     own = [c for c in scored if c.proposal.arm == "llm"]
-    assert own and {c.lesson.text for c in own if c.lesson} == {"Wider pays."}
+    assert own and {c.lesson.text for c in own if c.lesson} == {PAYS}
     places = {e.place for e in ExchangeLog(store.folder).all() if e.role == "analyse"}
     assert places == {c.id for c in own}
     store.close()

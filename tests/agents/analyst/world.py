@@ -28,6 +28,7 @@ from tests.agents.planner.server import Handler, ModelServer, answer
 from tests.agents.planner.world import TinySpace, ToyTask
 from tests.support.instant import InstantSandbox
 
+PAYS = "Wider pays on this task."
 ISOLATION = Isolation(level="process")
 
 
@@ -166,9 +167,7 @@ def timed(median: float, half_box: float = 0.0, reference: float = 1.0, device: 
     )
 
 
-def lesson(
-    text: str = "Wider pays.", supports: Any = (), contradicts: Any = (), new: Any = (), **more: Any
-) -> str:
+def lesson(text: str = PAYS, supports: Any = (), contradicts: Any = (), new: Any = (), **more: Any) -> str:
     """An answer of the analyst's model."""
     new = [{"claim": claim, "scope": ""} if isinstance(claim, str) else claim for claim in new]
     notes = {"supports": list(supports), "contradicts": list(contradicts), "new": new}
