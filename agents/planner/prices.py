@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from cambrian.agents.planner.endpoint import Endpoint
 from cambrian.agents.planner.exchange import Usage
-from cambrian.agents.sections import PriceSection
+from cambrian.agents.sections import LLMSection, PriceSection
 
 TABLE = Path(__file__).with_name("prices.yaml")
 FREE = PriceSection(input=0.0, cached_input=0.0, output=0.0)
@@ -63,7 +64,32 @@ def price_of(endpoint: Endpoint, given: PriceSection | None = None) -> PriceSect
 
 def cost(usage: Usage, price: PriceSection) -> float:
     """US dollars for `usage`; tokens from the server's cache go at the full price where no other is given."""
+    return sum(cost_parts(usage, price))
+
+
+def cost_parts(usage: Usage, price: PriceSection) -> tuple[float, float]:
+    """US dollars for the prompts and for the answers of `usage`."""
     cached = price.input if price.cached_input is None else price.cached_input
     fresh = usage.prompt_tokens - usage.cached_tokens
-    dollars = fresh * price.input + usage.cached_tokens * cached + usage.completion_tokens * price.output
-    return dollars / _MILLION
+    asked = fresh * price.input + usage.cached_tokens * cached
+    return asked / _MILLION, usage.completion_tokens * price.output / _MILLION
+
+
+def paid_parts(money: float, usage: Usage, model: str, llm: LLMSection) -> tuple[float, float] | None:
+    """US dollars for the prompts and for the answers of what was paid for; None where that is not known.
+
+    A record tells the sum alone. The price is the one, of those in the run file and the table, by which
+    `usage` comes to it; none does where another one held.
+
+    Args:
+        money: for both.
+        usage: tokens of both.
+        model: that was asked.
+        llm: the run file's section.
+    """
+    own = [section.price for section in llm.models if section.model == model]
+    for price in (*own, llm.price, price_table().price(model), FREE):
+        parts = None if price is None else cost_parts(usage, price)
+        if parts is not None and math.isclose(sum(parts), money, rel_tol=1e-9, abs_tol=1e-15):
+            return parts
+    return None

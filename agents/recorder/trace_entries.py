@@ -14,7 +14,9 @@ from datetime import datetime
 from typing import Any
 
 from cambrian.agents.planner.exchange import Exchange
+from cambrian.agents.planner.prices import paid_parts
 from cambrian.agents.recorder.entries import TAG_CANDIDATE, TAG_ROLE, TAG_RUN
+from cambrian.agents.sections import LLMSection
 from cambrian.agents.wording import clean, one_line, unpictured
 
 TAG_EXCHANGE = "cambrian.exchange"
@@ -99,7 +101,11 @@ def trace_ids(parent_run_id: str, exchange_id: str) -> tuple[str, str]:
 
 
 def trace_entry(
-    exchange: Exchange, run_id: str, parent_run_id: str, prompts: Mapping[tuple[str, str], PromptRef]
+    exchange: Exchange,
+    run_id: str,
+    parent_run_id: str,
+    prompts: Mapping[tuple[str, str], PromptRef],
+    llm: LLMSection,
 ) -> TraceEntry:
     """The trace of an exchange.
 
@@ -108,6 +114,7 @@ def trace_entry(
         run_id: of the discovery run.
         parent_run_id: MLflow's run of it.
         prompts: registered versions by template and version.
+        llm: the run's section, which may hold the model's price.
     """
     trace_id, span_id = trace_ids(parent_run_id, exchange.id)
     became = outcome(exchange)
@@ -134,7 +141,9 @@ def trace_entry(
         "tokens_estimated": usage.estimated,
     }
     if exchange.money is not None:
-        attributes["mlflow.llm.cost"] = {"total_cost": exchange.money}
+        parts = paid_parts(exchange.money, usage, exchange.model, llm)
+        told = {} if parts is None else {"input_cost": parts[0], "output_cost": parts[1]}
+        attributes["mlflow.llm.cost"] = told | {"total_cost": exchange.money}
     refs = [prompts[key] for key in exchange.templates.items() if key in prompts]
     tags = {
         TAG_EXCHANGE: exchange.id,

@@ -22,6 +22,7 @@ from cambrian.agents.recorder.entries import TAG_CANDIDATE
 from cambrian.agents.recorder.prompts import PromptRegistry
 from cambrian.agents.recorder.trace_entries import PromptRef, is_settled, root_of, trace_entry, trace_ids
 from cambrian.agents.recorder.trace_tracking import TraceTracking
+from cambrian.agents.sections import LLMSection
 from cambrian.agents.wording import one_line
 
 logger = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class Traces:
         self._tracking = tracking
         self._prompts = prompts
         self._parent = parent_run_id
+        self._llm = _llm_of(store)
         self._earlier = earlier
         self._folder = store.folder / "exchanges"
         self._seen_ns = -1
@@ -171,7 +173,8 @@ class Traces:
 
     def _bring(self, exchanges: list[Exchange]) -> None:
         entries = [
-            trace_entry(each, self._store.run.run_id, self._parent, self._prompts.refs) for each in exchanges
+            trace_entry(each, self._store.run.run_id, self._parent, self._prompts.refs, self._llm)
+            for each in exchanges
         ]
         self._tracking.write(entries, self._parent)
         for each in exchanges:
@@ -243,6 +246,13 @@ class Traces:
         if cursor.parent != self._parent:
             return set()
         return {number for first, end in cursor.done for number in range(first, end + 1)}
+
+
+def _llm_of(store: PopulationStore) -> LLMSection:
+    try:
+        return LLMSection.model_validate(store.run.config.get("llm") or {})
+    except ValidationError:
+        return LLMSection()  # of another version: its prices are not worth the traces
 
 
 def _number(exchange: Exchange) -> int:

@@ -4,7 +4,7 @@ import pytest
 
 from cambrian.agents.planner.endpoint import resolve_endpoint
 from cambrian.agents.planner.exchange import Usage
-from cambrian.agents.planner.prices import FREE, cost, price_of, price_table
+from cambrian.agents.planner.prices import FREE, cost, cost_parts, paid_parts, price_of, price_table
 from cambrian.agents.sections import LLMSection, PriceSection
 
 GIVEN = PriceSection(input=3, output=9)
@@ -56,3 +56,14 @@ def test_who_bills_what(url: str | None, model: str, given: PriceSection | None,
     endpoint = resolve_endpoint(LLMSection(model=model, base_url=url), {"OPENAI_API_KEY": "sk-1234567890"})
     expected = price_table().price(model) if price == "table" else price
     assert price_of(endpoint, given) == expected
+
+
+def test_what_was_paid_is_split_by_the_price_that_it_was_paid_by() -> None:
+    usage = Usage(prompt_tokens=1000, completion_tokens=100, cached_tokens=400)
+    other = PriceSection(input=1, cached_input=0.5, output=4)
+    llm = LLMSection.model_validate({"price": GIVEN, "models": [{"model": "b", "price": other}]})
+    for model, price in (("a", GIVEN), ("b", other), ("b", GIVEN)):
+        parts = paid_parts(cost(usage, price), usage, model, llm)
+        assert parts == cost_parts(usage, price) and parts is not None and min(parts) > 0
+    assert paid_parts(0.0, usage, "a", LLMSection()) == (0, 0), "at home"
+    assert paid_parts(0.1234, usage, "a", llm) is None

@@ -14,9 +14,10 @@ import pytest
 from cambrian.agents.analyst.notes import NOTES_KEY, Note, Notebook
 from cambrian.agents.errors import ModelUnavailable
 from cambrian.agents.planner.client import ModelRequest
-from cambrian.agents.planner.exchange import ExchangeLog, Message
+from cambrian.agents.planner.exchange import ExchangeLog, Message, Usage
 from cambrian.agents.planner.kept_prompts import keep_prompts
 from cambrian.agents.planner.models import Models
+from cambrian.agents.planner.prices import cost, price_table
 from cambrian.agents.planner.templates import Templates
 from cambrian.agents.population.model import CandidateState, Expectation, Lesson, Verdict
 from cambrian.agents.population.store import PopulationStore
@@ -265,6 +266,24 @@ def test_each_version_of_a_template_is_registered_once_and_linked(
         assert tags["prompts"] == uri and json.loads(tags["mlflow.linkedPrompts"]) == linked
     assert f"{name}?promptVersion={found[version].version}" in run.data.tags["mlflow.note.content"]
     assert uri in parent(recorder).data.tags["prompts"]
+
+
+def test_what_prompts_and_answers_cost_is_told_where_the_price_is_known(
+    launch: Launch, store: PopulationStore
+) -> None:
+    usage = Usage(prompt_tokens=1_000_000, completion_tokens=100_000, cached_tokens=400_000)
+    price = price_table().price("gpt-4o-mini")
+    assert price is not None
+    exchanged(store, 1, model="gpt-4o-mini", usage=usage, money=cost(usage, price))
+    exchanged(store, 2, model="gpt-4o-mini", usage=usage, money=0.5)  # by a price that has changed since
+    recorder = launch()
+    assert recorder.flush(30)
+    found = traces(recorder)
+    told = found["x-0001"].info.cost
+    assert told["input_cost"] == pytest.approx(0.6 * price.input + 0.4 * (price.cached_input or 0.0))
+    assert told["output_cost"] == pytest.approx(0.1 * price.output)
+    assert told["total_cost"] == pytest.approx(told["input_cost"] + told["output_cost"])
+    assert found["x-0002"].data.spans[0].attributes["mlflow.llm.cost"] == {"total_cost": 0.5}
 
 
 KEY = "planted-key-0123456789"
