@@ -45,7 +45,10 @@ def report_command(names: list[str], template: str | None, as_json: bool, runs: 
             skipped[name] = error.message
             continue
         try:
-            gathered.append(run_prompts(store))
+            if store.run.replay_of and not names:
+                skipped[name] = f"it does {store.run.replay_of} again"
+            else:
+                gathered.append(run_prompts(store))
         except CambrianError as error:
             skipped[name] = error.message
         finally:

@@ -117,6 +117,8 @@ def _observations(run: str, config: RunConfig, space: Space, task: Task, workspa
     store = workspace.open(run)
     try:
         record = store.run
+        if record.replay_of:
+            raise _Unfit(f"does {record.replay_of} again, it measured nothing")
         theirs = with_recipe_genes(space_of(store), record.config.get("recipe_genes", {}), task)
         pairs = (
             ("space", record.space, space.name),

@@ -68,6 +68,7 @@ class RunRecord(BaseModel):
         stop_reason: why it is not running; empty while it is.
         sandbox: isolation level of the last process that worked on it.
         validation_samples: how many samples a score is read from; 0 when not known.
+        replay_of: id of the run that it does again: it is no evidence of its own. Empty for all others.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -86,6 +87,7 @@ class RunRecord(BaseModel):
     elapsed_s: float = 0.0
     sandbox: str = ""
     validation_samples: int = 0
+    replay_of: str = ""
 
 
 class OutboxItem(NamedTuple):

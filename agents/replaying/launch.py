@@ -95,7 +95,12 @@ async def _carry_out(
 ) -> ReplayReport:
     folder = workspace.new_folder(f"{config.name[:33]}-replay")
     keep_space(space, folder)
-    changes = {"run_id": folder.name, "created": time.time(), "config": config.model_dump(mode="json")}
+    changes = {
+        "run_id": folder.name,
+        "created": time.time(),
+        "config": config.model_dump(mode="json"),
+        "replay_of": source.run.run_id,
+    }
     record = RunRecord.model_validate({**source.run.model_dump(), **changes, "status": "running"})
     store = PopulationStore(folder, create=record)
     try:
