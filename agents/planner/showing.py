@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from cambrian.agents.planner.arm import PopulationView, ProposalContext
@@ -61,6 +61,8 @@ def effect(candidate: Candidate, context: ProposalContext) -> dict[str, Any]:
             tie = context.noise is not None and abs(own - theirs) <= context.noise.difference()
     if parent is not None and parent.latency_ms is not None and candidate.latency_ms is not None:
         slower = _change(candidate.latency_ms - parent.latency_ms)
+    changes = {context.task.metric: gained, "latency_ms": slower}
+    told = [name for name, change in changes.items() if change is not None]
     return {
         "id": candidate.id,
         "arm": quoted(proposal.arm, 40),
@@ -77,7 +79,7 @@ def effect(candidate: Candidate, context: ProposalContext) -> dict[str, Any]:
         "nearest": _nearest(candidate),
         "hypothesis": quoted(proposal.hypothesis, 160),
         "expected_effect": _expected(candidate, context.task),
-        "lesson": lesson(candidate),
+        "lesson": lesson(candidate, told),
     }
 
 
@@ -174,16 +176,38 @@ def comment(candidate: Candidate, task: Task) -> dict[str, Any]:
     }
 
 
-def lesson(candidate: Candidate) -> dict[str, str] | None:
-    """What a candidate taught; None while that is not known, or where there was nothing to learn."""
+def lesson(candidate: Candidate, told: Collection[str] = ()) -> dict[str, str] | None:
+    """What a candidate taught; None while that is not known, or where there was nothing to learn.
+
+    Args:
+        candidate: that has ended.
+        told: measures whose change is told beside it: `outcome` says of what was measured only the rest.
+    """
     found = candidate.lesson
     if found is None or (found.verdict is Verdict.NO_EVIDENCE and not found.text):
         return None
     return {
         "verdict": found.verdict.value,
-        "measured": quoted(found.measured, 200),
-        "text": quoted(found.text, 400),
+        "measured": _at_words(found.measured, 200),
+        "outcome": _at_words(_outcome(found.measured, told), 160),
+        "text": _at_words(found.text, 400),
     }
+
+
+def _outcome(measured: str, told: Collection[str]) -> str:
+    """Why a verdict is what it is, without the expectation, siblings, and comparisons of those `told`.
+
+    Of the text that is kept, since runs of before have nothing else.
+    """
+    known = tuple(f"{name} " for name in told)
+    parts = (part for part in measured.split("; ") if not part.startswith(("expected: ", "by score ")))
+    return "; ".join(part for part in parts if not (part.startswith(known) and " against " in part))
+
+
+def _at_words(text: str, limit: int) -> str:
+    """Foreign text, quoted, and cut between words."""
+    whole, short = quoted(text, len(text) + limit), quoted(text, limit)
+    return short if short == whole else short[:-1].rsplit(" ", 1)[0].rstrip(" ,;:") + "…"
 
 
 def genotype_and_source(genotype: Genotype, space: Space) -> tuple[str, str]:

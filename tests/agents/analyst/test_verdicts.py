@@ -17,7 +17,9 @@ from cambrian.agents.evaluator.leaderboard import rank_run
 from cambrian.agents.planner.client import ScriptedClient
 from cambrian.agents.planner.exchange import ExchangeLog
 from cambrian.agents.planner.models import Models
+from cambrian.agents.planner.questions import Questions
 from cambrian.agents.planner.showing import effect
+from cambrian.agents.planner.templates import Templates
 from cambrian.agents.population.model import CandidateState, Expectation, Verdict
 from cambrian.agents.repeats import NOISE_KEY, Order
 from cambrian.sandbox import JobState
@@ -161,6 +163,32 @@ def test_prompt_verdict_and_leaderboard_call_the_same_pair_a_tie(world: World, g
     assert board[1].tied is is_tie
     assert (verdict_of(world, child.id) is NOISE) is is_tie
     assert analyst._weigher.effects[child.id] == ("tied" if is_tie else "better")
+
+
+@pytest.mark.parametrize("words", ["", "23:26:23 and so on, word after word " * 15], ids=["bare", "worded"])
+def test_a_line_of_an_effect_says_each_thing_once_and_what_was_computed_first(
+    world: World, words: str
+) -> None:
+    parent = world.add(0.8374)
+    child, other = (
+        world.add(s, parents=(parent.id,), edit="width 8 to 16", expect=UP(1)) for s in (0.7413, 0.8)
+    )
+    analyst = analyst_of(world)
+    for each in (other, child):
+        analyst.look_at(each.id)
+    lesson = world.get(child.id).lesson
+    assert lesson is not None and "by score" in lesson.measured
+    world.services.teach(child.id, lesson.model_copy(update={"text": words[:600].strip()}), "lesson")
+    known = context(TinySpace(), list(world.services.population.known()))
+    text = Questions(Templates("tiny"), known).question().messages[1].content
+    (line,) = (line for line in text.splitlines() if line.startswith(f"- {child.id} from"))
+    head = (
+        f"- {child.id} from {parent.id} (width 8 to 16): accuracy 0.7413 after 1 epoch (-0.0961); "
+        "expected was: accuracy higher by 1 %; refuted (it went the other way)"
+    )
+    assert line.startswith(head)
+    rest = line.removeprefix(head)
+    assert rest == "" if not words else rest.split()[-1].rstrip("…") in words.replace(",", "").split()
 
 
 def test_without_noise_there_is_no_verdict_on_scores(tmp_path: Path) -> None:

@@ -179,8 +179,8 @@ def test_lessons_comments_and_what_paid_are_shown() -> None:
     told = [c.model_copy(update={"lesson": each}) for c, each in zip(told, lessons, strict=True)]
     told[2] = told[2].model_copy(update={"comment": "ada: good, now with less memory"})
     text = question(TinySpace(), told)
-    assert "expected was: accuracy higher by 2 %; refuted: Depth does not pay here." in text
-    assert "expected was: accuracy higher by 2 %; borne out: 0.9 against 0.8" in text
+    assert "expected was: accuracy higher by 2 %; refuted (0.7 against 0.8): Depth does not pay here." in text
+    assert "expected was: accuracy higher by 2 %; borne out (0.9 against 0.8)" in text
     assert "no evidence" not in text
     assert "# Comments of reviewers" in text
     assert "- c-0003 (network 2; accuracy 0.9): ada: good, now with less memory" in text
