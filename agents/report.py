@@ -1,4 +1,4 @@
-"""What a run says at its end, in ten lines or fewer, and the leaderboard that `show` prints."""
+"""What a run says at its end, in ten lines or fewer, and what `run` and `show` print as tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from cambrian.agents.analyst.verdicts import hypotheses, hypotheses_text
 from cambrian.agents.budget import clock_text
 from cambrian.agents.champions import CHAMPIONS_KEY, ChampionsPlan, read_champions
-from cambrian.agents.evaluator.arms import ArmRow, arm_table, run_gain
+from cambrian.agents.evaluator.arms import ArmRow, ModelRow, arm_table, model_table, run_gain
 from cambrian.agents.evaluator.estimators import LATENCY, PREDICTOR, estimator_records
 from cambrian.agents.evaluator.gain import Gain
 from cambrian.agents.evaluator.hypervolume import HYPERVOLUME_KEY, Hypervolume, hypervolume_of_run
@@ -28,7 +28,7 @@ from cambrian.agents.population.model import (
     Verdict,
 )
 from cambrian.agents.population.store import PopulationStore, RunRecord
-from cambrian.agents.wording import show_isolation
+from cambrian.agents.wording import plural, show_isolation
 from cambrian.sandbox import Isolation
 
 LINES = 10
@@ -102,7 +102,8 @@ class EndReport(_Data):
         champions: who was trained again with fresh seeds, and how far that came; empty when nobody was to be.
         hypervolume: of score and cost over the run; None while nobody feasible has both.
         coverage: how many cells of cost by family hold somebody, in words; empty before the end.
-        arms: what each arm proposed, gained and cost.
+        arms: what each arm proposed, gained and cost; what was asked of models for no arm stands last.
+        models: the same by model.
         isolation: what the evaluations ran in, the most frequent first.
         lost: candidates that lost their score, as it could not be reproduced.
         metric: name of the score.
@@ -127,6 +128,7 @@ class EndReport(_Data):
     hypervolume: Hypervolume | None = None
     coverage: str = ""
     arms: tuple[ArmRow, ...] = ()
+    models: tuple[ModelRow, ...] = ()
     isolation: tuple[IsolationUse, ...] = ()
     lost: tuple[str, ...] = ()
     gain: Gain | None
@@ -170,7 +172,7 @@ class EndReport(_Data):
         cost = self.ledger
         spent = ", ".join(f"{n} {state}{cost.told(state)}" for state, n in cost.saved.items() if n) or "none"
         out.append(
-            f"cost: {cost.evaluations} evaluations, {clock_text(cost.wall_s)} of wall time, "
+            f"cost: {plural(cost.evaluations, 'evaluation')}, {clock_text(cost.wall_s)} of wall time, "
             f"{clock_text(cost.train_s)} in the sandbox, {cost.asked()}; "
             f"not paid for: {spent}"
         )
@@ -292,6 +294,7 @@ def end_report(
         hypervolume=hypervolume_of_run(run, candidates, evaluations, store.get_meta(HYPERVOLUME_KEY)),
         coverage=store.get_meta(COVERAGE_KEY) or "",
         arms=arm_table(run, candidates, evaluations, asked.arms),
+        models=model_table(run, candidates, evaluations, asked.models),
         isolation=tuple(
             IsolationUse(isolation=isolation, evaluations=n)
             for isolation, n in Counter(e.isolation for e in evaluations).most_common()

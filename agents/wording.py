@@ -29,6 +29,11 @@ def show_number(value: float, digits: int = 3, *, sign: bool = False) -> str:
     return f"{value:{plus}.{digits}g}"
 
 
+def plural(n: int, word: str) -> str:
+    """`1 proposal`, `3 proposals`."""
+    return f"{n} {word}" + ("" if n == 1 else "s")
+
+
 def show_percent(percent: float, digits: int = 3) -> str:
     """`0.9 %`, `110 %`, `1,140 %`."""
     return f"{show_number(percent, digits)} %"

@@ -107,4 +107,9 @@ def _finish(work: Coroutine[Any, Any, Any], as_json: bool, terminal: Any) -> Non
     if as_json:
         emit(report.model_dump(mode="json"))
     else:
-        print("\n".join(report.lines()))
+        from cambrian.agents.cli.showing import show_brought
+
+        *told, following = report.lines()
+        print("\n".join(told))
+        show_brought(report)
+        print(following)

@@ -6,13 +6,9 @@ import shutil
 import time
 from pathlib import Path
 
-from rich.table import Table
-
-from cambrian.agents.budget import clock_text
 from cambrian.agents.cli.app import emit
-from cambrian.agents.cli.showing import console, show_candidate
+from cambrian.agents.cli.showing import console, show_brought, show_candidate, table_of
 from cambrian.agents.errors import UnknownNameError, UserError
-from cambrian.agents.evaluator.arms import ArmRow
 from cambrian.agents.evaluator.leaderboard import Standing
 from cambrian.agents.population.model import Candidate
 from cambrian.agents.population.store import PopulationStore
@@ -48,7 +44,7 @@ def runs_command(as_json: bool, runs: Path | None) -> None:
     if not rows:
         print(f"no runs in {workspace.root}; start one: cambrian run runs/first-light.yaml")
         return
-    table = _table("run", "space / task", "status", "started", "size", "best")
+    table = table_of("run", "space / task", "status", "started", "size", "best")
     for row in rows:
         best_text = (
             "" if row["best"] is None else f"{row['metric']} {row['best']:.4f} ({row['best_candidate']})"
@@ -77,7 +73,7 @@ def show_command(name: str, as_json: bool, runs: Path | None) -> None:
         emit(report.model_dump(mode="json"))
         return
     print("\n".join(report.lines(top=0)))
-    table = _table(
+    table = table_of(
         "",
         "candidate",
         "arm",
@@ -115,8 +111,7 @@ def show_command(name: str, as_json: bool, runs: Path | None) -> None:
         print(
             "fresh seeds: mean ± 95 % (trainings); *: got it chosen, which flatters it, so it does not count"
         )
-    for arm in report.arms:
-        print(_arm_text(arm, report.metric))
+    show_brought(report)
 
 
 def fresh_text(row: Standing) -> str:
@@ -125,17 +120,6 @@ def fresh_text(row: Standing) -> str:
         return ""
     width = "" if row.half_width is None else f" ±{row.half_width:.4f}"
     return f"{row.mean:.4f}{width} ({row.seeds})"
-
-
-def _arm_text(arm: ArmRow, metric: str) -> str:
-    said = f"arm {arm.arm}: {arm.proposals} proposals, {arm.duplicates} duplicates, {arm.evaluated} evaluated"
-    if arm.best is not None:
-        said += f", best {metric} {arm.best:.4f}"
-    if arm.gain is not None and arm.low is not None and arm.high is not None:
-        said += f", {arm.gain:+.2f} % over random ({arm.low:+.2f} to {arm.high:+.2f})"
-    if arm.asked is not None:
-        said += f", {arm.asked.in_words()}"
-    return f"{said}, {clock_text(arm.cost_s)} in the sandbox"
 
 
 def _number(value: float | None) -> str:
@@ -239,10 +223,3 @@ def _candidate(store: PopulationStore, cid: str) -> Candidate:
         raise UnknownNameError(
             f"run {store.run.run_id} has no candidate {cid!r}", hint=near_names(cid, known[-50:])
         ) from None
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table

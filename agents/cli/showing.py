@@ -1,22 +1,24 @@
-"""What `cambrian show` prints of one candidate: what was proposed, asked, measured and learned."""
+"""What `cambrian show` prints of one candidate, and what each arm and model brought, as `run` does too."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cambrian.agents.budget import clock_text
 from cambrian.agents.cli.app import emit
+from cambrian.agents.evaluator.arms import Brought
 from cambrian.agents.evaluator.noise import repeats_by_candidate
 from cambrian.agents.evaluator.prompt_questions import exchanges_of, questions_of
 from cambrian.agents.evaluator.spending import cost_text
 from cambrian.agents.planner.exchange import Exchange
 from cambrian.agents.population.model import Candidate
 from cambrian.agents.population.store import PopulationStore
-from cambrian.agents.report import count_text
+from cambrian.agents.report import EndReport, count_text
 from cambrian.agents.wording import finding_facts, latency_facts, one_line, show_nearest, show_reproduced
 
 MIN_WIDTH = 124
@@ -99,6 +101,46 @@ def show_candidate(store: PopulationStore, candidate: Candidate, as_json: bool) 
                 Text(key, style="bold"), Text(f"{value:.4f}" if isinstance(value, float) else str(value))
             )
     console().print(Text(f"{store.run.run_id}/{candidate.id}", style="bold"), table)
+
+
+def show_brought(report: EndReport) -> None:
+    """Print what each arm brought and cost, and each model where there are several."""
+    _print_brought("arm", {row.arm: row for row in report.arms}, report.metric)
+    if len(report.models) > 1:
+        _print_brought("model", {row.model: row for row in report.models}, report.metric)
+
+
+def _print_brought(what: str, rows: Mapping[str, Brought], metric: str) -> None:
+    if not rows:
+        return
+    counts = ("proposals", "duplicates", "failed", "evaluated")
+    table = table_of(what, *counts, f"best {metric}", "gain over random (95 %)", "sandbox")
+    table.columns[6].no_wrap = table.collapse_padding = True  # it is wide enough
+    if asks := any(row.asked is not None for row in rows.values()):
+        for column in ("calls", "tokens", "money"):
+            table.add_column(column)
+    for numbers in table.columns[1:]:
+        numbers.justify = "right"
+    for name, row in rows.items():
+        best = "" if row.best is None else f"{row.best:.4f}"
+        cells = [
+            *(str(getattr(row, column)) for column in counts),
+            best,
+            row.gain_text,
+            clock_text(row.cost_s),
+        ]
+        if asks:
+            cells += ["", "", ""] if row.asked is None else row.asked.cells
+        table.add_row(*(Text(one_line(cell)) for cell in (name, *cells)))  # no markup: a name is anybody's
+    console().print(table)
+
+
+def table_of(*columns: str) -> Table:
+    """A table without lines, whose cells are folded rather than cropped."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
 
 
 def _asked(store: PopulationStore, candidate: Candidate) -> tuple[list[Exchange], list[Exchange]]:

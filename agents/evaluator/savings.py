@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from cambrian.agents.budget import clock_text
 from cambrian.agents.population.model import Candidate, CandidateState, Evaluation
+from cambrian.agents.wording import plural
 
 
 class Savings(BaseModel):
@@ -38,8 +39,9 @@ class Savings(BaseModel):
         arms = ", ".join(f"{n} by {arm}" for arm, n in self.duplicates.items())
         n = sum(self.duplicates.values())
         return (
-            f"{n} of {self.proposals} proposals computed what an earlier one does ({arms}): "
-            f"{self.evaluations} trainings, about {clock_text(self.seconds)}, were not made twice"
+            f"{n} of {plural(self.proposals, 'proposal')} computed what an earlier one does ({arms}): "
+            f"{plural(self.evaluations, 'training')}, about {clock_text(self.seconds)}, "
+            f"{'was' if self.evaluations == 1 else 'were'} not made twice"
         )
 
 

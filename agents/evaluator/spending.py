@@ -10,9 +10,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cambrian.agents.planner.exchange import Exchange, ExchangeLog, Spent
 from cambrian.agents.population.model import LLM_ARM, Candidate
+from cambrian.agents.wording import plural
 
 _ROLES = ("propose", "repair")
 """What arms ask for; the analyst's questions are no arm's."""
+ANALYST = "analyst"
+"""In a table of arms, who asked what candidates taught."""
+UNREADABLE = "unreadable"
+"""In a table of arms or models, who asked what a damaged record told."""
 
 
 class ModelUse(BaseModel):
@@ -39,9 +44,15 @@ class ModelUse(BaseModel):
             money=None if spent.money is None else round(spent.money, 9),
         )
 
+    @property
+    def cells(self) -> tuple[str, str, str]:
+        """Calls, tokens and money for a table."""
+        money = "unknown" if self.money is None else money_text(self.money)
+        return str(self.calls), str(self.tokens), money
+
     def in_words(self) -> str:
         """Such as `1200 tokens in 3 calls for $0.012`; nothing is said of money where none was asked for."""
-        said = f"{self.tokens} tokens in {self.calls} call{'' if self.calls == 1 else 's'}"
+        said = f"{plural(self.tokens, 'token')} in {plural(self.calls, 'call')}"
         if self.money is None:
             return f"{said} at an unknown price"
         return f"{said} for {money_text(self.money)}" if self.money else said
@@ -53,8 +64,9 @@ class Spending:
 
     Attributes:
         total: all of it.
-        arms: by arm, repairs and fruitless questions included.
-        models: by model.
+        arms: by arm, repairs and fruitless questions included; with `ANALYST` and `UNREADABLE` they add up
+            to the total.
+        models: by model; they add up to the total too.
         roles: by role: `propose`, `repair`, `analyse`.
     """
 
@@ -68,9 +80,9 @@ class Spending:
         """Sum up the record of a run, whose candidates say which arm asked."""
         return cls(
             total=ModelUse.of(exchanges.total()),
-            arms={arm: ModelUse.of(spent) for arm, spent in _by_arm(exchanges, candidates).items()},
-            models={name: ModelUse.of(spent) for name, spent in exchanges.by_model().items()},
-            roles={name: ModelUse.of(spent) for name, spent in exchanges.by_role().items()},
+            arms={arm: ModelUse.of(spent) for arm, spent in _by_asker(exchanges, candidates).items()},
+            models={name or UNREADABLE: ModelUse.of(spent) for name, spent in exchanges.by_model().items()},
+            roles={name or UNREADABLE: ModelUse.of(spent) for name, spent in exchanges.by_role().items()},
         )
 
 
@@ -100,6 +112,16 @@ def cost_text(exchanges: Sequence[Exchange], shared_by: int = 1) -> str:
     if money:
         said += f": {money_text(sum(money))}"
     return said + (f", shared by {shared_by} candidates" if shared_by > 1 else "")
+
+
+def _by_asker(exchanges: ExchangeLog, candidates: Sequence[Candidate]) -> dict[str, Spent]:
+    """What each arm's questions cost, and those that are no arm's."""
+    found = _by_arm(exchanges, candidates)
+    for role, spent in exchanges.by_role().items():
+        if role not in _ROLES:
+            name = ANALYST if role else UNREADABLE
+            found[name] = found.get(name, Spent()) + spent
+    return found
 
 
 def _by_arm(exchanges: ExchangeLog, candidates: Sequence[Candidate]) -> dict[str, Spent]:

@@ -10,7 +10,13 @@ from pathlib import Path
 import yaml
 
 from cambrian.agents.champions import CHAMPIONS_KEY, read_champions
-from cambrian.agents.evaluator.arms import arm_markdown, arm_table, run_gain
+from cambrian.agents.evaluator.arms import (
+    arm_markdown,
+    arm_table,
+    model_markdown,
+    model_table,
+    run_gain,
+)
 from cambrian.agents.evaluator.estimators import estimator_records
 from cambrian.agents.evaluator.hypervolume import HYPERVOLUME_KEY
 from cambrian.agents.evaluator.proxies import rank_lines
@@ -143,6 +149,7 @@ class Parent:
             gain.verdict if gain is not None else "",
             *rank_lines(estimator_records(run, candidates), "estimators"),
             arm_markdown(arms, run.metric),
+            model_markdown(model_table(run, candidates, evaluations, asked.models), run.metric),
         ]
         if kept := Archive.among(scene.ranking[:READ], self._space).in_words():
             told.append(f"Archive by cost and family: {kept}")

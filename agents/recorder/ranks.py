@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cambrian.agents.evaluator.arms import ArmRow
 from cambrian.agents.evaluator.estimators import estimator_records
+from cambrian.agents.evaluator.spending import ANALYST, UNREADABLE
 from cambrian.agents.recorder.entries import moments
 from cambrian.agents.recorder.tracking import MetricPoint
 
@@ -35,7 +36,8 @@ def ranking_metrics(scene: Scene, arms: Sequence[ArmRow]) -> tuple[MetricPoint, 
         values |= {f"mean_{run.metric}": leader.mean, f"std_{run.metric}": leader.std}
         values |= {f"mean_test_{run.metric}": leader.test_mean, "fresh_seeds": float(leader.seeds)}
     for row in arms:
-        told = row.model_dump(exclude={"arm", "low", "high", "asked"})
+        no_arm = row.arm in (ANALYST, UNREADABLE)
+        told = {} if no_arm else row.model_dump(exclude={"arm", "low", "high", "asked"})
         if row.asked is not None:
             told |= {f"llm_{name}": value for name, value in row.asked.model_dump().items()}
         values |= {f"arm.{row.arm}/{name}": value for name, value in told.items()}

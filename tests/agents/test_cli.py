@@ -39,6 +39,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     report = done.stdout[done.stdout.index("quick-") :].splitlines()
     assert done.stdout.count("evaluated") >= 5
     assert any(line.startswith("cost: 5 evaluations") for line in report)
+    arms = {line.split()[0]: line.split() for line in report if line}
+    assert arms["baseline"][1:5] == ["1", "0", "0", "1"], "what each arm brought"
+    assert report[-1].startswith("next: ")
     return folder
 
 

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from cambrian.agents.evaluator.arms import arm_markdown
+from cambrian.agents.cli.showing import show_brought
+from cambrian.agents.evaluator.arms import arm_markdown, model_markdown
 from cambrian.agents.evaluator.noise import sampling_noise
 from cambrian.agents.evaluator.spending import ModelUse, money_text
 from cambrian.agents.planner.exchange import ExchangeLog, Usage
@@ -109,6 +110,62 @@ def test_what_models_cost_is_told_by_arm_model_and_role(store: PopulationStore) 
     assert "| 0 | - | - | - |" in table
 
 
+def test_the_rows_add_up_to_all_that_was_asked_of_models(store: PopulationStore) -> None:
+    log = ExchangeLog(store.folder)
+    ours = asked(log, "propose", "small", "d1", 1000, 0.01)
+    theirs = asked(log, "propose", "large", "d2", 2000, 0.2)
+    asked(log, "repair", "large", "d3.2", 700, 0.07)  # led to nothing
+    for place in ("c-0003", "c-0004"):
+        asked(log, "analyse", "small", place, 300, 0.03)
+    damaged = asked(log, "propose", "small", "d4", 900, 0.01)
+    (log.folder / f"{damaged}.json").write_text('{"id": ', encoding="utf-8")
+    for n, (arm, exchange) in enumerate((("llm", ours), ("thinker", theirs))):
+        store.add(scored(23 + n, 0.9, arm, proposal=Proposal(arm=arm, genotype={}, exchange=exchange)))
+    report = end_report(store, ExchangeLog(store.folder))
+    assert [row.arm for row in report.arms][-4:] == ["mutation", "thinker", "analyst", "unreadable"]
+    rows = {row.arm: row.asked for row in report.arms}
+    assert rows["analyst"] == ModelUse(calls=2, tokens=600, money=0.06)
+    assert rows["unreadable"] == ModelUse(calls=1), "whose tokens nobody knows any more"
+    assert [row.model for row in report.models] == ["large", "small", "unreadable"]
+    for uses in (rows.values(), [row.asked for row in report.models]):
+        told = [use for use in uses if use is not None]
+        assert sum(use.calls for use in told) == report.ledger.calls == 6
+        assert sum(use.tokens for use in told) == report.ledger.tokens == 4300
+        assert sum(use.money or 0.0 for use in told) == pytest.approx(report.ledger.money)
+
+
+def test_what_each_model_brought_is_told(store: PopulationStore, capsys: pytest.CaptureFixture[str]) -> None:
+    log = ExchangeLog(store.folder)
+    asked(log, "propose", "large", "d1", 2000, 0.2)
+    asked(log, "propose", "small", "d2", 1000, 0.01)
+    large, small = (Proposal(arm="llm", genotype={}, model=name) for name in ("large", "small"))
+    for n, (score, of) in enumerate(((0.95, large), (0.96, large), (0.97, large), (0.85, small))):
+        store.add(scored(23 + n, score, "llm", proposal=of))
+    ended = (
+        CandidateState.DUPLICATE, CandidateState.FAILED, CandidateState.INVALID, CandidateState.REJECTED
+    )  # fmt: skip
+    for n, state in enumerate(ended):
+        store.add(scored(27 + n, 0.0, "llm", proposal=small).model_copy(update=UNPAID | {"state": state}))
+    report = end_report(store, log)
+    by_model = {row.model: row for row in report.models}
+    assert by_model.keys() == {"large", "small"}, "and no row for those that no model proposed"
+    first, second = by_model["large"], by_model["small"]
+    assert (first.proposals, first.evaluated, first.duplicates, first.failed) == (3, 3, 0, 0)
+    assert (second.proposals, second.evaluated, second.duplicates, second.failed) == (5, 1, 1, 2)
+    assert (first.best, second.best) == (0.97, 0.85)
+    mean = sum(0.9 + 0.001 * i for i in range(1, 6)) / 5
+    assert first.gain == pytest.approx(100 * (0.96 / mean - 1)) and second.gain is None
+    assert second.asked == ModelUse(calls=1, tokens=1000, money=0.01)
+    assert "| small | 5 | 1 | 2 | 1 | 85.00 % | - | 0 | 1 | 1000 | $0.01 |" in model_markdown(
+        report.models, "accuracy"
+    )
+    assert not model_markdown(report.models[:1], "accuracy"), "one model is its arm"
+    show_brought(report)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["small", "5", "1", "2", "1", "0.8500", "0:00", "1", "1000", "$0.01"] in rows
+    assert next(row[1:6] for row in rows if row[0] == "large") == ["3", "0", "0", "3", "0.9700"]
+
+
 def test_an_unknown_price_is_unknown_and_arms_are_told_apart(store: PopulationStore) -> None:
     log = ExchangeLog(store.folder)
     failed = asked(log, "propose", "m", "d1", 1000, None)
@@ -201,7 +258,7 @@ def test_every_arm_has_a_row(store: PopulationStore) -> None:
     assert mutation.low is not None and 0 < mutation.low < expected
     assert rows["random"].gain is None and rows["baseline"].gain is None
     text = arm_markdown(end_report(store).arms, "accuracy")
-    assert f"| mutation | 17 | 1 | 16 | 98.00 % | {expected:+.2f} % (" in text
+    assert f"| mutation | 17 | 1 | 0 | 16 | 98.00 % | {expected:+.2f} % (" in text
 
 
 def test_metrics_that_are_no_shares_have_no_sampling_noise(store: PopulationStore) -> None:

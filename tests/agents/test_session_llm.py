@@ -77,6 +77,10 @@ async def test_the_model_proposes_and_all_of_it_is_kept(
         assert exchange.response is not None and "wider is better" in exchange.response
     assert report.ledger.tokens == server.tokens, "the ledger equals the server's own count"
     assert report.ledger.calls == len(server.seen)
+    rows = {row.arm: row.asked for row in report.arms if row.asked is not None}
+    assert rows.keys() == {"llm", "analyst"} and rows["analyst"].calls > 0
+    assert sum(row.tokens for row in rows.values()) == report.ledger.tokens, "and the rows add up to it"
+    assert sum(row.calls for row in rows.values()) == report.ledger.calls
 
 
 async def test_a_rejections_reason_is_in_the_next_prompt(
