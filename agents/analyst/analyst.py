@@ -19,7 +19,9 @@ import sqlite3
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
+from cambrian.agents.analyst.evidence import empty_claim, measured_ways, names_known
 from cambrian.agents.analyst.lessons import (
     Answered,
     Subject,
@@ -127,14 +129,17 @@ class Analyst:
         return self._book.current(self._is_believed)[: self._section.notes]
 
     def lines(self) -> tuple[str, ...]:
-        """The notes for prompts, counted ones after those that a model has worded."""
+        """The notes for prompts: those that hold, counted ones, and those that were said once."""
         most = self._section.notes
         if not most:
             return ()
         counted = tally_lines(self._do.population.known(), self._weigher.effects, self._do.config.cost)
-        worded = [note.line() for note in self.notes()]
-        counted = counted[: max(most - len(worded), most // 4)]
-        return (*worded[: most - len(counted)], *counted)
+        notes = self.notes()
+        counted = counted[: max(most - len(notes), most // 4)]
+        worded = notes[: most - len(counted)]
+        held = [note.line() for note in worded if note.confirmed]
+        said = [note.line() for note in worded if not note.confirmed]
+        return (*held, *counted, *said)
 
     def noise(self) -> NoiseFloor | None:
         """What two scores may differ by for no reason, after the longest training so far; None if unknown."""
@@ -198,6 +203,7 @@ class Analyst:
         else:
             self._models.note_usable(exchange.model)
         if self._section.notes and subject.assessment.telling:
+            answer = self._without_empty(answer, subject)
             await self._learn(candidate_id, answer.changes)
         candidate = self._do.population.get(candidate_id)
         if candidate.score is None or candidate.lesson is None:  # meanwhile nobody believes it any more
@@ -223,12 +229,27 @@ class Analyst:
         variables = lesson_variables(subject, self._do.space, self._do.task)
         return subject, lesson_question(templates, variables, self._limit, candidate.id)
 
+    def _without_empty(self, answer: Answered, subject: Subject) -> Answered:
+        """The answer without claims that say nothing of any network."""
+        if not answer.changes.new:
+            return answer
+        known = names_known(self._do.space, self._do.task, (subject.candidate, *subject.parents))
+        why = {claim: empty_claim(claim, known) for claim in answer.changes.new}
+        new = tuple(claim for claim in answer.changes.new if not why[claim])
+        dropped = tuple(quoted(f"notes.new: {claim}: {said}", 200) for claim, said in why.items() if said)
+        changes = answer.changes.model_copy(update={"new": new})
+        return replace(answer, changes=changes, unused=(*answer.unused, *dropped))
+
     async def _learn(self, candidate_id: str, changes: Changes) -> None:
         """Note what a candidate says for and against claims. It says it once, however often it is noted."""
+        candidate = self._do.population.get(candidate_id)
+        first = next(iter(self._weigher.assess(candidate).compared_with), None)
+        other = None if first is None else self._do.population.get(first)
         book = await asyncio.to_thread(
             self._book.learned,
             candidate_id,
             changes,
+            measured_ways(candidate, other, self._weigher.readings, self._do.task),
             most=self._section.notes,
             same=saying_the_same,
             is_believed=self._is_believed,

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -25,6 +25,7 @@ from cambrian.agents.analyst.notes import (
     Changes,
     Claim,
     Note,
+    Way,
 )
 from cambrian.agents.analyst.verdicts import Assessment
 from cambrian.agents.errors import ProposalError, UserError
@@ -168,6 +169,11 @@ def lesson_schema(note_ids: Sequence[str] = ()) -> dict[str, Any]:
         {
             "claim": {"type": "string", "description": "one sentence that later measurements can bear out"},
             "scope": {"type": "string", "description": "where it holds, in a few words; may be empty"},
+            "effect": {
+                "type": "string",
+                "enum": list(get_args(Way)),
+                "description": "what comes of it: a better or a worse score, a faster or a slower network",
+            },
         }
     )
     notes = _object(
@@ -196,7 +202,9 @@ def lesson_bounds(note_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     within = notes["properties"]
     claim = within["new"]["items"]
     lengths = {"claim": CLAIM, "scope": SCOPE}
-    short = {name: claim["properties"][name] | {"maxLength": most} for name, most in lengths.items()}
+    short = claim["properties"] | {
+        name: claim["properties"][name] | {"maxLength": most} for name, most in lengths.items()
+    }
     sizes = {"supports": min(MOST_FOR, len(note_ids)), "contradicts": min(MOST_AGAINST, len(note_ids))}
     lists = {name: within[name] | {"maxItems": most} for name, most in sizes.items()}
     new = within["new"] | {"maxItems": MOST_NEW, "items": claim | {"properties": short}}
@@ -271,7 +279,7 @@ def _said_of_notes(said: Any, shown: set[str]) -> tuple[Changes, list[str]]:
         except ValidationError as error:
             unused.append(f"notes.new.{place}.{_first(error)}")
             continue
-        if (claim := Claim.of(made.claim, made.scope)) is not None:
+        if (claim := Claim.of(made.claim, made.scope, made.effect)) is not None:
             new.append(claim)
     changes = Changes(
         supports=tuple(supports[:MOST_FOR]),

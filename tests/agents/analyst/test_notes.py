@@ -4,25 +4,36 @@ from __future__ import annotations
 
 import pytest
 
-from cambrian.agents.analyst.notes import CLAIM, MOST_NEW, Changes, Claim, Note, Notebook
+from cambrian.agents.analyst.evidence import empty_claim, names_known
+from cambrian.agents.analyst.notes import CLAIM, MOST_NEW, Changes, Claim, Note, Notebook, Way
 from cambrian.agents.analyst.sameness import saying_the_same
+from tests.agents.planner.world import TinySpace, ToyTask
 
 
 def believed(_candidate: str) -> bool:
     return True
 
 
-def told(book: Notebook, cid: str, most: int = 12, **changes: tuple[str, ...]) -> Notebook:
-    new = tuple(Claim(claim=claim) for claim in changes.pop("new", ()))
-    return book.learned(
-        cid, Changes(new=new, **changes), most=most, same=saying_the_same, is_believed=believed
-    )
+def told(
+    book: Notebook,
+    cid: str,
+    most: int = 12,
+    *,
+    ways: tuple[Way, ...] | None = None,
+    effect: Way | None = "better",
+    **changes: tuple[str, ...],
+) -> Notebook:
+    new = tuple(Claim(claim=claim, effect=effect) for claim in changes.pop("new", ()))
+    if ways is None:  # as the model says
+        ways = ("worse",) if "contradicts" in changes and not new else ("better",)
+    said = Changes(new=new, **changes)
+    return book.learned(cid, said, ways, most=most, same=saying_the_same, is_believed=believed)
 
 
 def test_evidence_makes_and_retires_a_note() -> None:
     book = told(Notebook(), "c-0001", new=("wide stems help",))
     (note,) = book.current(believed)
-    assert note.line() == "wide stems help (held 1 of 1: c-0001)"
+    assert note.line() == "wide stems help (said by the analyst of c-0001, not confirmed)"
     book = told(book, "c-0002", supports=(note.id,))
     book = told(book, "c-0003", contradicts=(note.id,))
     assert book.current(believed)[0].line() == ("wide stems help (held 2 of 3: c-0001, c-0002; not c-0003)")
@@ -116,3 +127,74 @@ def test_the_book_survives_the_disk() -> None:
     assert Notebook.model_validate_json(book.model_dump_json()) == book
     with pytest.raises(ValueError, match="extra"):
         Note.model_validate({**book.notes[0].model_dump(), "more": 1})
+
+
+@pytest.mark.parametrize(
+    ("said", "ways", "speaks"),
+    [
+        ("supports", ("better",), True),
+        ("supports", ("better", "slower"), True),
+        ("supports", ("worse",), False),
+        ("supports", (), None),
+        ("supports", ("faster",), None),
+        ("contradicts", ("worse",), False),
+        ("contradicts", ("better",), None),
+        ("contradicts", (), None),
+        ("new", ("better",), True),
+        ("new", ("worse", "faster"), False),
+        ("new", ("slower",), None),
+    ],
+)
+def test_what_counts_is_what_was_measured(said: str, ways: tuple[Way, ...], speaks: bool | None) -> None:
+    book = told(Notebook(), "c-0001", new=("wide stems help",))
+    book = told(book, "c-0002", ways=ways, **{said: ("wide stems help" if said == "new" else "n-01",)})
+    (note,) = book.notes
+    assert ("c-0002" in note.supports, "c-0002" in note.contradicts) == (speaks is True, speaks is False)
+
+
+def test_a_claim_that_its_own_network_speaks_against_is_not_shown() -> None:
+    book = Notebook()
+    for index in range(5):
+        book = told(book, f"c-{index:04d}", new=("conv on e03 raises accuracy",), ways=("worse",))
+    assert book.current(believed) == () and len(book.notes[0].contradicts) == 5
+
+
+def test_claims_of_opposite_effects_are_two() -> None:
+    book = told(Notebook(), "c-0001", new=("wide stems matter",))
+    book = told(book, "c-0002", new=("wide stems matter",), effect="worse", ways=("worse",))
+    assert [note.effect for note in book.notes] == ["better", "worse"]
+
+
+def test_what_is_confirmed_stands_first_and_only_that_is_held() -> None:
+    book = told(Notebook(), "c-0001", new=("wide stems help",))
+    book = told(told(book, "c-0002", supports=("n-01",)), "c-0003", contradicts=("n-01",))
+    book = told(book, "c-0004", new=("pool by grid",))
+    assert [note.line() for note in book.current(believed)] == [
+        "wide stems help (held 2 of 3: c-0001, c-0002; not c-0003)",
+        "pool by grid (said by the analyst of c-0004, not confirmed)",
+    ]
+
+
+def test_a_book_of_before_is_read_and_confirms_nothing() -> None:
+    old = {"id": "n-01", "claim": "jon", "scope": "jon", "supports": ["c-0001", "c-0002"], "contradicts": []}
+    book = Notebook.model_validate({"notes": [old], "made": 1})
+    (note,) = book.current(believed)
+    assert not note.confirmed and "held" not in note.line() and "not confirmed" in note.line()
+    assert told(book, "c-0003", supports=("n-01",)).notes == book.notes
+
+
+@pytest.mark.parametrize(
+    ("claim", "scope", "is_one"),
+    [
+        ("jon", "jon", False),
+        ("jon jon jon", "jon", False),
+        ("23 26 23", "", False),
+        ("more width helps", "", True),
+        ("it is better", "deeper networks", True),
+        ("take c-0004 further on", "", True),
+        ("strides cost accuracy here", "", True),
+    ],
+)
+def test_a_claim_says_something_of_networks(claim: str, scope: str, is_one: bool) -> None:
+    known = names_known(TinySpace(), ToyTask(), [])  # type: ignore[arg-type]
+    assert (empty_claim(Claim(claim=claim, scope=scope), known) == "") is is_one

@@ -169,7 +169,10 @@ def timed(median: float, half_box: float = 0.0, reference: float = 1.0, device: 
 
 def lesson(text: str = PAYS, supports: Any = (), contradicts: Any = (), new: Any = (), **more: Any) -> str:
     """An answer of the analyst's model."""
-    new = [{"claim": claim, "scope": ""} if isinstance(claim, str) else claim for claim in new]
+    new = [
+        {"claim": claim, "scope": "", "effect": "better"} if isinstance(claim, str) else claim
+        for claim in new
+    ]
     notes = {"supports": list(supports), "contradicts": list(contradicts), "new": new}
     return json.dumps({"lesson": text, "notes": notes} | more)
 
