@@ -243,6 +243,8 @@ class Replayer:
                 f"{where}: the arm proposes something else now: {drafts[0].edit or drafts[0].genotype}",
                 hint="its space, its code, or what it draws upon has changed",
             )
+        if not recorded.proposal.idea:  # a resumed run has found the answer, and not what was asked for
+            found = found.model_copy(update={"idea": "", "against": recorded.proposal.against})
         return found
 
     def _raise_miss(self, task: asyncio.Task[list[Proposal]]) -> None:
