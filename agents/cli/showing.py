@@ -19,7 +19,14 @@ from cambrian.agents.planner.exchange import Exchange
 from cambrian.agents.population.model import Candidate
 from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.report import EndReport, count_text
-from cambrian.agents.wording import finding_facts, latency_facts, one_line, show_nearest, show_reproduced
+from cambrian.agents.wording import (
+    finding_facts,
+    latency_facts,
+    one_line,
+    plural,
+    show_nearest,
+    show_reproduced,
+)
 
 MIN_WIDTH = 124
 """Columns of a table with a leaderboard's numbers and one architecture."""
@@ -88,7 +95,7 @@ def show_candidate(store: PopulationStore, candidate: Candidate, as_json: bool) 
         shown = shown or one_line(evaluation.reason, REASON)
         again = "" if evaluation.seed == seed else f", fresh seed {evaluation.seed}"
         facts[f"rung {evaluation.rung}{again}"] = (
-            f"{evaluation.state}: {shown}; {evaluation.epochs} epochs in {evaluation.train_s:.1f} s, "
+            f"{evaluation.state}: {shown}; {plural(evaluation.epochs, 'epoch')} in {evaluation.train_s:.1f} s, "
             f"isolation {evaluation.isolation.level}"
         )
         facts["not stopped"] = "; ".join(evaluation.isolation.not_enforced)

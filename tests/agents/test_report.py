@@ -222,6 +222,9 @@ def test_the_report_says_what_was_reproduced_and_what_it_ran_in(store: Populatio
     report = end_report(store, predictor="Kendall tau 0.50")
     lines = report.lines()
     assert len(lines) <= 10 and best.id in lines[1]
+    assert any(line.startswith("cost: 3 evaluations, ") for line in lines)
+    once = report.model_copy(update={"ledger": report.ledger.model_copy(update={"evaluations": 1})})
+    assert any(line.startswith("cost: 1 evaluation, ") for line in once.lines())
     assert "not reproduced yet" not in lines[1] and "not reproduced yet" in lines[2]
     said = next(line for line in lines if line.startswith("reproduced"))
     assert "3 of the first 10, 1 lost their score (c-0018)" in said

@@ -8,6 +8,7 @@ from cambrian.agents.wording import (
     flatten_config,
     flatten_genes,
     one_line,
+    plural,
     show_change,
     show_cost,
     show_count,
@@ -115,3 +116,7 @@ def test_genes_are_few_short_lines() -> None:
 def test_configurations_become_dotted_keys() -> None:
     flat = flatten_config({"a": {"b": {"c": 1}, "d": None}, "e": [1, 2], "f": {}, "g": [{"h": 1}, {"h": 2}]})
     assert flat == {"a.b.c": "1", "a.d": "none", "e": "1,2", "f": "none", "g": "h=1; h=2"}
+
+
+def test_one_is_no_plural() -> None:
+    assert [plural(n, "proposal") for n in (0, 1, 2)] == ["0 proposals", "1 proposal", "2 proposals"]
