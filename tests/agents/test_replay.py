@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import sqlite3
@@ -11,13 +12,15 @@ from typing import Any
 
 import pytest
 
+from cambrian.agents.cli.prompts_reported import report_command
 from cambrian.agents.errors import UserError
+from cambrian.agents.planner.exchange import ExchangeLog
 from cambrian.agents.replaying import ReplayDiverged, ReplayMiss, replay
 from cambrian.agents.replaying.launch import _unlimited
 from cambrian.agents.replaying.replay import UNCOMPARED
 from cambrian.agents.runfile import RunConfig
 from cambrian.agents.sections import LLMSection
-from cambrian.agents.session import Watch, start
+from cambrian.agents.session import Watch, resume, start
 from cambrian.agents.workspace import Workspace
 from cambrian.sandbox import SANDBOXES, Job, JobState, Outcome
 from cambrian.search_spaces import SPACES
@@ -127,6 +130,16 @@ def proposing(batch_of: int = 1) -> Callable[[Handler], None]:
     return respond
 
 
+def slowly(respond: Callable[[Handler], None]) -> Callable[[Handler], None]:
+    """Answers when the test lets it."""
+
+    def wait(handler: Handler) -> None:
+        handler.world.released.wait(20)
+        respond(handler)
+
+    return wait
+
+
 @pytest.fixture
 def server() -> Iterator[ModelServer]:
     with model_server() as server:
@@ -157,6 +170,39 @@ async def test_a_run_with_a_model_needs_neither_key_nor_server(
     replayed = await replay(report.run_id, Workspace(runs), quiet)
     assert population(runs, replayed.run_id) == recorded
     assert len(server.seen) == asked and replayed.questions > 5
+
+
+async def test_a_run_that_was_stopped_while_it_asked_is_replayed(
+    config: MakeConfig, runs: Path, server: ModelServer
+) -> None:
+    """Resumed, another arm may draw in the place of the question that nobody heard the answer to."""
+    arms = {"guided": 0.5, "mutation": 0.2, "llm": 0.3}
+    made = asking(config, server, arms=arms, budget={"evaluations": 24}, analyst={"lessons": "llm"})
+    server.says(*[proposing()] * 2, slowly(proposing()), proposing())
+    running = asyncio.create_task(start(made, Workspace(runs), QUIET))
+    while len(server.seen) < 3:
+        await asyncio.sleep(0.01)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    server.released.set()
+    report = await resume("last", Workspace(runs), QUIET)
+    assert any(c.response is None for c in ExchangeLog(runs / report.run_id).all())
+    replayed = await replay(report.run_id, Workspace(runs), quiet)
+    assert population(runs, replayed.run_id) == population(runs, report.run_id)
+
+
+async def test_replays_are_no_further_evidence(
+    config: MakeConfig, runs: Path, server: ModelServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.says(proposing())
+    report = await start(asking(config, server, budget={"evaluations": 12}), Workspace(runs), QUIET)
+    replayed = await replay(report.run_id, Workspace(runs), quiet)
+    capsys.readouterr()
+    report_command([], None, as_json=True, runs=runs)
+    told = json.loads(capsys.readouterr().out)
+    assert {run for row in told["rows"] for run in row["runs"]} == {report.run_id}
+    assert told["skipped"] == {replayed.run_id: f"it does {report.run_id} again"}
 
 
 async def test_answers_by_changes_are_replayed(config: MakeConfig, runs: Path, server: ModelServer) -> None:
