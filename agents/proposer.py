@@ -8,6 +8,7 @@ question at a time, when its answer is needed.
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 from collections import Counter
@@ -29,6 +30,8 @@ from cambrian.agents.population.model import (
 )
 from cambrian.agents.schedule import Schedule, Work
 from cambrian.search_spaces import TabularTask
+
+log = logging.getLogger(__name__)
 
 WAITING = "waiting for a model"
 
@@ -102,8 +105,14 @@ class Proposer:
             return None
         draw = self._next_draw()
         found = await self._ask_arms(draw, slot)
-        if not isinstance(found, Proposal) and self._draws == draw + 1:
+        was_asked = isinstance(found, Proposal) or (found is not None and found.draw == draw)
+        if not was_asked and self._draws == draw + 1:
             self._draws = draw  # nobody was asked by this number
+        if found is not None and self._account.seconds_left() <= 0:  # who proposes may take long
+            if isinstance(found, Ready):
+                self.ahead.put(found.draw, found.known, [found.proposal])
+                self.ahead.save(self._draws)
+            return None
         if found is None:
             self.ask_ahead()
             return None
@@ -205,9 +214,11 @@ class Proposer:
                 self.portfolio.retire(arm.name, limit.message)
             self._tell(arm.name, f"is out: {limit.message}")
         except ModelUnavailable as error:
-            self._tell(arm.name, f"pauses: {error.message}")
             if arm.ready(self._do.population):  # else it knows itself when it is to be asked again
+                log.info("arm %s goes on after: %s", arm.name, error.message)
                 self.portfolio.failed(arm.name, error.message)
+            else:
+                self._tell(arm.name, f"pauses: {error.message}")
         else:
             self.portfolio.succeeded(arm.name)
             return drafts

@@ -173,6 +173,7 @@ class RecordingClient(ABC):
             prompt_chars=sum(len(message.content) for message in request.messages),
             answer_tokens=self._answer_tokens(request),
             price=self._price,
+            model=self.model,
         )
         await self._limits.enter(load)
         try:

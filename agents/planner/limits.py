@@ -21,6 +21,9 @@ from cambrian.agents.sections import BudgetSection, LLMSection, PriceSection, Ro
 LIKELY_CHARS, LEAST_CHARS = 4, 2
 """Characters a token: of most prompts, and of those with the most tokens that are likely (dense JSON)."""
 
+EVERYBODY = ""
+"""Stands for all models where one is named."""
+
 
 @dataclass(frozen=True, eq=False)
 class Load:
@@ -30,12 +33,14 @@ class Load:
         prompt_chars: of all messages.
         answer_tokens: the most that is asked for.
         price: None when unknown, which counts as nothing.
+        model: that is asked.
     """
 
     role: Role
     prompt_chars: int
     answer_tokens: int = 0
     price: PriceSection | None = None
+    model: str = ""
 
     @property
     def prompt(self) -> Usage:
@@ -68,7 +73,7 @@ class Limits:
         self._exchanges = exchanges
         self._budget = budget or BudgetSection()
         self._llm = llm or LLMSection()
-        self._refused: LimitReached | None = None
+        self._refused: dict[str, LimitReached] = {}
         self._under_way: list[Load] = []
         self._waiting: list[asyncio.Future[None]] = []
 
@@ -82,7 +87,8 @@ class Limits:
             self.check(load.role)
             if reached := self._reached(load, []):
                 if load.role == "propose":  # these are all of a length, and who waits for one must know
-                    self._refused = reached
+                    of_money = reached.kind.endswith("money")  # all else is the same whoever is asked
+                    self._refused[load.model if of_money else EVERYBODY] = reached
                 raise reached
             if not self._under_way or self._reached(load, self._under_way) is None:
                 self._under_way.append(load)
@@ -116,10 +122,15 @@ class Limits:
         if reached := self._reached(Load(role, 0), []):
             raise reached
 
-    def spent(self, role: Role) -> LimitReached | None:
-        """Why `role` may ask nothing more, also as its last question did not fit; None while it may."""
-        if role == "propose" and self._refused is not None:
-            return self._refused
+    def spent(self, role: Role, model: str = EVERYBODY) -> LimitReached | None:
+        """Why `role` may ask nothing more, also as its last question did not fit; None while it may.
+
+        Args:
+            role: that asks.
+            model: counts what did not fit as this one is too dear; else only what fits with nobody.
+        """
+        if role == "propose" and (refused := self._refused.get(EVERYBODY) or self._refused.get(model)):
+            return refused
         try:
             self.check(role)
         except LimitReached as reached:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from functools import partial
 
-from cambrian.agents.errors import CambrianError, ModelUnavailable, ProposalError
+from cambrian.agents.errors import CambrianError, LimitReached, ModelUnavailable, ProposalError
 from cambrian.agents.planner.answers import MOST, ProposalAnswer, parse_answers
 from cambrian.agents.planner.arm import PopulationView, ProposalContext
 from cambrian.agents.planner.batching import Batching
@@ -68,7 +68,7 @@ class LLMArm:
             return None
         if (spent := self._models.spent("propose")) is not None:
             return spent
-        names = self._models.names
+        names = self._models.playing("propose")
         if not names:
             status = next(iter(self._models.status().values()), "no model is configured")
             return ModelUnavailable(status, permanent=True)
@@ -111,22 +111,29 @@ class LLMArm:
             limit=self._llm.prompt_tokens,
             counter=self._counter,
         )
-        names = self._models.available("propose")
-        chosen = (
-            choose_model(context.population, names, context.rng, self._costs()) if len(names) > 1 else None
-        )
+        chosen = self._choose(context)
+
+        async def first(request: ModelRequest) -> Exchange:
+            model = chosen
+            while True:
+                try:
+                    return await self._ask(request, model)
+                except LimitReached:  # of one that is too dear nothing was sent: another one may do
+                    if model is None or model in self._models.playing("propose"):
+                        raise
+                    if not self._models.ready("propose"):
+                        raise
+                    model = self._choose(context)
 
         async def ask(request: ModelRequest) -> Exchange:
             if request.role != "repair" or talk.exchange is None:
-                return await self._ask(request, chosen)
+                return await first(request)
             author, mender = talk.exchange.model, self._llm.role("repair").model
             if mender not in (None, author) and not talk.found:  # what another mends is no merit of its own
                 self._models.note_unusable(author, "another model has to mend its answers")
             return await self._ask(request, author if mender is None else None)
 
-        against = (
-            questions.variables["reference"] or None
-        )  # the best may be another once it is answered
+        against = questions.variables["reference"] or None  # the best may be another once it is answered
         talk = Conversation(
             questions,
             place=f"d{context.index}",
@@ -161,6 +168,13 @@ class LLMArm:
     async def close(self) -> None:
         """The models are the run's: nothing to release."""
         return
+
+    def _choose(self, context: ProposalContext) -> str | None:
+        """Who is asked: one of those that may be; None leaves it to `Models`."""
+        names = self._models.available("propose")
+        if len(names) > 1:
+            return choose_model(context.population, names, context.rng, self._costs())
+        return names[0] if names else None
 
     async def _ask(self, request: ModelRequest, model: str | None) -> Exchange:
         before = dict(self._outages)

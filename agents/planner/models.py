@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, get_args
 
 from cambrian.agents.errors import LimitReached, ModelUnavailable, RunFileError
@@ -22,6 +23,7 @@ from cambrian.agents.planner.exchange import Exchange, ExchangeLog
 from cambrian.agents.planner.limits import Limits
 from cambrian.agents.planner.openai_client import OpenAIClient
 from cambrian.agents.planner.prices import price_of, price_table
+from cambrian.agents.planner.tempo import Tempo
 from cambrian.agents.runfile import RunConfig
 from cambrian.agents.sections import LLMSection, ModelSection, PriceSection, Role
 from cambrian.search_spaces import near_names
@@ -68,7 +70,8 @@ class Models:
         say: told, in one line each, of models that are left alone and of those that are back.
         environ: see `resolve_endpoint`.
         local: serves `llm.local`; None makes one where the run file wants it.
-        time_left: seconds until the run's time is up; no retry is waited for beyond it.
+        time_left: seconds until the run's time is up; nothing is waited for beyond it, and a model that
+            is likely to answer later is not asked.
         clock: monotonic seconds, for the pauses of models that fail.
 
     Attributes:
@@ -94,9 +97,12 @@ class Models:
         self._replaced = client is not None
         self._local = None if self._replaced else local or _local(config.llm, environ)
         self._players: dict[str, _Player] = {}
+        self._say = say
+        self._tempo = Tempo(exchanges, config.budget.wall_s, time_left)
+        self._told_dear: set[str] = set()
 
         def enter(name: str, client: LLMClient, problem: str = "", price: PriceSection | None = None) -> None:
-            breaker = Breaker(name, config.llm.failures, config.llm.probe_s, say, clock)
+            breaker = Breaker(name, config.llm.failures, config.llm.probe_s, partial(self._tell, name), clock)
             self._players[name] = _Player(client, breaker, problem, price)
 
         if client is not None:
@@ -123,9 +129,11 @@ class Models:
 
     def available(self, role: Role) -> tuple[str, ...]:
         """Those that may play `role` and would be asked now, the preferred one first."""
-        if not self._replaced and self._limits.spent(role) is not None:
-            return ()
-        return tuple(name for name in self._cast(role) if self._players[name].breaker.ready)
+        return tuple(name for name in self.playing(role) if self._players[name].breaker.ready)
+
+    def playing(self, role: Role) -> tuple[str, ...]:
+        """Those that may play `role` by all limits, left alone for now or not, the preferred one first."""
+        return tuple(name for name in self._cast(role) if self._out(role, name) is None)
 
     def ready(self, role: Role) -> bool:
         """Whether somebody plays `role` and may be asked now; whether it answers shows when it is asked.
@@ -136,8 +144,14 @@ class Models:
         return bool(self.available(role))
 
     def spent(self, role: Role) -> LimitReached | None:
-        """Which limit keeps `role` from asking anything more, None while none does."""
-        return None if self._replaced else self._limits.spent(role)
+        """Which limit keeps `role` from asking anybody anything more, None while none does."""
+        if not self._replaced and (reached := self._limits.spent(role)) is not None:
+            return reached
+        found = [self._out(role, name) for name in self._cast(role)]
+        reasons = [reached for reached in found if reached is not None]
+        if not reasons or len(reasons) < len(found):
+            return None
+        return min(reasons, key=lambda reached: reached.needed)  # what the cheapest lacks
 
     def price(self, model: str) -> PriceSection | None:
         """What `model` costs; None where that is not known."""
@@ -165,10 +179,15 @@ class Models:
         except ModelUnavailable as error:
             player.breaker.failed(error, probe)
             raise
+        except LimitReached as limit:
+            player.breaker.dropped(probe)
+            self._note_dear(request.role, player.client.model, limit)
+            raise
         except BaseException:
             player.breaker.dropped(probe)
             raise
         player.breaker.answered(probe)
+        self._tempo.note(exchange)
         self.answered(exchange)
         return exchange
 
@@ -210,9 +229,30 @@ class Models:
         return self.names
 
     def _player(self, role: Role) -> _Player:
-        cast = self._cast(role)
-        ready = [name for name in cast if self._players[name].breaker.ready]
-        return self._players[next(iter([*ready, *cast, *self._players]))]
+        return self._players[next(iter([*self.available(role), *self._cast(role), *self._players]))]
+
+    def _out(self, role: Role, name: str) -> LimitReached | None:
+        """Which limit keeps `role` from asking one model."""
+        reached = None if self._replaced else self._limits.spent(role, name)
+        return reached or self._tempo.late(name)
+
+    def _note_dear(self, role: Role, name: str, limit: LimitReached) -> None:
+        """Say once that a model is too dear for what is left, where another one is not."""
+        others = self.playing(role)
+        if self._limits.spent(role, name) is None or not others or name in {*others, *self._told_dear}:
+            return
+        self._told_dear.add(name)
+        self._say(f"model {name} is too dear for what is left ({limit.message}); {_go_on(others)}")
+
+    def _tell(self, name: str, line: str) -> None:
+        """Say what a breaker says, and who goes on without its model."""
+        others = [each for each in self.names if each != name and self._players[each].breaker.ready]
+        is_down = not self._players[name].breaker.ready
+        self._say(f"{line}; {_go_on(others)}" if is_down and others else line)
+
+
+def _go_on(names: Sequence[str]) -> str:
+    return f"{' and '.join(names)} go{'es' if len(names) == 1 else ''} on"
 
 
 def endpoints(

@@ -26,6 +26,7 @@ from cambrian.agents.planner.exchange import NO_USAGE, ExchangeLog, Usage
 from cambrian.agents.planner.limits import Limits
 from cambrian.agents.planner.metering import Sent
 from cambrian.agents.planner.prices import price_of
+from cambrian.agents.planner.tempo import time_is_up
 from cambrian.agents.runfile import RunConfig
 from cambrian.agents.sections import ModelSection
 
@@ -53,6 +54,7 @@ class _Trouble:
     retry_after_s: float | None = None
     permanent: bool = False
     refused_request: bool = False
+    out_of_time: bool = False
     hint: str = ""
     usage: Usage = NO_USAGE
 
@@ -75,7 +77,8 @@ class OpenAIClient(RecordingClient):
         endpoint: where the model is; None resolves it from the run file and the environment.
         opening: gives the endpoint when a question is asked, for a server that is started only then.
         sleep: waits between retries.
-        time_left: seconds until the run's time is up; no wait is begun that would end later.
+        time_left: seconds until the run's time is up; no wait is begun that would end later, and no answer
+            is waited for any longer.
     """
 
     def __init__(
@@ -103,7 +106,8 @@ class OpenAIClient(RecordingClient):
         self._llm, self._key_name = llm, own.key_env
         self._chat = (own.api or llm.api) == "chat"
         self._opening = opening
-        self._sleep, self._time_left = sleep, time_left
+        self._sleep, self._time_left, self._wall_s = sleep, time_left, config.budget.wall_s
+        self._is_simpler = False
         self._connection: openai.AsyncOpenAI | None = None
         self._dialect = wire.Dialect(
             structured=llm.structured if own.structured is None else own.structured,
@@ -138,15 +142,24 @@ class OpenAIClient(RecordingClient):
         dialect = self._dialect
         retries = 0
         while True:
+            if (left := self._time_left()) <= 0:
+                raise time_is_up(self._wall_s, left)
             tries()
-            outcome = await self._try(connection, request, dialect)
+            outcome = await self._try(connection, request, dialect, min(self._llm.timeout_s, left))
             if isinstance(outcome, Reply):
                 self._dialect = dialect
                 return outcome
             tries.cost(outcome.usage)
+            if outcome.out_of_time:  # which says nothing of the model
+                raise time_is_up(self._wall_s, 0.0)
             if outcome.refused_request and (simpler := dialect.adapted(outcome.cause)) is not None:
-                log.warning("the model server refuses a request (%s), asking in a simpler way", outcome.cause)
-                dialect = simpler
+                # questions that are under way together meet the same refusals: people hear of it once
+                log.log(
+                    logging.INFO if self._is_simpler else logging.WARNING,
+                    "the server of model %s refuses a request (%s), asking in a simpler way",
+                    self.model, outcome.cause,
+                )  # fmt: skip
+                self._is_simpler, dialect = True, simpler
                 continue
             if not outcome.transient or retries >= self._llm.retries:
                 raise self._unavailable(outcome, retries)
@@ -188,7 +201,11 @@ class OpenAIClient(RecordingClient):
         return self._connection
 
     async def _try(
-        self, connection: openai.AsyncOpenAI, request: ModelRequest, dialect: wire.Dialect
+        self,
+        connection: openai.AsyncOpenAI,
+        request: ModelRequest,
+        dialect: wire.Dialect,
+        most_s: float,
     ) -> Reply | _Trouble:
         import httpx2
         import openai
@@ -205,12 +222,16 @@ class OpenAIClient(RecordingClient):
         )
         try:
             # the library's timeout starts anew with each piece of the body
-            async with asyncio.timeout(self._llm.timeout_s):
+            async with asyncio.timeout(most_s):
                 response = await connection.post(path, cast_to=httpx2.Response, body=body)
             return read(response.content, sent)
         except (TimeoutError, openai.APITimeoutError) as error:
+            cut = isinstance(error, TimeoutError) and most_s < self._llm.timeout_s
             return _Trouble(
-                f"no answer within {self._llm.timeout_s:g} s", transient=True, usage=_unheard(error, request)
+                f"no answer within {self._llm.timeout_s:g} s",
+                transient=True,
+                out_of_time=cut,
+                usage=_unheard(error, request),
             )
         except wire.MalformedAnswer as error:
             return _Trouble(

@@ -112,6 +112,25 @@ async def test_parameters_that_a_model_refuses_are_left_out(
     assert "temperature" not in last.body and last.schema == SCHEMA
 
 
+async def test_a_simpler_way_is_told_once_for_each_model(
+    server: ModelServer, exchanges: ExchangeLog, waits: Waits, caplog: pytest.LogCaptureFixture
+) -> None:
+    def plain_only(handler: speak.Handler) -> None:
+        refused = handler.seen.schema is not None
+        (speak.error(400, "no schemas here") if refused else speak.answer("fine"))(handler)
+
+    server.says(plain_only)
+    with caplog.at_level(logging.WARNING):
+        for name in ("strong", "weak"):
+            client = make(server, exchanges, waits, model=name)
+            questions = (
+                replace(REQUEST, messages=(Message(role="user", content=f"{name} {i}"),)) for i in range(3)
+            )
+            await asyncio.gather(*(client.ask(question) for question in questions))
+    told = [message for message in caplog.messages if "simpler" in message]
+    assert len(told) == 2 and "model strong" in told[0] and "model weak" in told[1]
+
+
 async def test_a_request_that_is_refused_in_every_form(
     server: ModelServer, exchanges: ExchangeLog, waits: Waits
 ) -> None:

@@ -136,8 +136,9 @@ async def test_no_retry_is_waited_for_beyond_the_end_of_the_run(
 ) -> None:
     server.says(speak.error(503, headers={"Retry-After": "4"}))
     settings = config(llm={"model": "m", "base_url": server.url, "retries": 9})
-    left = iter([5.0, 1.0])
-    client = OpenAIClient(settings, exchanges, environ={}, sleep=waits, time_left=lambda: next(left))
+    client = OpenAIClient(
+        settings, exchanges, environ={}, sleep=waits, time_left=lambda: 5.0 - sum(waits.seconds)
+    )
     with pytest.raises(ModelUnavailable):
         await client.ask(REQUEST)
     assert waits.seconds == [4.0] and len(server.seen) == 2
