@@ -95,8 +95,8 @@ def show_candidate(store: PopulationStore, candidate: Candidate, as_json: bool) 
         shown = shown or one_line(evaluation.reason, REASON)
         again = "" if evaluation.seed == seed else f", fresh seed {evaluation.seed}"
         facts[f"rung {evaluation.rung}{again}"] = (
-            f"{evaluation.state}: {shown}; {plural(evaluation.epochs, 'epoch')} in {evaluation.train_s:.1f} s, "
-            f"isolation {evaluation.isolation.level}"
+            f"{evaluation.state}: {shown}; {plural(evaluation.epochs, 'epoch')} "
+            f"in {evaluation.train_s:.1f} s, isolation {evaluation.isolation.level}"
         )
         facts["not stopped"] = "; ".join(evaluation.isolation.not_enforced)
         if evaluation.latency is not None:
