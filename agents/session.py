@@ -236,6 +236,8 @@ async def _organs(
         earlier = earlier_runs(config, store, space, task, workspace, watch.say)
         if told := str(earlier):
             watch.say(told)
+        if len(population):
+            store.note("resume", "")
         services = Services(
             config=config,
             space=space,

@@ -20,7 +20,7 @@ CREATE TABLE IF NOT EXISTS journal (
 );
 """
 
-Kind = Literal["ask", "answered", "add", "save", "evaluation", "discredit", "analyse"]
+Kind = Literal["ask", "answered", "add", "save", "evaluation", "discredit", "analyse", "resume"]
 
 
 class JournalEntry(BaseModel):
@@ -31,8 +31,10 @@ class JournalEntry(BaseModel):
         kind: `ask`: an arm was asked, with what was known then. `answered`: a model's answer had come.
             `add`: a proposal entered the population. `save`: the step `data["step"]` changed a candidate.
             `evaluation`: one was recorded. `discredit`: a candidate lost its scores, which `data` keeps.
-            `analyse`: the analyst asks what a candidate taught, with what was known then.
-        subject: id of the candidate; of the draw for `ask`; the place of the question for `answered`.
+            `analyse`: the analyst asks what a candidate taught, with what was known then. `resume`: another
+            process went on, and its estimators learned anew from what was recorded.
+        subject: id of the candidate; of the draw for `ask`; the place of the question for `answered`; empty
+            for `resume`.
         data: what else is needed to do it again.
     """
 

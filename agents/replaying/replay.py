@@ -115,6 +115,7 @@ class Replayer:
             "evaluation": self._evaluation,
             "discredit": self._discredit,
             "analyse": self._analyse,
+            "resume": self._resume,
         }
         try:
             for entry in self._journal:
@@ -169,7 +170,8 @@ class Replayer:
         if step in ("admit", "examine"):
             await self._lifecycle.step(step, state)
         elif step == "judge":
-            await self._lifecycle.step(step, self._evaluated.pop(cid))
+            # kept: who died before the step was checkpointed takes it again
+            await self._lifecycle.step(step, self._evaluated[cid])
         elif step == "confirm":
             await self._lifecycle.confirm(cid)
         elif step == "verdict":
@@ -213,6 +215,10 @@ class Replayer:
         error = task.exception() if task.done() else None
         if error is not None and not isinstance(error, ModelUnavailable | LimitReached):
             raise error
+
+    async def _resume(self, _entry: JournalEntry) -> None:
+        """Forget what only the process that ended knew: in what order it came to know its scores."""
+        self._do.admission.relearn()
 
     # -- inside -------------------------------------------------------------------------------------
 

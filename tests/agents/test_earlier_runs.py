@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from cambrian.agents.errors import UserError
+from cambrian.agents.replaying import replay
 from cambrian.agents.runfile import RunConfig
 from cambrian.agents.session import Watch, resume, start
 from cambrian.agents.workspace import Workspace
@@ -33,6 +34,7 @@ async def test_a_run_learns_from_those_of_its_kind_and_says_so(config: MakeConfi
     first, said = await run(workspace, config(**few(name="first", budget={"evaluations": 6})))
     assert not any("earlier" in line for line in said)
     await run(workspace, config(**few(name="other", space="hybrid")))
+    await replay(first, workspace, lambda _line: None)  # it measured nothing of its own
     longer = {"name": "digits", "rungs": [{"epochs": 2}]}
     await run(workspace, config(**few(name="longer", task=longer)))
     last, said = await run(workspace, config(**few(name="last", predictor=learns(True), seed=1)))

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from cambrian.agents.cli.prompts_reported import report_command
-from cambrian.agents.errors import UserError
+from cambrian.agents.errors import InfrastructureError, UserError
+from cambrian.agents.lifecycle import Lifecycle, LifeState
 from cambrian.agents.planner.exchange import ExchangeLog
 from cambrian.agents.replaying import ReplayDiverged, ReplayMiss, replay
 from cambrian.agents.replaying.launch import _unlimited
@@ -190,6 +191,44 @@ async def test_a_run_that_was_stopped_while_it_asked_is_replayed(
     assert any(c.response is None for c in ExchangeLog(runs / report.run_id).all())
     replayed = await replay(report.run_id, Workspace(runs), quiet)
     assert population(runs, replayed.run_id) == population(runs, report.run_id)
+
+
+@pytest.mark.parametrize("judged", [False, True])
+async def test_a_run_that_died_around_a_judgement_is_replayed(
+    config: MakeConfig, runs: Path, monkeypatch: pytest.MonkeyPatch, judged: bool
+) -> None:
+    """Before it the score is known to the next process at once; after it the step is taken twice."""
+    judge, order, others = Lifecycle._judge, list[str](), asyncio.Event()
+
+    async def dying(self: Lifecycle, state: LifeState) -> LifeState:
+        order.append(state["candidate"])
+        if len(order) < 7:
+            return await judge(self, state)
+        if judged:
+            await judge(self, state)
+        raise InfrastructureError("the disk is gone")
+
+    async def late(self: Lifecycle, state: LifeState) -> LifeState:
+        """Who was about to be judged is so after others, which are predicted meanwhile."""
+        if state["candidate"] == order[6] and not judged:
+            await asyncio.wait_for(others.wait(), 60)
+        elif len(self._do.store.evaluations()) >= 9:
+            others.set()
+        return await judge(self, state)
+
+    made = config(
+        budget={"evaluations": 16}, arms={"random": 0.5, "mutation": 0.5}, predictor={"min_evaluations": 7}
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(Lifecycle, "_judge", dying)
+        with pytest.raises(InfrastructureError):
+            await start(made, Workspace(runs), QUIET)
+        patch.setattr(Lifecycle, "_judge", late)
+        report = await resume("last", Workspace(runs), QUIET)
+    recorded = population(runs, report.run_id)
+    assert any(c["prediction"] is not None for c in recorded)
+    replayed = await replay(report.run_id, Workspace(runs), quiet)
+    assert population(runs, replayed.run_id) == recorded
 
 
 async def test_replays_are_no_further_evidence(
