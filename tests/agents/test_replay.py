@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 import sqlite3
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from cambrian.agents.cli.prompts_reported import report_command
 from cambrian.agents.errors import InfrastructureError, UserError
 from cambrian.agents.lifecycle import Lifecycle, LifeState
-from cambrian.agents.planner.exchange import ExchangeLog
+from cambrian.agents.planner.llm import LLMArm
 from cambrian.agents.replaying import ReplayDiverged, ReplayMiss, replay
 from cambrian.agents.replaying.launch import _unlimited
 from cambrian.agents.replaying.replay import UNCOMPARED
@@ -174,21 +175,36 @@ async def test_a_run_with_a_model_needs_neither_key_nor_server(
 
 
 async def test_a_run_that_was_stopped_while_it_asked_is_replayed(
-    config: MakeConfig, runs: Path, server: ModelServer
+    config: MakeConfig, runs: Path, server: ModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Resumed, another arm may draw in the place of the question that nobody heard the answer to."""
-    arms = {"guided": 0.5, "mutation": 0.2, "llm": 0.3}
-    made = asking(config, server, arms=arms, budget={"evaluations": 24}, analyst={"lessons": "llm"})
-    server.says(*[proposing()] * 2, slowly(proposing()), proposing())
+    """Resumed, another arm draws in the place of the question that was begun, and its answer is awaited."""
+    made = asking(
+        config,
+        server,
+        arms={"random": 0.2, "guided": 0.4, "llm": 0.4},
+        llm={"model": "test-model", "base_url": server.url, "retries": 0, "ahead": 0},
+        slots=1,
+        warmup=8,
+        analyst={"lessons": "off"},
+    )
+    server.says(answer("no JSON"), slowly(proposing()), proposing())
     running = asyncio.create_task(start(made, Workspace(runs), QUIET))
-    while len(server.seen) < 3:
+    while len(server.seen) < 2:
         await asyncio.sleep(0.01)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
     server.released.set()
-    report = await resume("last", Workspace(runs), QUIET)
-    assert any(c.response is None for c in ExchangeLog(runs / report.run_id).all())
+    with monkeypatch.context() as patch:
+        patch.setattr(LLMArm, "ready", lambda _self, _population: False)
+        report = await resume("last", Workspace(runs), QUIET)
+    store = Workspace(runs).open(report.run_id)
+    arms: defaultdict[str, list[str]] = defaultdict(list)
+    for entry in store.journal():
+        if entry.kind == "ask":
+            arms[entry.subject].append(entry.data["arm"])
+    store.close()
+    assert ["llm", "guided"] in arms.values()
     replayed = await replay(report.run_id, Workspace(runs), quiet)
     assert population(runs, replayed.run_id) == population(runs, report.run_id)
 
