@@ -168,6 +168,7 @@ async def _carry_out(
     exchanges = ExchangeLog(store.folder)
     try:
         with _plain_infrastructure_errors(), _signals() as signals:
+            exchanges.settle()
             organs = _organs(config, store, space, task, workspace, watch, population, exchanges)
             try:
                 async with organs as discovery:

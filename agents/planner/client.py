@@ -193,6 +193,20 @@ class RecordingClient(ABC):
         """The greatest length of an answer that is asked for."""
         return 0
 
+    def _unheard(self, request: ModelRequest) -> Usage:
+        """What a request costs whose answer nobody hears: many servers write it to its end all the same.
+
+        On the side of the limits: as long as the longest that was heard of its kind; before there is one, as
+        long as was asked for.
+        """
+        most = self._answer_tokens(request)
+        longest = self._exchanges.longest_answer(self.model, request.role)
+        return Usage(
+            prompt_tokens=sum(estimated_tokens(message.content) for message in request.messages),
+            completion_tokens=most if longest is None else min(most, longest),
+            estimated=True,
+        )
+
     def _redact(self, text: str, most: int = 4000) -> str:
         """The first `most` characters of `text`, without secrets."""
         return text[:most]
@@ -208,9 +222,7 @@ class RecordingClient(ABC):
             templates=request.templates,
         )
         started = time.monotonic()
-        # where nobody hears the answer, the server has read the prompt at least
-        prompt = sum(estimated_tokens(message.content) for message in request.messages)
-        unheard = Usage(prompt_tokens=prompt, estimated=True)
+        unheard = self._unheard(request)
 
         def state(tries: Tries, usage: Usage, **update: object) -> Exchange:
             usage = tries.usage + usage

@@ -25,6 +25,9 @@ from cambrian.agents.errors import InfrastructureError
 
 log = logging.getLogger(__name__)
 
+DIED = "the process ended while it waited for the answer"
+"""The error of a question whose process was killed."""
+
 
 class _Data(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -141,11 +144,12 @@ class Exchange(_Data):
         finish: why the answer ended, in the server's words (`stop`, `length`, ...).
         refusal: the model's words when it declined to answer.
         usage: of all its requests together: also of answers that could not be used, if the server counted
-            them. A request that failed before the server told its tokens counts none; one that we gave up, or
-            did not live to hear, counts its prompt, as an estimate.
+            them. A request that failed before the server told its tokens counts none; one that was given up,
+            by a signal say, or that we did not live to hear, counts its prompt and a long answer, as an
+            estimate.
         calls: requests that it took, retries included.
         seconds: from the first request to the answer, waits between retries included.
-        error: why there is no answer; None when there is one, or when the process died while waiting.
+        error: why there is no answer; None when there is one, or while it is waited for.
         templates: version of each prompt template used, by name.
         created: UTC time of asking, ISO 8601.
     """
@@ -199,6 +203,8 @@ class ExchangeLog:
         self.known_money = 0.0
         self._counted: dict[str, tuple[str, str, Spent]] = {}
         self._answered: dict[str, deque[str]] = defaultdict(deque)
+        self._longest: dict[tuple[str, str], int] = {}
+        self._open: list[str] = []
         self._last = 0
         try:
             paths = sorted(self.folder.glob("x-*.json")) if self.folder.is_dir() else []
@@ -265,6 +271,22 @@ class ExchangeLog:
         ids = self._answered.get(key)
         return self.get(ids.popleft()) if ids else None
 
+    def longest_answer(self, model: str, role: str) -> int | None:
+        """Tokens of the longest answer of `model` in `role`, None before the first."""
+        return self._longest.get((model, role))
+
+    def settle(self) -> None:
+        """Note that nobody waits any more for what an earlier process of this run had asked: it is dead.
+
+        For who goes on with the run; others may look at one whose process lives.
+
+        Raises:
+            InfrastructureError: see `write`.
+        """
+        for name in self._open:
+            self.write(self.get(name).model_copy(update={"error": DIED}))
+        self._open.clear()
+
     def begin(
         self,
         *,
@@ -328,9 +350,14 @@ class ExchangeLog:
         self._count(exchange)
         if exchange.response is not None:
             self._answered[exchange.key].append(exchange.id)
+        elif exchange.error is None:
+            self._open.append(exchange.id)
 
     def _count(self, exchange: Exchange) -> None:
         self._enter(exchange.id, exchange.model, exchange.role, Spent.of(exchange))
+        if exchange.response is not None:
+            of = exchange.model, exchange.role
+            self._longest[of] = max(self._longest.get(of, 0), exchange.usage.completion_tokens)
 
     def _enter(self, exchange_id: str, model: str, role: str, spent: Spent) -> None:
         _, _, before = self._counted.get(exchange_id, ("", "", Spent()))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from cambrian.agents.errors import ModelUnavailable, UserError
 from cambrian.agents.planner.client import ModelRequest
-from cambrian.agents.planner.exchange import Exchange, ExchangeLog, Message, request_key
+from cambrian.agents.planner.exchange import DIED, Exchange, ExchangeLog, Message, request_key
 
 
 class ReplayMiss(UserError):
@@ -73,7 +73,7 @@ class RecordedAnswers:
         exchange = recorded.model_copy(update=changes)
         self._exchanges.write(exchange)
         if recorded.response is None:
-            raise ModelUnavailable(recorded.error or "the run ended while it waited for the answer")
+            raise ModelUnavailable(recorded.error or DIED)
         return exchange
 
     async def close(self) -> None:

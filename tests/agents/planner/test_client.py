@@ -16,8 +16,8 @@ from cambrian.agents.planner.client import (
     ScriptedClient,
     Tries,
 )
-from cambrian.agents.planner.exchange import Exchange, ExchangeLog, Message, Usage
-from cambrian.agents.sections import BudgetSection
+from cambrian.agents.planner.exchange import DIED, Exchange, ExchangeLog, Message, Usage
+from cambrian.agents.sections import BudgetSection, PriceSection
 
 
 def request(text: str = "Propose.") -> ModelRequest:
@@ -92,9 +92,13 @@ async def test_tokens_are_checked_before_they_are_spent(exchanges: ExchangeLog) 
 class SlowClient(RecordingClient):
     """Answers when it is let."""
 
-    def __init__(self, exchanges: ExchangeLog, budget: BudgetSection | None = None) -> None:
-        super().__init__("slow", exchanges, budget)
+    def __init__(self, exchanges: ExchangeLog, budget: BudgetSection | None = None, most: int = 0) -> None:
+        super().__init__("slow", exchanges, budget, price=PriceSection(input=1, output=10))
         self.go = asyncio.Event()
+        self.most = most
+
+    def _answer_tokens(self, request: ModelRequest) -> int:
+        return self.most
 
     async def _send(self, request: ModelRequest, tries: Tries) -> Reply:
         tries()
@@ -144,3 +148,35 @@ async def test_a_request_is_on_disk_before_it_leaves(tmp_path: Path) -> None:
     ended = json.loads((tmp_path / "exchanges" / "x-0001.json").read_text("utf-8"))
     assert ended["error"] == "cancelled while waiting for the answer"
     assert ended["usage"]["prompt_tokens"] == 2 and ended["usage"]["estimated"], "it was sent, and read"
+
+
+@pytest.mark.parametrize("killed", [True, False])
+async def test_an_answer_that_nobody_heard_counts_as_a_long_one(tmp_path: Path, killed: bool) -> None:
+    """Whether the process was killed or told to stop: else a limit would be got round by either."""
+    first = SlowClient(ExchangeLog(tmp_path), most=50)
+
+    async def abandoned(client: SlowClient) -> Exchange:
+        client.go.clear()
+        task = asyncio.create_task(client.ask(request("y" * 400)))
+        await asyncio.sleep(0)
+        found = ExchangeLog(tmp_path)  # as if killed here
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        if not killed:
+            found = ExchangeLog(tmp_path)
+        found.settle()
+        return ExchangeLog(tmp_path).all()[-1]
+
+    unheard = await abandoned(first)
+    assert unheard.error == (DIED if killed else "cancelled while waiting for the answer")
+    assert (unheard.usage.prompt_tokens, unheard.usage.completion_tokens) == (100, 50), "nothing is known yet"
+    assert unheard.usage.estimated and unheard.money == pytest.approx((100 + 50 * 10) / 1e6)
+    first.go.set()
+    await first.ask(request("z"))  # an answer of one token
+    again = SlowClient(ExchangeLog(tmp_path), BudgetSection(tokens=400), most=50)
+    assert (await abandoned(again)).usage.completion_tokens == 1, "as long as the longest that was heard"
+    log = ExchangeLog(tmp_path)
+    assert log.tokens == 150 + 41 + 101
+    with pytest.raises(LimitReached):
+        await SlowClient(log, BudgetSection(tokens=292)).ask(request("w"))
