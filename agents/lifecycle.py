@@ -242,7 +242,7 @@ class Lifecycle:
             candidate = await asyncio.to_thread(do.admission.examined, candidate, outcome)
         if not candidate.state.ended:
             may_end = candidate.proposal.arm not in UNSCREENED
-            candidate = await asyncio.to_thread(do.admission.screened, candidate, may_end)
+            candidate = await self._screened(candidate, may_end)
         do.save(candidate, "examine")
         return {}
 
@@ -291,7 +291,7 @@ class Lifecycle:
         changed = do.with_lesson(changed)
         do.store.add_evaluation(evaluation, changed)
         do.population.update(changed)
-        do.admission.latency.observe(changed, evaluation)
+        do.admission.measured(changed, evaluation)
         return {"evaluation_state": evaluation.state, "evaluation_reason": evaluation.reason}
 
     async def _judge(self, state: LifeState) -> LifeState:
@@ -337,6 +337,18 @@ class Lifecycle:
         return self._do.space.kind == "code" and ended is not JobState.TRAINED
 
     # -- inside -------------------------------------------------------------------------------------
+
+    async def _screened(self, candidate: Candidate, may_end: bool) -> Candidate:
+        """The candidate with what is expected of it by all that is known when this returns.
+
+        A score that another slot brings meanwhile stands before it in the journal.
+        """
+        admission = self._do.admission
+        while True:
+            known = admission.learned
+            screened = await asyncio.to_thread(admission.screened, candidate, may_end)
+            if admission.learned == known:
+                return screened
 
     def _with_evaluation(self, candidate: Candidate, evaluation: Evaluation) -> Candidate:
         candidate = candidate.with_latency(evaluation.latency)

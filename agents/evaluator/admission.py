@@ -15,7 +15,7 @@ from cambrian.agents.evaluator.ranking import broken
 from cambrian.agents.evaluator.screen import Known, Observation, Screen
 from cambrian.agents.evaluator.similarity import Similarity
 from cambrian.agents.planner.evolution import fingerprint
-from cambrian.agents.population.model import Candidate, CandidateState, Proposal
+from cambrian.agents.population.model import Candidate, CandidateState, Evaluation, Proposal
 from cambrian.agents.population.store import PopulationStore
 from cambrian.agents.runfile import RunConfig
 from cambrian.sandbox import JobState, Outcome
@@ -43,6 +43,9 @@ class Admission:
         task: gives the signature and the recipe; memory is estimated for the batch size that a candidate has.
         store: where identities are claimed, and where a resumed run's screen is rebuilt from.
         earlier: what earlier runs observed, for the predictors.
+
+    Attributes:
+        learned: how often an estimator came to know something.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Admission:
         )
         self.similarity = Similarity(self._motifs)
         self.similarity.rebuild(store.candidates())
+        self.learned = 0
         self._foreseen: dict[str, tuple[StaticFacts, str]] = {}
         self._texts: dict[str, str] = {}
         if space.kind == "code":
@@ -74,6 +78,7 @@ class Admission:
 
     def relearn(self) -> None:
         """Let all estimators forget everything, then see what the store holds: some scores may be gone."""
+        self.learned += 1
         by_id = {c.id: c for c in self._store.candidates()}
         self._learned = {c.id for c in by_id.values() if c.rung_scores}
         self.proxies.rebuild((c.proxies, c.rung_scores[0]) for c in by_id.values() if c.rung_scores)
@@ -302,11 +307,17 @@ class Admission:
             return f"{said}; not trusted: {self.screen.doubt}"
         return said + ("" if self.screen.trusted else "; it only watched")
 
+    def measured(self, candidate: Candidate, evaluation: Evaluation) -> None:
+        """Let the latency model see what an evaluation has measured."""
+        self.learned += 1
+        self.latency.observe(candidate, evaluation)
+
     def learn(self, candidate: Candidate) -> None:
         """Let all estimators see a score of rung 0, once."""
         if candidate.id in self._learned:
             return  # we died, or learned all anew, between its evaluation and its judgement
         self._learned.add(candidate.id)
+        self.learned += 1
         self.proxies.observe(candidate.proxies, candidate.rung_scores[0])
         self.screen.observe(*_observation(candidate, candidate.rung_scores[0]))
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 import sqlite3
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,8 +16,10 @@ import pytest
 
 from cambrian.agents.cli.prompts_reported import report_command
 from cambrian.agents.errors import InfrastructureError, UserError
+from cambrian.agents.evaluator.admission import Admission
 from cambrian.agents.lifecycle import Lifecycle, LifeState
 from cambrian.agents.planner.llm import LLMArm
+from cambrian.agents.population import Candidate
 from cambrian.agents.replaying import ReplayDiverged, ReplayMiss, replay
 from cambrian.agents.replaying.launch import _unlimited
 from cambrian.agents.replaying.replay import UNCOMPARED
@@ -245,6 +248,32 @@ async def test_a_run_that_died_around_a_judgement_is_replayed(
     assert any(c["prediction"] is not None for c in recorded)
     replayed = await replay(report.run_id, Workspace(runs), quiet)
     assert population(runs, replayed.run_id) == recorded
+
+
+async def test_who_is_screened_while_a_score_comes_in_is_so_by_what_is_known_then(
+    config: MakeConfig, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screened, learn = Admission.screened, Admission.learn
+    one, come = threading.Lock(), threading.Event()
+
+    def slow(self: Admission, candidate: Candidate, may_end: bool) -> Candidate:
+        found = screened(self, candidate, may_end)
+        if len(self._learned) == 6 and one.acquire(blocking=False):  # the other slot works on
+            come.wait(20)
+        return found
+
+    def noting(self: Admission, candidate: Candidate) -> None:
+        learn(self, candidate)
+        if len(self._learned) == 7:
+            come.set()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Admission, "screened", slow)
+        patch.setattr(Admission, "learn", noting)
+        report = await start(config(predictor={"min_evaluations": 7}), Workspace(runs), QUIET)
+    assert come.is_set()
+    replayed = await replay(report.run_id, Workspace(runs), quiet)
+    assert population(runs, replayed.run_id) == population(runs, report.run_id)
 
 
 async def test_replays_are_no_further_evidence(
