@@ -299,7 +299,7 @@ class ConfinementContract(OpenSandbox):
     @pytest.mark.parametrize("stays", [True, False])
     async def test_processes_that_hide_end_with_the_job(self, sandbox: Sandbox, stays: bool) -> None:
         marker = f"cambrian-hidden-{os.getpid()}-{type(self).__name__}-{stays}"
-        genotype = {"act": "hide", "marker": marker, "seconds": 60 if stays else 0}
+        genotype = {"act": "hide", "marker": marker, "seconds": 60 if stays else 2}  # long enough to be seen
         limits = JobLimits(wall_s=self.start_s if stays else 60)
         running = asyncio.ensure_future(
             # not measured: whoever hides a process is timed by the wall, and on a busy machine not believed
